@@ -1,0 +1,6 @@
+//! The decision core: pure. Observations, commands, outcomes and time go in; actions, events and a view come out.
+//! It imports no runtime, socket, file, clock or random source; the driver in `daemon` owns those.
+
+pub mod action;
+pub mod observation;
+pub mod phase;

@@ -1,0 +1,369 @@
+//! What the machine asks its driver to do, what the driver reports back, and what an operator may command.
+//! Every action of an episode carries that episode's id, so that a late outcome cannot touch a newer one.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::phase::{EpisodeId, Record};
+use crate::types::{BackendName, Epoch, Lsn, WallTime};
+
+/// An order to the driver. It carries them out in the order given; `Publish` and `Cut` before anything that waits.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Action {
+    /// Write the record to the store, then report [`Outcome::Persisted`].
+    Persist {
+        /// Comes back in the outcome.
+        ticket: u64,
+        /// The whole record.
+        record: Box<Record>,
+    },
+    /// Swap the routing snapshot.
+    Publish(Gate),
+    /// Cut every connection of this side, both directions, now; linger 0 towards the server.
+    Cut {
+        /// Which side.
+        backend: BackendName,
+    },
+    /// Start a fresh probe of every address of this side at once.
+    ProbeNow {
+        /// Which side.
+        backend: BackendName,
+    },
+    /// Run the node fence, report [`Outcome::Fenced`].
+    Fence {
+        /// Whose.
+        episode: EpisodeId,
+        /// The side to fence.
+        backend: BackendName,
+    },
+    /// Take the advisory lock on these candidates and hold it, report [`Outcome::Locked`].
+    Lock {
+        /// Whose.
+        episode: EpisodeId,
+        /// Where: the candidate, or with three backends or more all that are reachable.
+        backends: Vec<BackendName>,
+        /// How many of them must grant it.
+        needed: usize,
+    },
+    /// Let the lock go.
+    Unlock {
+        /// Whose.
+        episode: EpisodeId,
+    },
+    /// Promote, report [`Outcome::Promotion`]. Idempotent: a backend that is primary already counts as promoted.
+    Promote {
+        /// Whose.
+        episode: EpisodeId,
+        /// The epoch it will open.
+        epoch: Epoch,
+        /// The candidate.
+        backend: BackendName,
+        /// The proof that the evidence was fresh.
+        rechecked: Rechecked,
+    },
+    /// Switchover: make the old primary read-only, end its client sessions, read its flush position until it
+    /// stands still; report [`Outcome::Frozen`].
+    Freeze {
+        /// Whose.
+        episode: EpisodeId,
+        /// The old primary.
+        backend: BackendName,
+    },
+    /// Undo [`Action::Freeze`], report [`Outcome::Unfrozen`]. Idempotent.
+    Unfreeze {
+        /// Whose.
+        episode: EpisodeId,
+        /// The old primary.
+        backend: BackendName,
+    },
+    /// Read the old primary's flush position once more, report [`Outcome::FlushRead`].
+    ReadFlush {
+        /// Whose.
+        episode: EpisodeId,
+        /// The old primary.
+        backend: BackendName,
+    },
+    /// Empty `synchronous_standby_names` on the new primary, report [`Outcome::SyncCleared`].
+    ClearSync {
+        /// Whose.
+        episode: EpisodeId,
+        /// The new primary.
+        backend: BackendName,
+    },
+}
+
+/// Proof of a successful recheck: only the machine can make one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rechecked {
+    pub(super) sentence: String,
+}
+
+impl Rechecked {
+    /// What the recheck found.
+    pub fn sentence(&self) -> &str {
+        &self.sentence
+    }
+}
+
+/// Who gets traffic.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Gate {
+    /// Nobody: newcomers are held.
+    Closed {
+        /// Why, for page and log.
+        why: String,
+    },
+    /// The latched side.
+    Open {
+        /// The latched backend.
+        active: BackendName,
+        /// Its epoch.
+        epoch: Epoch,
+        /// Every backend that may take `active` traffic (more than one only where sides always serve).
+        tier: Vec<OpenBackend>,
+        /// Standbys that may take `read_only` traffic.
+        readers: Vec<OpenBackend>,
+        /// Newcomers wait although the side serves (a switchover's drain).
+        hold: bool,
+    },
+}
+
+/// One backend of an open gate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpenBackend {
+    /// Its name.
+    pub name: BackendName,
+    /// Its share within the tier.
+    pub weight: u32,
+    /// Addresses proven under this epoch and not down.
+    pub addresses: Vec<SocketAddr>,
+}
+
+/// What came of an action.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Outcome {
+    /// The record is on disk, or why not.
+    Persisted {
+        /// Of the action.
+        ticket: u64,
+        /// `Err` = the sentence of the store.
+        result: Result<(), String>,
+    },
+    /// The node fence ended; `Ok` = the old side cannot write any more.
+    Fenced {
+        /// Whose.
+        episode: EpisodeId,
+        /// `Err` = why it is not fenced.
+        result: Result<(), String>,
+    },
+    /// The lock is held, or who holds it.
+    Locked {
+        /// Whose.
+        episode: EpisodeId,
+        /// What came of it.
+        result: LockResult,
+    },
+    /// What the promoter says; proof comes only from a probe.
+    Promotion {
+        /// Whose.
+        episode: EpisodeId,
+        /// Its word.
+        result: PromotionResult,
+    },
+    /// The old primary takes no writes and stands still at this position, or why not.
+    Frozen {
+        /// Whose.
+        episode: EpisodeId,
+        /// Flush position, equal twice 200 ms apart.
+        result: Result<Lsn, String>,
+    },
+    /// The freeze is undone.
+    Unfrozen {
+        /// Whose.
+        episode: EpisodeId,
+        /// `Err` = it is still read-only, and why.
+        result: Result<(), String>,
+    },
+    /// The flush position read after `sent`.
+    FlushRead {
+        /// Whose.
+        episode: EpisodeId,
+        /// `Err` = not to be read.
+        result: Result<Lsn, String>,
+    },
+    /// The new side waits for no synchronous standby any more, or why it still does.
+    SyncCleared {
+        /// Whose.
+        episode: EpisodeId,
+        /// `Err` = why not.
+        result: Result<(), String>,
+    },
+}
+
+/// What came of taking the lock.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LockResult {
+    /// Held until `Unlock` or the end of the connection.
+    Held,
+    /// Somebody else decides.
+    Busy,
+    /// Nobody could be asked, or it was lost.
+    Failed(String),
+}
+
+/// What a promoter says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PromotionResult {
+    /// It was done; still to be proven.
+    Done,
+    /// Nobody knows: pending.
+    Unknown(String),
+    /// Not promoted, and it will not be (a command's exit 3).
+    Refused(String),
+}
+
+/// Who commands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Operator {
+    /// The token's name, `uid N` of the unix socket, or `local`.
+    pub name: String,
+    /// `X-Operator` or a reason: a note, not an identity.
+    pub note: Option<String>,
+}
+
+/// What an operator wants.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "command")]
+pub enum Command {
+    /// Promote another backend although, or because, the active one is not well.
+    Failover {
+        /// `None` = the best candidate.
+        #[serde(default)]
+        to: Option<BackendName>,
+        /// Override witness, lag, cool-down and budget.
+        #[serde(default)]
+        force: bool,
+        /// Move traffic without promoting.
+        #[serde(default)]
+        route_only: bool,
+    },
+    /// Planned, both sides healthy, no acknowledged row lost.
+    Switchover {
+        /// `None` = the best candidate.
+        #[serde(default)]
+        to: Option<BackendName>,
+    },
+    /// Traffic home to the backend that is configured as `primary` (or named), by a switchover.
+    Restore {
+        /// `None` = the configured primary.
+        #[serde(default)]
+        to: Option<BackendName>,
+    },
+    /// Latch this backend: it proves to be primary and nobody else may be.
+    Adopt {
+        /// Which.
+        backend: BackendName,
+    },
+    /// Stop new automatic decisions.
+    Pause,
+    /// Allow them again.
+    Resume,
+    /// Probe every backend now.
+    CheckHealth,
+    /// State that a pending promotion's target is switched off: end the episode without it.
+    Abandon {
+        /// The target that is off.
+        backend: BackendName,
+    },
+}
+
+/// A command that was taken.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Receipt {
+    /// What was begun, or would be.
+    pub sentence: String,
+    /// The episode to watch, when one was begun.
+    pub episode: Option<EpisodeId>,
+    /// The steps that follow, one line each.
+    pub steps: Vec<String>,
+}
+
+/// A command that was not taken.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{sentence}")]
+pub struct Refusal {
+    /// A stable word for machines, `snake_case`.
+    pub code: String,
+    /// Why, and what would be right.
+    pub sentence: String,
+}
+
+/// Something that happened, for log, history, metrics and the page.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Event {
+    /// When.
+    pub at: WallTime,
+    /// The episode it belongs to.
+    pub episode: Option<EpisodeId>,
+    /// The epoch it was said in.
+    pub epoch: Epoch,
+    /// A stable word.
+    pub kind: EventKind,
+    /// One sentence, with its evidence.
+    pub sentence: String,
+    /// How long the step took.
+    pub took: Option<Duration>,
+    /// Who commanded it.
+    pub operator: Option<Operator>,
+    /// The active side when it was said.
+    pub active: Option<BackendName>,
+}
+
+/// What kind of event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EventKind {
+    /// The daemon took the service up.
+    Started,
+    /// A phase was entered.
+    Phase,
+    /// A backend's health changed.
+    Health,
+    /// An episode was decided.
+    Decided,
+    /// A step of an episode ended.
+    Step,
+    /// An episode was called off before `sent`.
+    Cancelled,
+    /// An episode ended with a new active side.
+    Switched,
+    /// A decision not to act.
+    Blocked,
+    /// A backend was quarantined.
+    Quarantined,
+    /// A quarantine was lifted.
+    Released,
+    /// An operator's command, taken or refused.
+    Command,
+    /// A promotion somebody else made was adopted.
+    Followed,
+    /// Something an operator should look at that changes nothing.
+    Notice,
+}
+
+/// How often probes run now.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Cadence {
+    /// Every `interval`.
+    #[default]
+    Calm,
+    /// Suspect: the active side every `fast_interval` whatever is outstanding, standbys every 250 ms.
+    Fast,
+    /// The death path: fresh connects at 0, 100, 250 ms, standbys every 100 ms.
+    Death,
+    /// An episode is under way: everything every 250 ms.
+    Episode,
+}

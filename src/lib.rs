@@ -1,0 +1,38 @@
+//! pgpivot keeps applications connected to the active side of a database pair.
+//!
+//! # The map
+//!
+//! Data flows one way: file and environment → [`config`] → [`routing`] snapshot → [`listener`] → [`relay`] → backends.
+//! [`probe`]s and the data plane produce observations; the pure [`failover`] machine turns them into actions; the
+//! [`daemon`] carries those out through [`store`], [`promote`], [`routing`] and [`connections`]. [`admin`] reads
+//! published views and writes only by sending a command. [`ctl`] is a thin client of [`admin`].
+//!
+//! # Invariants
+//!
+//! - **Never two primaries.** No byte of a client reaches a side that is not the one latched as active, and no byte
+//!   of such a side reaches a client.
+//! - **Persist first, then act.** An intent is on disk before a promotion is ordered; a latch before traffic opens.
+//!   Closing and cutting never wait for the disk.
+//! - The pure rooms ([`types`], [`view`], [`backoff`], [`config`] but `source`, [`wire`], [`failover`]) import no
+//!   runtime, socket, file, clock or random source. Time and chance are arguments.
+//! - No room writes what another room decides: there is one machine per pair, and only its driver feeds it.
+
+pub mod admin;
+pub mod backoff;
+pub mod config;
+pub mod connections;
+pub mod ctl;
+pub mod daemon;
+pub mod demo;
+pub mod failover;
+pub mod listener;
+pub mod net;
+pub mod probe;
+pub mod promote;
+pub mod relay;
+pub mod routing;
+pub mod sim;
+pub mod store;
+pub mod types;
+pub mod view;
+pub mod wire;

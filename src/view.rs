@@ -1,0 +1,274 @@
+//! The read model: what server, page, CLI and client library show. Plain data that (de)serialises; no logic beyond that.
+
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::types::{BackendName, Epoch, HostPort, Lsn, ServiceName, SystemId, Timeline, WallTime};
+
+/// `GET /failover/status`: everything the page shows.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// Of the crate.
+    pub version: String,
+    /// This daemon's name, unique per start: `host:pid`-like.
+    pub daemon: String,
+    /// Number of the routing snapshot.
+    pub generation: u64,
+    /// When this was read.
+    pub at: WallTime,
+    /// When the daemon started.
+    pub started: WallTime,
+    /// Whether the state can be written; `Err` text otherwise.
+    pub state_error: Option<String>,
+    /// Panics and other ends of tasks that must not end, since the start.
+    pub task_failures: u64,
+    /// In the order of the configuration.
+    pub services: Vec<ServiceStatus>,
+}
+
+/// One service.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ServiceStatus {
+    /// Its name.
+    pub name: ServiceName,
+    /// `postgres` or `cockroach`.
+    pub kind: String,
+    /// Where the machine stands ([`crate::failover::phase::Phase`] as text).
+    pub phase: String,
+    /// The seeds' public state: healthy, degraded, failover_in_progress, failover_complete, recovery_in_progress, unknown.
+    pub state: String,
+    /// Worst colour the page needs: `ok`, `warn`, `bad`.
+    pub level: Level,
+    /// The active side.
+    pub active: Option<BackendName>,
+    /// The latch's number.
+    pub epoch: Epoch,
+    /// Since when it is active.
+    pub since: Option<WallTime>,
+    /// Why it is active: the latch's sentence.
+    pub why: String,
+    /// What the evidence says now, one sentence.
+    pub evidence: String,
+    /// What would happen next, one sentence.
+    pub next: String,
+    /// Set while something must not be decided.
+    pub blocked: Option<Blocked>,
+    /// Set while an operator stopped new decisions.
+    pub paused: Option<String>,
+    /// Newcomers pass (`true`) or are held.
+    pub open: bool,
+    /// Why they are held.
+    pub closed_why: Option<String>,
+    /// Clients that wait now.
+    pub held: u64,
+    /// Automatic episodes left within 24 hours.
+    pub budget_left: u32,
+    /// `max_per_day`.
+    pub budget: u32,
+    /// No automatic episode before this.
+    pub cooldown_until: Option<WallTime>,
+    /// `self` or `observe`.
+    pub authority: String,
+    /// `none`, `command`, `postgres`.
+    pub promoter: String,
+    /// At least one standby could be promoted right now.
+    pub armed: bool,
+    /// Other daemons seen on this pair.
+    pub other_daemons: Vec<String>,
+    /// The episode under way.
+    pub episode: Option<Episode>,
+    /// Episodes since the first start, by the store's count.
+    pub episodes: u64,
+    /// Failovers that ended with a new active side since the daemon started, by (trigger, outcome).
+    pub switches: Vec<SwitchCount>,
+    /// Worst case from the crash of the primary to the decision, milliseconds.
+    pub detection_crash_ms: u64,
+    /// Worst case from its hang to the decision, milliseconds; `None` = no automatic decision.
+    pub detection_hang_ms: Option<u64>,
+    /// In the order of the configuration.
+    pub backends: Vec<BackendStatus>,
+    /// In the order of the configuration.
+    pub listeners: Vec<ListenerStatus>,
+}
+
+/// How often episodes ended how.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SwitchCount {
+    /// `automatic` or `operator`.
+    pub trigger: String,
+    /// `failover`, `switchover`, `route`, `follow`.
+    pub kind: String,
+    /// `switched` or `cancelled`.
+    pub outcome: String,
+    /// How often.
+    pub count: u64,
+}
+
+/// A colour.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Level {
+    /// Green.
+    #[default]
+    Ok,
+    /// Amber: look in the morning.
+    Warn,
+    /// Red: look now.
+    Bad,
+}
+
+/// Why nothing is decided.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Blocked {
+    /// [`crate::failover::phase::BlockReason`] as text.
+    pub reason: String,
+    /// One sentence with its evidence and what to do.
+    pub sentence: String,
+    /// Since when.
+    pub since: WallTime,
+}
+
+/// An episode under way.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Episode {
+    /// Its number.
+    pub id: u64,
+    /// `failover`, `switchover`, `route`, `follow`.
+    pub kind: String,
+    /// The side left.
+    pub from: Option<BackendName>,
+    /// The candidate.
+    pub to: BackendName,
+    /// `intent`, `freezing`, `sent`.
+    pub stage: String,
+    /// Why it was decided.
+    pub why: String,
+    /// When.
+    pub decided_at: WallTime,
+    /// Who commanded it.
+    pub operator: Option<String>,
+}
+
+/// One backend.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct BackendStatus {
+    /// Its name.
+    pub name: BackendName,
+    /// The latch names it.
+    pub active: bool,
+    /// What it says of itself: `primary`, `standby`, `unknown`.
+    pub role: String,
+    /// `up`, `down`, `unknown`, `recovering`.
+    pub health: String,
+    /// Since when.
+    pub health_since: Option<WallTime>,
+    /// Red: gets not one byte, and why.
+    pub quarantined: Option<String>,
+    /// Share within its tier.
+    pub weight: u32,
+    /// `active` or `backup`.
+    pub tier: String,
+    /// Its system identifier.
+    pub system_id: Option<SystemId>,
+    /// Its timeline.
+    pub timeline: Option<Timeline>,
+    /// Primary: flushed; standby: received.
+    pub lsn: Option<Lsn>,
+    /// Standby: bytes behind the primary's last seen flush position.
+    pub lag_bytes: Option<u64>,
+    /// Standby: received but not yet replayed, bytes.
+    pub replay_backlog_bytes: Option<u64>,
+    /// Standby: what it testifies: `writing`, `idle`, `gone`, `silent`, `unknown`, or `streaming` while nothing is asked.
+    pub witness: Option<String>,
+    /// Standby: it could be promoted right now.
+    pub armed: bool,
+    /// Why not, one sentence each, with the statement to type.
+    pub unarmed_why: Vec<String>,
+    /// Consecutive failures.
+    pub failures: u32,
+    /// Total failed probes since the start.
+    pub failed_probes: u64,
+    /// Total probes since the start.
+    pub probes: u64,
+    /// The last probe: when, how long (µs), what it found.
+    pub last_probe: Option<ProbeStatus>,
+    /// Attached client connections now.
+    pub connections: u64,
+    /// Per address.
+    pub endpoints: Vec<EndpointStatus>,
+}
+
+/// The last probe of a backend.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ProbeStatus {
+    /// When its verdict stood.
+    pub at: WallTime,
+    /// How long it took, microseconds.
+    pub took_us: u64,
+    /// What it found, in words.
+    pub text: String,
+}
+
+/// One address of a backend.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct EndpointStatus {
+    /// As configured.
+    pub address: Option<HostPort>,
+    /// As resolved.
+    pub ip: SocketAddr,
+    /// `up`, `down`, `unknown`, `recovering`.
+    pub health: String,
+    /// Attached now.
+    pub connections: u64,
+    /// Counters since the start.
+    #[serde(flatten)]
+    pub counters: Counters,
+}
+
+/// Counters of an endpoint or a listener since the start.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Counters {
+    /// Connections attached (endpoint) or accepted (listener).
+    pub sessions: u64,
+    /// The most at one time.
+    pub max_connections_seen: u64,
+    /// Bytes from clients.
+    pub bytes_in: u64,
+    /// Bytes to clients.
+    pub bytes_out: u64,
+    /// Dials that failed, or connections refused before a dial.
+    pub errors: u64,
+    /// Connections cut, by reason.
+    pub cut: Vec<(String, u64)>,
+}
+
+/// One listener.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ListenerStatus {
+    /// Where clients connect.
+    pub address: SocketAddr,
+    /// `active` or `read_only`.
+    pub target: String,
+    /// Open now, held ones included.
+    pub connections: u64,
+    /// `max_connections`.
+    pub limit: u64,
+    /// Counters since the start.
+    #[serde(flatten)]
+    pub counters: Counters,
+}
+
+/// RFC 9457 problem details.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Problem {
+    /// A stable word behind `about:pgpivot/`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// The status in words.
+    pub title: String,
+    /// The HTTP status.
+    pub status: u16,
+    /// What is wrong and what would be right.
+    pub detail: String,
+}
