@@ -59,7 +59,11 @@ pub fn paths(tokens: &[Token]) -> Vec<UsedPath> {
             "use" if !matches!(text_at(tokens, i + 1), "<" | "(") => {
                 let mut trees = Vec::new();
                 i = use_tree(tokens, i + 1, &[], &mut trees);
-                found.extend(trees.into_iter().map(|(segments, line)| UsedPath { segments, line, depth: modules.len() }));
+                found.extend(trees.into_iter().map(|(segments, line)| UsedPath {
+                    segments,
+                    line,
+                    depth: modules.len(),
+                }));
                 continue;
             }
             word if is_word(word) && !matches!(before(tokens, i), "::" | ".") => {
@@ -70,7 +74,11 @@ pub fn paths(tokens: &[Token]) -> Vec<UsedPath> {
                     i += 2;
                 }
                 if segments.len() > 1 {
-                    found.push(UsedPath { segments, line, depth: modules.len() });
+                    found.push(UsedPath {
+                        segments,
+                        line,
+                        depth: modules.len(),
+                    });
                 }
             }
             _ => {}
@@ -80,7 +88,12 @@ pub fn paths(tokens: &[Token]) -> Vec<UsedPath> {
     found
 }
 
-fn use_tree(tokens: &[Token], mut i: usize, prefix: &[String], out: &mut Vec<(Vec<String>, usize)>) -> usize {
+fn use_tree(
+    tokens: &[Token],
+    mut i: usize,
+    prefix: &[String],
+    out: &mut Vec<(Vec<String>, usize)>,
+) -> usize {
     let mut path = prefix.to_vec();
     while i < tokens.len() {
         let line = tokens[i].line;
@@ -156,7 +169,9 @@ fn tokens(text: &str) -> Vec<Token> {
         } else if c == '\'' {
             i = quote_end(&chars, i);
         } else if c.is_alphanumeric() || c == '_' {
-            i = find(&chars, i, |rest| !(rest[0].is_alphanumeric() || rest[0] == '_'));
+            i = find(&chars, i, |rest| {
+                !(rest[0].is_alphanumeric() || rest[0] == '_')
+            });
             token = Some(chars[start..i].iter().collect());
         } else if c == ':' && chars.get(i + 1) == Some(&':') {
             i += 2;
@@ -172,7 +187,9 @@ fn tokens(text: &str) -> Vec<Token> {
 }
 
 fn find(chars: &[char], from: usize, stop: impl Fn(&[char]) -> bool) -> usize {
-    (from..chars.len()).find(|i| stop(&chars[*i..])).unwrap_or(chars.len())
+    (from..chars.len())
+        .find(|i| stop(&chars[*i..]))
+        .unwrap_or(chars.len())
 }
 
 fn block_comment_end(chars: &[char], start: usize) -> usize {
@@ -210,7 +227,15 @@ fn string_end(chars: &[char], start: usize) -> Option<usize> {
     while i < chars.len() {
         match chars[i] {
             '\\' if !raw => i += 1,
-            '"' if chars[i + 1..].iter().take(hashes).filter(|c| **c == '#').count() == hashes => return Some(i + 1 + hashes),
+            '"' if chars[i + 1..]
+                .iter()
+                .take(hashes)
+                .filter(|c| **c == '#')
+                .count()
+                == hashes =>
+            {
+                return Some(i + 1 + hashes);
+            }
             _ => {}
         }
         i += 1;
@@ -223,7 +248,11 @@ fn quote_end(chars: &[char], start: usize) -> usize {
     if chars.get(start + 1) == Some(&'\\') {
         return find(chars, start + 3, |rest| rest[0] == '\'') + 1;
     }
-    if chars.get(start + 2) == Some(&'\'') { start + 3 } else { start + 1 }
+    if chars.get(start + 2) == Some(&'\'') {
+        start + 3
+    } else {
+        start + 1
+    }
 }
 
 fn is_word(text: &str) -> bool {
