@@ -1,6 +1,6 @@
 //! The stage itself: a pair starts, replicates, dies, is rebuilt. No daemon takes part.
 
-use crate::harness::{Pair, SOON, Shutdown, eventually};
+use crate::harness::{Checker, Pair, SOON, Shutdown, Writers, eventually};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pair_replicates() {
@@ -126,4 +126,60 @@ async fn a_third_server_joins_and_all_stop() {
     north.stop(Shutdown::Immediate).await;
     pair.stop().await;
     assert!(!pair.east.runs() && !pair.west.runs() && !north.runs());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clean_switch_passes_the_checker() {
+    let pair = Pair::plan().synchronous().start().await;
+    let writers = Writers::start(pair.east.address(), 3);
+    writers.go_on_at(pair.east.port, 50, SOON).await;
+    let mut journal = writers.stop().await;
+    assert_eq!(journal.error_count(), 0, "{:?}", journal.errors);
+    pair.east.stop(Shutdown::Fast).await;
+    pair.west.promote();
+    let writers = Writers::start(pair.west.address(), 3);
+    writers.go_on_at(pair.west.port, 50, SOON).await;
+    journal.append(writers.stop().await);
+    Checker {
+        journal: &journal,
+        new: &pair.west,
+        old: &pair.east,
+    }
+    .no_acknowledged_row_is_lost()
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_primaries_do_not_pass_the_checker() {
+    let pair = Pair::start().await;
+    pair.west.promote();
+    let (here, there) = (
+        Writers::start(pair.west.address(), 2),
+        Writers::start(pair.east.address(), 2),
+    );
+    here.go_on_at(pair.west.port, 20, SOON).await;
+    there.go_on_at(pair.east.port, 20, SOON).await;
+    let mut journal = here.stop().await;
+    journal.append(there.stop().await);
+    let checker = Checker {
+        journal: &journal,
+        new: &pair.west,
+        old: &pair.east,
+    };
+    let found = checker.breaches().await.join("\n");
+    assert!(
+        found.contains("were acknowledged by the old side when the new one served already"),
+        "{found}"
+    );
+    assert!(
+        found.contains("were sent to the old side after the cut"),
+        "{found}"
+    );
+    assert!(checker.losses().await.is_some());
+    pair.west.run("DELETE FROM ledger").await;
+    let found = checker.breaches().await.join("\n");
+    assert!(
+        found.contains("that the latched side acknowledged are lost"),
+        "{found}"
+    );
 }
