@@ -10,4 +10,8 @@
 
 mod harness;
 
+mod failover;
+mod operators;
 mod pairs;
+mod relay;
+mod restart;

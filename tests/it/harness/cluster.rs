@@ -1,7 +1,7 @@
 //! One PostgreSQL server of a test's own: started, asked, stopped, killed, frozen, promoted, rebuilt. Two of them that
 //! replicate are `pair`'s.
 
-use super::binaries::{as_account, hand_over, postgres, run};
+use super::binaries::{as_account, existing, hand_over, postgres, run};
 use super::eventually::{SOON, eventually};
 use super::network::Namespace;
 use super::ports::free_port;
@@ -97,6 +97,28 @@ impl Cluster {
             .map(|(key, value)| format!("{key} = '{value}'\n"))
             .collect();
         template::append(&self.data().join("postgresql.conf"), &lines);
+    }
+
+    /// Makes a certificate of its own for the server and refuses connections without TLS.
+    pub fn demand_tls(&self) {
+        let (key, certificate) = (
+            self.data().join("server.key"),
+            self.data().join("server.crt"),
+        );
+        let mut openssl = as_account(&existing(Path::new("/usr/bin/openssl"), "openssl"));
+        openssl.args("req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=localhost".split(' '));
+        openssl.args([
+            "-addext",
+            "subjectAltName=DNS:localhost,IP:127.0.0.1",
+            "-keyout",
+        ]);
+        run(openssl.arg(key).arg("-out").arg(certificate));
+        self.set_in_file(&[("ssl".into(), "on".into())]);
+        let access = self.data().join("pg_hba.conf");
+        let text = fs::read_to_string(&access)
+            .unwrap()
+            .replace("host ", "hostssl ");
+        fs::write(access, text).unwrap();
     }
 
     /// Copies another server's data folder (that one must be stopped) and makes this one its standby.

@@ -21,6 +21,7 @@ pub struct PairPlan {
     settings: Vec<(String, String)>,
     synchronous: bool,
     namespace: bool,
+    tls: bool,
 }
 
 impl PairPlan {
@@ -42,11 +43,20 @@ impl PairPlan {
         self
     }
 
+    /// Both servers refuse connections without TLS.
+    pub fn tls_only(mut self) -> Self {
+        self.tls = true;
+        self
+    }
+
     /// Starts both servers and waits until they replicate.
     pub async fn start(self) -> Pair {
         let network = self.namespace.then(|| Arc::new(Namespace::create()));
         let east = Cluster::create("east", &self.settings, network.clone());
         let west = Cluster::create("west", &self.settings, network.clone());
+        if self.tls {
+            east.demand_tls();
+        }
         west.follow_copy_of(&east);
         east.start().await;
         east.run("SELECT pg_create_physical_replication_slot('west', true)")

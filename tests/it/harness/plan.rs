@@ -6,6 +6,7 @@ use super::eventually::SOON;
 use super::ports::free_port;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::Path;
 use tempfile::TempDir;
 use toml::{Table, Value};
 
@@ -84,6 +85,19 @@ impl DaemonPlan {
             .as_table_mut()
             .unwrap()
             .insert(key.into(), value.into());
+        self
+    }
+
+    /// Another address for applications.
+    pub fn listen(mut self, address: SocketAddr) -> Self {
+        self.listen = address;
+        self.service()["listener"][0]["address"] = address.to_string().into();
+        self
+    }
+
+    /// Another state directory.
+    pub fn state(mut self, path: &Path) -> Self {
+        self.config["state"]["path"] = path.display().to_string().into();
         self
     }
 

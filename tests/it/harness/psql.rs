@@ -5,6 +5,7 @@ use super::daemon::Spoken;
 use std::net::SocketAddr;
 use std::process::Stdio;
 use std::time::Duration;
+use tokio::io::AsyncWriteExt;
 use tokio::process::{Child, Command};
 
 /// A program of PostgreSQL that connects as `app` to this address.
@@ -67,6 +68,31 @@ impl Psql {
     /// Runs `psql -c` to its end.
     pub async fn say(&self, sql: &str) -> Spoken {
         heard(self.begin(sql)).await
+    }
+
+    /// As [`Psql::say`], to a connection string.
+    pub async fn say_to(&self, url: &str, sql: &str) -> Spoken {
+        heard(
+            self.command("psql")
+                .args(["--no-psqlrc", "-qAt", "-c", sql, url])
+                .spawn()
+                .unwrap(),
+        )
+        .await
+    }
+
+    /// Runs `psql -c` with this text on standard input, to its good end.
+    pub async fn feed(&self, sql: &str, input: &str) {
+        let mut command = self.command("psql");
+        command
+            .args(["--no-psqlrc", "-v", "ON_ERROR_STOP=1", "-qAt", "-c", sql])
+            .stdin(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        stdin.write_all(input.as_bytes()).await.unwrap();
+        drop(stdin);
+        let spoken = heard(child).await;
+        assert_eq!(spoken.code, Some(0), "{sql}: {spoken:#?}");
     }
 
     /// The answer to a statement that must be carried out.

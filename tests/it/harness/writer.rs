@@ -11,8 +11,6 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_postgres::{Client, NoTls};
 use tokio_util::sync::CancellationToken;
 
-/// Between two transactions of one writer.
-const PACE: Duration = Duration::from_millis(10);
 /// A writer that waits longer than this reports itself as stuck.
 const STUCK: Duration = Duration::from_secs(60);
 /// Numbers of writers are never used twice, so that no id is.
@@ -61,14 +59,6 @@ impl Journal {
             .count()
     }
 
-    /// When the first row that this server acknowledged was acknowledged.
-    pub fn first_acknowledged_by(&self, port: u16) -> Option<Instant> {
-        self.acknowledged
-            .iter()
-            .find(|row| row.server == port)
-            .map(|row| row.at)
-    }
-
     /// Adds what another group of writers was told.
     pub fn append(&mut self, other: Journal) {
         self.acknowledged.extend(other.acknowledged);
@@ -98,6 +88,11 @@ pub struct Writers {
 impl Writers {
     /// So many writers, each with one connection and a row every 10 ms.
     pub fn start(to: SocketAddr, count: usize) -> Self {
+        Self::start_at_pace(to, count, Duration::from_millis(10))
+    }
+
+    /// So many writers, each with one connection and a row every `pace`.
+    pub fn start_at_pace(to: SocketAddr, count: usize, pace: Duration) -> Self {
         let (journal, stop) = (
             Arc::new(Mutex::new(Journal::default())),
             CancellationToken::new(),
@@ -107,6 +102,7 @@ impl Writers {
             let writer = Writer {
                 number: NEXT.fetch_add(1, Ordering::Relaxed),
                 to,
+                pace,
                 journal: journal.clone(),
             };
             let stopped = stop.clone().cancelled_owned();
@@ -162,13 +158,14 @@ impl Writers {
 struct Writer {
     number: i32,
     to: SocketAddr,
+    pace: Duration,
     journal: Arc<Mutex<Journal>>,
 }
 
 impl Writer {
     async fn run(&self) {
         let mut next_id = i64::from(self.number) * 1_000_000_000;
-        let mut pace = interval(PACE);
+        let mut pace = interval(self.pace);
         pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             pace.tick().await;
