@@ -10,6 +10,7 @@
 
 mod harness;
 
+mod effects;
 mod failover;
 mod operators;
 mod pairs;
