@@ -8,7 +8,9 @@ use super::observation::Ancestor;
 use crate::types::{BackendName, Epoch, Lsn, SystemId, Timeline, WallTime};
 
 /// The number of an episode: one run through intent, promotion and latch. Never reused.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 #[serde(transparent)]
 pub struct EpisodeId(pub u64);
 
@@ -35,8 +37,9 @@ pub struct Record {
     pub paused: Option<Pause>,
     /// When another daemon was last seen on this pair.
     pub other_daemon_seen: Option<WallTime>,
-    /// A frozen old primary whose undo is still owed.
-    pub undo: Option<BackendName>,
+    /// Sides that a switchover made read-only; the active one is released before it is opened.
+    #[serde(default)]
+    pub frozen: Vec<BackendName>,
 }
 
 /// The persisted decision which backend is active.
@@ -100,7 +103,7 @@ pub struct Intent {
 }
 
 /// What an episode is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum EpisodeKind {
     /// Unplanned: the old side is dead or hung.
