@@ -137,9 +137,7 @@ impl fmt::Debug for HostPort {
 }
 
 /// The number of the latch: +1 at every change of the active side.
-#[derive(
-    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Epoch(pub u64);
 
@@ -238,16 +236,12 @@ impl Serialize for Lsn {
 
 impl<'de> Deserialize<'de> for Lsn {
     fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        String::deserialize(d)?
-            .parse()
-            .map_err(serde::de::Error::custom)
+        String::deserialize(d)?.parse().map_err(serde::de::Error::custom)
     }
 }
 
 /// A moment on CLOCK_BOOTTIME (it goes on while the machine sleeps), as time since boot.
-#[derive(
-    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Moment(pub Duration);
 
@@ -268,9 +262,7 @@ impl std::ops::Add<Duration> for Moment {
 }
 
 /// A moment on the wall clock, in microseconds since 1970 UTC. Printed as RFC 3339.
-#[derive(
-    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct WallTime(pub i64);
 
@@ -278,10 +270,7 @@ impl WallTime {
     /// `self` later by `d`.
     #[must_use]
     pub fn plus(self, d: Duration) -> Self {
-        Self(
-            self.0
-                .saturating_add(i64::try_from(d.as_micros()).unwrap_or(i64::MAX)),
-        )
+        Self(self.0.saturating_add(i64::try_from(d.as_micros()).unwrap_or(i64::MAX)))
     }
 
     /// How long after `earlier`; zero when it is not.
@@ -355,14 +344,8 @@ mod tests {
 
     #[test]
     fn an_address_says_what_is_wrong_with_it() {
-        assert_eq!(
-            "db1:5432".parse::<HostPort>().unwrap().to_string(),
-            "db1:5432"
-        );
-        assert_eq!(
-            "[::1]:5432".parse::<HostPort>().unwrap().to_string(),
-            "[::1]:5432"
-        );
+        assert_eq!("db1:5432".parse::<HostPort>().unwrap().to_string(), "db1:5432");
+        assert_eq!("[::1]:5432".parse::<HostPort>().unwrap().to_string(), "[::1]:5432");
         assert_eq!("db1".parse::<HostPort>(), Err(HostPortError::NoPort));
         assert_eq!("db1:0".parse::<HostPort>(), Err(HostPortError::BadPort));
         assert_eq!("::1:5432".parse::<HostPort>(), Err(HostPortError::BadHost));

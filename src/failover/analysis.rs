@@ -47,10 +47,7 @@ pub fn lineage(facts: &Facts, latched: &Identity, streamed: bool) -> Lineage {
         None => Lineage::Unproven,
         Some(ancestors) => {
             let contains = ancestors.iter().any(|a| a.timeline == latched.timeline);
-            let parent = ancestors
-                .iter()
-                .take_while(|a| a.timeline < latched.timeline)
-                .last();
+            let parent = ancestors.iter().take_while(|a| a.timeline < latched.timeline).last();
             let same_branch = match (latched.switch_lsn, parent) {
                 (Some(switched), Some(parent)) => parent.switch_lsn == switched,
                 _ => true,
@@ -154,8 +151,7 @@ pub fn judge(e: &Evidence<'_>) -> Finding {
             e.active.name
         ));
     }
-    let fresh =
-        e.service.probe.fast_interval + e.service.probe.timeout + Duration::from_millis(500);
+    let fresh = e.service.probe.fast_interval + e.service.probe.timeout + Duration::from_millis(500);
     let recent = Moment(e.now.0.saturating_sub(fresh));
     if !e.active.failed_since(recent) {
         return Finding::Waiting(format!(
@@ -176,11 +172,7 @@ pub fn judge(e: &Evidence<'_>) -> Finding {
     let how = newest.map_or_else(String::new, |(_, failure)| format!(" ({failure})"));
     decide(
         e,
-        format!(
-            "{} failed {} probes in a row{how}",
-            e.active.name,
-            e.active.failures()
-        ),
+        format!("{} failed {} probes in a row{how}", e.active.name, e.active.failures()),
         false,
     )
 }
@@ -200,8 +192,7 @@ pub fn judge_route(e: &Evidence<'_>, tier_up: bool) -> Finding {
     if e.now < threshold + e.service.failover.delay {
         return waiting("waiting for the configured delay");
     }
-    let fresh =
-        e.service.probe.fast_interval + e.service.probe.timeout + Duration::from_millis(500);
+    let fresh = e.service.probe.fast_interval + e.service.probe.timeout + Duration::from_millis(500);
     if !e.active.failed_since(Moment(e.now.0.saturating_sub(fresh))) {
         return waiting("waiting for a fresh probe to confirm it");
     }
@@ -247,10 +238,7 @@ fn dead(e: &Evidence<'_>) -> Option<String> {
     for address in e.active.addresses.values() {
         let refusals = address.health.refusals();
         let (first, last) = (refusals.first()?, refusals.last()?);
-        if refusals.len() < REFUSALS_NEEDED
-            || last.since(*first) < REFUSALS_SPAN
-            || e.now.since(*last) > DEATH_FRESH
-        {
+        if refusals.len() < REFUSALS_NEEDED || last.since(*first) < REFUSALS_SPAN || e.now.since(*last) > DEATH_FRESH {
             return None;
         }
         first_refusal = first_refusal.min(*first);
@@ -314,12 +302,7 @@ fn decide(e: &Evidence<'_>, why: String, rechecked: bool) -> Finding {
         let testimony = side.witness.testimony();
         let optional = e.service.failover.witness == WitnessRule::Optional;
         if testimony.lost() || fence_needed && testimony == Testimony::Idle {
-            let said = format!(
-                "{why}; {} says {} and is {}",
-                side.name,
-                testimony.as_str(),
-                fitness
-            );
+            let said = format!("{why}; {} says {} and is {}", side.name, testimony.as_str(), fitness);
             return Finding::Decide(Decision {
                 to: side.name.clone(),
                 why: said,
@@ -360,11 +343,11 @@ fn decide(e: &Evidence<'_>, why: String, rechecked: bool) -> Finding {
 
 fn hung_with_idle_witness(e: &Evidence<'_>, side: &Side) -> Result<(), Finding> {
     let testimony = side.witness.testimony();
-    let timed_out = e.active.addresses.values().all(|a| {
-        a.health
-            .failed()
-            .is_some_and(|(.., f)| f == Failure::TimedOut)
-    });
+    let timed_out = e
+        .active
+        .addresses
+        .values()
+        .all(|a| a.health.failed().is_some_and(|(.., f)| f == Failure::TimedOut));
     if testimony == Testimony::Idle && timed_out {
         let waited = e
             .suspicion
@@ -424,12 +407,8 @@ pub fn mismatch(active: &Side, identity: Option<&Identity>) -> Option<(BlockReas
         Lineage::Older | Lineage::Stranger => {
             let said = format!(
                 "{name} is not the server that was latched: it shows system {} timeline {}, the latch says {} and {}",
-                facts
-                    .system_id
-                    .map_or_else(|| "unknown".into(), |s| s.to_string()),
-                facts
-                    .timeline
-                    .map_or_else(|| "unknown".into(), |t| t.to_string()),
+                facts.system_id.map_or_else(|| "unknown".into(), |s| s.to_string()),
+                facts.timeline.map_or_else(|| "unknown".into(), |t| t.to_string()),
                 identity.system_id,
                 identity.timeline
             );
@@ -440,11 +419,7 @@ pub fn mismatch(active: &Side, identity: Option<&Identity>) -> Option<(BlockReas
 
 /// Two backends that are one server.
 pub fn same_server(sides: &[Side]) -> Option<String> {
-    let node = |side: &Side| {
-        side.facts
-            .as_ref()
-            .and_then(|heard| heard.facts.node.clone())
-    };
+    let node = |side: &Side| side.facts.as_ref().and_then(|heard| heard.facts.node.clone());
     for (i, side) in sides.iter().enumerate() {
         for other in &sides[i + 1..] {
             if let (Some(a), Some(b)) = (node(side), node(other))
@@ -462,20 +437,13 @@ pub fn same_server(sides: &[Side]) -> Option<String> {
 
 /// Is the upstream of `standby` another backend than the latched one? An upstream that cannot be recognised counts as
 /// the latched one: host names differ from machine to machine.
-pub fn cascades(
-    sender: Option<&str>,
-    sides: &[Side],
-    standby: &BackendName,
-    active: &BackendName,
-) -> bool {
+pub fn cascades(sender: Option<&str>, sides: &[Side], standby: &BackendName, active: &BackendName) -> bool {
     let Some(sender) = sender else { return false };
     let is = |side: &Side| {
-        side.addresses.iter().any(|(ip, a)| {
-            ip.to_string() == sender
-                || a.configured
-                    .as_ref()
-                    .is_some_and(|c| c.to_string() == sender)
-        }) || side.facts.as_ref().and_then(|h| h.facts.node.as_deref()) == Some(sender)
+        side.addresses
+            .iter()
+            .any(|(ip, a)| ip.to_string() == sender || a.configured.as_ref().is_some_and(|c| c.to_string() == sender))
+            || side.facts.as_ref().and_then(|h| h.facts.node.as_deref()) == Some(sender)
     };
     if sides.iter().any(|side| side.name == *active && is(side)) {
         return false;
@@ -487,12 +455,8 @@ pub fn cascades(
 
 /// The timeline a standby last streamed on is the latched one.
 pub fn streams_on(side: &Side, timeline: Timeline) -> bool {
-    side.facts
-        .as_ref()
-        .is_some_and(|heard| match &heard.facts.receiver {
-            super::observation::Receiver::Row(row) => {
-                row.streaming && row.timeline == Some(timeline)
-            }
-            _ => false,
-        })
+    side.facts.as_ref().is_some_and(|heard| match &heard.facts.receiver {
+        super::observation::Receiver::Row(row) => row.streaming && row.timeline == Some(timeline),
+        _ => false,
+    })
 }

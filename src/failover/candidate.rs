@@ -59,12 +59,7 @@ pub fn rank<'a>(
     let mut ranked: Vec<_> = sides
         .iter()
         .filter(|side| side.name != *active)
-        .map(|side| {
-            (
-                side,
-                fitness(service, side, identity, flushed, t0.unwrap_or(now)),
-            )
-        })
+        .map(|side| (side, fitness(service, side, identity, flushed, t0.unwrap_or(now))))
         .collect();
     let lsn = |verdict: &Verdict| match verdict {
         Verdict::Fit { lsn, .. } => (2, lsn.unwrap_or_default()),
@@ -81,13 +76,7 @@ pub fn rank<'a>(
     ranked
 }
 
-fn fitness(
-    service: &Service,
-    side: &Side,
-    identity: Option<&Identity>,
-    flushed: Option<Lsn>,
-    t0: Moment,
-) -> Verdict {
+fn fitness(service: &Service, side: &Side, identity: Option<&Identity>, flushed: Option<Lsn>, t0: Moment) -> Verdict {
     let name = &side.name;
     if let Some(why) = &side.quarantine {
         return Verdict::Unfit(format!("{name} is quarantined: {why}"));
@@ -96,10 +85,7 @@ fn fitness(
         return Verdict::Unfit(format!("{name} is {}", side.state().as_str()));
     }
     let (Some(identity), Some(heard)) = (identity, &side.facts) else {
-        return Verdict::Fit {
-            lsn: None,
-            lag: None,
-        };
+        return Verdict::Fit { lsn: None, lag: None };
     };
     let facts = &heard.facts;
     if facts.role != Role::Standby {
@@ -124,19 +110,13 @@ fn fitness(
         }
         Some(_) => {}
     }
-    let lag = facts
-        .lsn
-        .zip(flushed)
-        .map(|(lsn, flushed)| lsn.behind(flushed));
+    let lag = facts.lsn.zip(flushed).map(|(lsn, flushed)| lsn.behind(flushed));
     match lag {
         Some(lag) if lag > service.failover.max_lag => Verdict::Stale(format!(
             "{name} is {lag} bytes behind the last position seen on the primary (max_lag is {})",
             service.failover.max_lag
         )),
-        _ => Verdict::Fit {
-            lsn: facts.lsn,
-            lag,
-        },
+        _ => Verdict::Fit { lsn: facts.lsn, lag },
     }
 }
 
@@ -150,10 +130,7 @@ pub fn refusal(ranked: &[(&Side, Verdict)]) -> (BlockReason, String) {
     if !stale.is_empty() {
         return (
             BlockReason::StaleStandby,
-            format!(
-                "{}; `proxyctl failover --force` accepts that loss",
-                stale.join("; ")
-            ),
+            format!("{}; `proxyctl failover --force` accepts that loss", stale.join("; ")),
         );
     }
     let unfit: Vec<String> = ranked.iter().map(|(_, v)| v.to_string()).collect();
@@ -170,9 +147,7 @@ pub fn refusal(ranked: &[(&Side, Verdict)]) -> (BlockReason, String) {
 pub fn best_server<'a>(sides: &'a [Side], active: &BackendName) -> Option<&'a Side> {
     sides
         .iter()
-        .filter(|side| {
-            side.name != *active && side.quarantine.is_none() && side.state() == State::Up
-        })
+        .filter(|side| side.name != *active && side.quarantine.is_none() && side.state() == State::Up)
         .min_by_key(|side| {
             let tier = u8::from(side.config.role != Some(ConfiguredRole::Primary));
             (
@@ -213,9 +188,7 @@ pub fn unarmed(
         Promoter::Postgres { login } => &login.user,
         _ => &login.user,
     };
-    if heard.facts.may_promote == Some(false)
-        && matches!(service.failover.promoter, Promoter::Postgres { .. })
-    {
+    if heard.facts.may_promote == Some(false) && matches!(service.failover.promoter, Promoter::Postgres { .. }) {
         why.push(format!(
             "GRANT EXECUTE ON FUNCTION pg_promote(boolean, integer) TO {promoter};"
         ));
@@ -224,7 +197,10 @@ pub fn unarmed(
         why.push(format!("GRANT pg_read_all_stats TO {};", login.user));
     }
     if heard.facts.receiver_timeout.is_some_and(|w| w.is_zero()) {
-        why.push("wal_receiver_timeout is 0, so silence cannot be told: ALTER SYSTEM SET wal_receiver_timeout = '3s';".into());
+        why.push(
+            "wal_receiver_timeout is 0, so silence cannot be told: ALTER SYSTEM SET wal_receiver_timeout = '3s';"
+                .into(),
+        );
     }
     why
 }

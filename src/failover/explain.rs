@@ -13,8 +13,7 @@ use super::transition;
 use crate::config::{Authority, ConfiguredRole, Kind, Target};
 use crate::types::Now;
 use crate::view::{
-    BackendStatus, Blocked, EndpointStatus, Episode, Level, ListenerStatus, ProbeStatus,
-    ServiceStatus, SwitchCount,
+    BackendStatus, Blocked, EndpointStatus, Episode, Level, ListenerStatus, ProbeStatus, ServiceStatus, SwitchCount,
 };
 
 /// The phases and their edges as a Mermaid state diagram.
@@ -50,11 +49,7 @@ impl Machine {
             None => (false, None),
         };
         let failover = &self.service.failover;
-        let backends: Vec<BackendStatus> = self
-            .sides
-            .iter()
-            .map(|side| self.backend(side, now))
-            .collect();
+        let backends: Vec<BackendStatus> = self.sides.iter().map(|side| self.backend(side, now)).collect();
         ServiceStatus {
             name: self.service.name.clone(),
             kind: match self.service.kind {
@@ -67,10 +62,7 @@ impl Machine {
             active: latch.map(|latch| latch.active.clone()),
             epoch: latch.map(|latch| latch.epoch).unwrap_or_default(),
             since: latch.map(|latch| latch.since),
-            why: latch.map_or_else(
-                || "nothing is latched yet".into(),
-                |latch| latch.why.clone(),
-            ),
+            why: latch.map_or_else(|| "nothing is latched yet".into(), |latch| latch.why.clone()),
             evidence: self.evidence.clone(),
             next: self.next_sentence(now),
             blocked,
@@ -109,13 +101,11 @@ impl Machine {
             EpisodeKind::Route => "route",
             EpisodeKind::Follow => "follow",
         };
-        let count = |(&(operator, kind, switched), &count): (&(bool, EpisodeKind, bool), &u64)| {
-            SwitchCount {
-                trigger: if operator { "operator" } else { "automatic" }.into(),
-                kind: word(kind).into(),
-                outcome: if switched { "switched" } else { "cancelled" }.into(),
-                count,
-            }
+        let count = |(&(operator, kind, switched), &count): (&(bool, EpisodeKind, bool), &u64)| SwitchCount {
+            trigger: if operator { "operator" } else { "automatic" }.into(),
+            kind: word(kind).into(),
+            outcome: if switched { "switched" } else { "cancelled" }.into(),
+            count,
         };
         self.counts.iter().map(count).collect()
     }
@@ -158,10 +148,7 @@ impl Machine {
             .into(),
             why: intent.why.clone(),
             decided_at: intent.decided_at,
-            operator: intent
-                .operator
-                .as_ref()
-                .map(|operator| operator.name.clone()),
+            operator: intent.operator.as_ref().map(|operator| operator.name.clone()),
         })
     }
 
@@ -255,18 +242,14 @@ impl Machine {
             .and_then(|latch| latch.identity.as_ref())
             .map(|identity| identity.timeline);
         match side.witness.testimony() {
-            super::witness::Testimony::Unknown if side.witness.usable(timeline) => {
-                "streaming".into()
-            }
+            super::witness::Testimony::Unknown if side.witness.usable(timeline) => "streaming".into(),
             testimony => testimony.as_str().into(),
         }
     }
 
     /// The seeds' public state, derived, never stored.
     fn public_state(&self) -> &'static str {
-        let active_up = self
-            .active_side()
-            .is_some_and(|side| side.state() == Health::Up);
+        let active_up = self.active_side().is_some_and(|side| side.state() == Health::Up);
         let others_up = self
             .sides
             .iter()
@@ -294,9 +277,7 @@ impl Machine {
                 BlockReason::NotAutomatic | BlockReason::Cooldown | BlockReason::SecondDecider
             )
         };
-        let down = self
-            .active_side()
-            .is_none_or(|side| side.state() != Health::Up);
+        let down = self.active_side().is_none_or(|side| side.state() != Health::Up);
         if self.disk_error.is_some() || self.budget_left(now.wall) == 0 && self.decides() {
             return Level::Bad;
         }
@@ -307,9 +288,8 @@ impl Machine {
         if quarantined {
             return Level::Bad;
         }
-        let unarmed = self.decides()
-            && !self.service.failover.standby_serves
-            && !backends.iter().any(|backend| backend.armed);
+        let unarmed =
+            self.decides() && !self.service.failover.standby_serves && !backends.iter().any(|backend| backend.armed);
         let busy = !matches!(self.phase, Phase::Steady | Phase::Settling);
         if busy || unarmed || down || self.block.is_some() {
             Level::Warn
@@ -321,15 +301,13 @@ impl Machine {
     /// What would happen next, one sentence.
     fn next_sentence(&self, now: Now) -> String {
         let Some(latch) = self.latch() else {
-            return "traffic opens as soon as the active side is proven, or adopted by an operator"
-                .into();
+            return "traffic opens as soon as the active side is proven, or adopted by an operator".into();
         };
         if let super::machine::State::Episode(run) = &self.state {
             return match &run.step {
-                super::machine::Step::Promoting { .. } => format!(
-                    "traffic opens to {} when it proves to be primary",
-                    run.intent.to
-                ),
+                super::machine::Step::Promoting { .. } => {
+                    format!("traffic opens to {} when it proves to be primary", run.intent.to)
+                }
                 super::machine::Step::Cancelling { .. } => {
                     format!("{} is opened again", latch.active)
                 }
@@ -338,7 +316,9 @@ impl Machine {
         }
         if let Some(block) = &self.block {
             return match block.reason {
-                BlockReason::Cooldown => "the decision is taken when the cool-down has passed, if the evidence still stands".into(),
+                BlockReason::Cooldown => {
+                    "the decision is taken when the cool-down has passed, if the evidence still stands".into()
+                }
                 BlockReason::LatchUnproven => format!("traffic opens when {} proves itself", latch.active),
                 _ => "nothing, until the evidence changes or an operator decides".into(),
             };
@@ -351,39 +331,23 @@ impl Machine {
         }
         if !self.decides() {
             return match self.service.failover.authority {
-                Authority::Observe => {
-                    "a promotion made by somebody else is followed as soon as it is proven".into()
-                }
-                Authority::SelfDecides => {
-                    "nothing is decided automatically: `proxyctl failover` does it".into()
-                }
+                Authority::Observe => "a promotion made by somebody else is followed as soon as it is proven".into(),
+                Authority::SelfDecides => "nothing is decided automatically: `proxyctl failover` does it".into(),
             };
         }
         if let Some(older) = self.older_decider() {
-            return format!(
-                "daemon {older} decides on this pair; a promotion it makes is followed"
-            );
+            return format!("daemon {older} decides on this pair; a promotion it makes is followed");
         }
         if self.budget_left(now.wall) == 0 {
             return "nothing automatic: the failovers of these 24 hours are spent".into();
         }
         let identity = latch.identity.as_ref();
-        let ranked = candidate::rank(
-            &self.service,
-            &self.sides,
-            &latch.active,
-            identity,
-            None,
-            now.at,
-        );
+        let ranked = candidate::rank(&self.service, &self.sides, &latch.active, identity, None, now.at);
         match ranked
             .iter()
             .find(|(_, verdict)| matches!(verdict, candidate::Verdict::Fit { .. }))
         {
-            Some((side, verdict)) => format!(
-                "if {} dies, {} ({verdict}) is promoted",
-                latch.active, side.name
-            ),
+            Some((side, verdict)) => format!("if {} dies, {} ({verdict}) is promoted", latch.active, side.name),
             None => format!(
                 "if {} dies, nobody can be promoted: {}",
                 latch.active,
@@ -394,9 +358,7 @@ impl Machine {
 
     /// Why the probe of a side says nothing, when that is so.
     pub fn unknown_of(&self, side: &Side) -> Option<Unknown> {
-        side.addresses
-            .values()
-            .find_map(|address| address.health.unknown())
+        side.addresses.values().find_map(|address| address.health.unknown())
     }
 
     /// Does a rival beside the latched side descend from it?

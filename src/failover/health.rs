@@ -75,14 +75,7 @@ const RECOVERIES_ARE_DOWN: usize = 3;
 impl Health {
     /// Counts one probe's verdict. Only fresh connects move the failures: a kept connection that answers while new ones
     /// hang proves a stuck server, not a healthy one.
-    pub fn count(
-        &mut self,
-        started: Moment,
-        finished: Moment,
-        fresh: bool,
-        verdict: &Verdict,
-        limits: Limits,
-    ) {
+    pub fn count(&mut self, started: Moment, finished: Moment, fresh: bool, verdict: &Verdict, limits: Limits) {
         self.heard = Some(finished);
         self.unknown = None;
         match verdict {
@@ -129,8 +122,7 @@ impl Health {
         self.recovering_since = None;
         self.refusals.clear();
         self.passes = self.passes.saturating_add(1);
-        self.recoveries
-            .retain(|at| finished.since(*at) < RECOVERY_WINDOW);
+        self.recoveries.retain(|at| finished.since(*at) < RECOVERY_WINDOW);
         let crashes_again_and_again = self.recoveries.len() >= RECOVERIES_ARE_DOWN;
         let enough = self.passes >= limits.rise || matches!(self.state, State::Unknown | State::Up);
         if enough && !crashes_again_and_again {
@@ -165,8 +157,7 @@ impl Health {
         self.refusals.clear();
         if self.recovering_since.is_none() {
             self.recovering_since = Some(finished);
-            self.recoveries
-                .retain(|at| finished.since(*at) < RECOVERY_WINDOW);
+            self.recoveries.retain(|at| finished.since(*at) < RECOVERY_WINDOW);
             self.recoveries.push(finished);
         }
         let began = self.recovering_since.unwrap_or(finished);
@@ -174,9 +165,7 @@ impl Health {
         if again_and_again || finished.since(began) >= limits.patience {
             self.failing_since.get_or_insert(began);
             self.failures = self.failures.max(limits.fall);
-            self.failed = self
-                .failed
-                .max(Some((finished, finished, Failure::BadReply)));
+            self.failed = self.failed.max(Some((finished, finished, Failure::BadReply)));
             self.enter(State::Down, finished);
         } else {
             self.enter(State::Recovering, finished);
@@ -192,9 +181,7 @@ impl Health {
 
     /// Forgets verdicts older than `patience`: no fresh verdict is *unknown*.
     pub fn expire(&mut self, now: Moment, patience: Duration) {
-        if self.state != State::Unknown
-            && self.heard.is_none_or(|heard| now.since(heard) > patience)
-        {
+        if self.state != State::Unknown && self.heard.is_none_or(|heard| now.since(heard) > patience) {
             self.reset();
             self.enter(State::Unknown, now);
         }
@@ -307,11 +294,7 @@ mod tests {
             Unknown::DiskFull,
             Unknown::OwnDelay,
         ] {
-            let health = counted(&[
-                (0, answered()),
-                (1, Verdict::Unknown(why)),
-                (2, Verdict::Unknown(why)),
-            ]);
+            let health = counted(&[(0, answered()), (1, Verdict::Unknown(why)), (2, Verdict::Unknown(why))]);
             assert_eq!((health.state(), health.failures()), (State::Up, 0), "{why}");
         }
     }
@@ -347,13 +330,7 @@ mod tests {
     fn a_probe_that_began_before_a_later_pass_does_not_count() {
         let mut health = Health::default();
         health.count(ms(300), ms(310), true, &answered(), LIMITS);
-        health.count(
-            ms(0),
-            ms(1000),
-            true,
-            &Verdict::Failed(Failure::TimedOut),
-            LIMITS,
-        );
+        health.count(ms(0), ms(1000), true, &Verdict::Failed(Failure::TimedOut), LIMITS);
         assert_eq!(health.failures(), 0);
     }
 

@@ -116,14 +116,8 @@ impl Machine {
             counts: BTreeMap::new(),
         };
         let said = match (&machine.record.latch, &machine.record.intent) {
-            (_, Some(intent)) => format!(
-                "started with episode {} open at stage {:?}",
-                intent.id, intent.stage
-            ),
-            (Some(latch), None) => format!(
-                "started with {} latched in epoch {}",
-                latch.active, latch.epoch
-            ),
+            (_, Some(intent)) => format!("started with episode {} open at stage {:?}", intent.id, intent.stage),
+            (Some(latch), None) => format!("started with {} latched in epoch {}", latch.active, latch.epoch),
             (None, None) => "started without a latch".to_owned(),
         };
         machine.tell(now, EventKind::Started, said);
@@ -133,12 +127,7 @@ impl Machine {
     }
 
     /// The addresses a backend's names resolve to now.
-    pub fn handle_addresses(
-        &mut self,
-        backend: &BackendName,
-        addresses: &[(HostPort, SocketAddr)],
-        now: Now,
-    ) {
+    pub fn handle_addresses(&mut self, backend: &BackendName, addresses: &[(HostPort, SocketAddr)], now: Now) {
         if let Some(side) = self.side_mut(backend) {
             side.resolved(addresses);
         }
@@ -188,9 +177,7 @@ impl Machine {
         let mut adverse = None;
         let mut probe = false;
         match evidence {
-            Evidence::ConnectFailed { failure, .. } => {
-                adverse = Some(format!("a client's connect failed: {failure}"))
-            }
+            Evidence::ConnectFailed { failure, .. } => adverse = Some(format!("a client's connect failed: {failure}")),
             Evidence::ServerEnded { .. } => probe = true,
             Evidence::Connections { live, .. } => {
                 probe = *live == 0 && side.live > 0;
@@ -207,9 +194,7 @@ impl Machine {
             }
             Evidence::Unanswered { since, .. } if now.at.since(*since) >= trigger => {
                 let waited = now.at.since(*since).as_millis();
-                adverse = Some(format!(
-                    "a request stands without any byte back for {waited} ms"
-                ));
+                adverse = Some(format!("a request stands without any byte back for {waited} ms"));
             }
             Evidence::Unanswered { .. } => {}
         }
@@ -316,9 +301,7 @@ impl Machine {
         match (&self.state, self.phase) {
             (State::Starting { .. }, _) => (tick(100), "start checks"),
             (State::Episode(_), _) => (tick(50), "episode"),
-            (State::Watching, Phase::Steady | Phase::Paused) if self.suspicion.is_none() => {
-                (tick(1000), "freshness")
-            }
+            (State::Watching, Phase::Steady | Phase::Paused) if self.suspicion.is_none() => (tick(1000), "freshness"),
             (State::Watching, Phase::Settling) => (tick(200), "settling"),
             (State::Watching, _) if self.cadence == Cadence::Death => (tick(20), "death path"),
             (State::Watching, _) => (tick(100), "evidence"),
@@ -332,10 +315,7 @@ impl Machine {
 
     /// The active side and its epoch.
     pub fn active(&self) -> Option<(&BackendName, Epoch)> {
-        self.record
-            .latch
-            .as_ref()
-            .map(|latch| (&latch.active, latch.epoch))
+        self.record.latch.as_ref().map(|latch| (&latch.active, latch.epoch))
     }
 
     /// Where the machine stands.
@@ -396,9 +376,8 @@ impl Machine {
                 address.health.expire(now.at, patience);
             }
         }
-        self.daemons.retain(|_, seen| {
-            now.at.since(*seen) < Duration::from_secs(10).max(probe.interval * 3)
-        });
+        self.daemons
+            .retain(|_, seen| now.at.since(*seen) < Duration::from_secs(10).max(probe.interval * 3));
     }
 
     fn sync_phase(&mut self, now: Now) {
@@ -449,10 +428,7 @@ impl Machine {
                 (Some(_), _) => Cadence::Fast,
                 (None, _)
                     if self.mismatch.is_some()
-                        || self
-                            .sides
-                            .iter()
-                            .any(|s| s.claim.is_some() && !self.is_active(&s.name)) =>
+                        || self.sides.iter().any(|s| s.claim.is_some() && !self.is_active(&s.name)) =>
                 {
                     Cadence::Fast
                 }
@@ -465,12 +441,10 @@ impl Machine {
         let lost = side
             .kept_lost
             .is_some_and(|at| side.alive().is_none_or(|alive| at >= alive));
-        let refused = side.addresses.values().all(|a| {
-            a.health
-                .failed()
-                .is_none_or(|(.., how)| how == Failure::Refused)
-                || a.health.failures() == 0
-        });
+        let refused = side
+            .addresses
+            .values()
+            .all(|a| a.health.failed().is_none_or(|(.., how)| how == Failure::Refused) || a.health.failures() == 0);
         self.service.probe.passive && lost && refused && side.state() != Health::Down
     }
 
@@ -519,11 +493,7 @@ impl Machine {
             return;
         }
         self.told.insert(backend.clone(), state);
-        self.tell(
-            now,
-            EventKind::Health,
-            format!("{backend} is {}{last}", state.as_str()),
-        );
+        self.tell(now, EventKind::Health, format!("{backend} is {}{last}", state.as_str()));
     }
 
     fn probe_all(&mut self) {
@@ -591,12 +561,7 @@ impl Machine {
         let Some(latch) = self.latch() else {
             return false;
         };
-        analysis::cascades(
-            row.sender.as_deref(),
-            &self.sides,
-            &seen.backend,
-            &latch.active,
-        )
+        analysis::cascades(row.sender.as_deref(), &self.sides, &seen.backend, &latch.active)
     }
 
     /// The probes can tell who is who.
@@ -606,14 +571,11 @@ impl Machine {
 
     /// This daemon may decide by itself (another question is whether it may now).
     pub(super) fn decides(&self) -> bool {
-        self.service.failover.authority == Authority::SelfDecides
-            && self.service.failover.automatic
-            && self.can_move()
+        self.service.failover.authority == Authority::SelfDecides && self.service.failover.automatic && self.can_move()
     }
 
     fn can_move(&self) -> bool {
-        self.service.failover.standby_serves
-            || !matches!(self.service.failover.promoter, Promoter::None)
+        self.service.failover.standby_serves || !matches!(self.service.failover.promoter, Promoter::None)
     }
 
     /// An older daemon that decides on this pair, unless something else keeps two apart.

@@ -8,9 +8,7 @@ use super::observation::Ancestor;
 use crate::types::{BackendName, Epoch, Lsn, SystemId, Timeline, WallTime};
 
 /// The number of an episode: one run through intent, promotion and latch. Never reused.
-#[derive(
-    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct EpisodeId(pub u64);
 

@@ -145,13 +145,9 @@ impl Side {
         let Some(address) = self.addresses.get_mut(&seen.address) else {
             return false;
         };
-        address.health.count(
-            seen.started,
-            seen.finished,
-            seen.fresh,
-            &seen.verdict,
-            limits,
-        );
+        address
+            .health
+            .count(seen.started, seen.finished, seen.fresh, &seen.verdict, limits);
         self.probes += 1;
         let text = match &seen.verdict {
             Verdict::Answered(facts) => {
@@ -167,11 +163,7 @@ impl Side {
                     let first = self.stopping.map_or(seen.finished, |(first, _)| first);
                     self.stopping = Some((first, seen.finished));
                 }
-                if self
-                    .facts
-                    .as_ref()
-                    .is_some_and(|heard| heard.started <= seen.started)
-                {
+                if self.facts.as_ref().is_some_and(|heard| heard.started <= seen.started) {
                     self.witness.sample_failed();
                 }
                 failure.to_string()
@@ -188,11 +180,7 @@ impl Side {
     }
 
     fn answered(&mut self, seen: &Observation, facts: &Facts, now: Now) {
-        if self
-            .facts
-            .as_ref()
-            .is_some_and(|heard| heard.started > seen.started)
-        {
+        if self.facts.as_ref().is_some_and(|heard| heard.started > seen.started) {
             return;
         }
         if let Some(clock) = facts.clock {
@@ -203,10 +191,7 @@ impl Side {
             self.offset = Some(offset);
         }
         if seen.fresh
-            && let (Some(before), Some(node)) = (
-                self.facts.as_ref().and_then(|h| h.facts.node.as_ref()),
-                &facts.node,
-            )
+            && let (Some(before), Some(node)) = (self.facts.as_ref().and_then(|h| h.facts.node.as_ref()), &facts.node)
             && before != node
             && self.addresses.len() == 1
         {
@@ -240,11 +225,7 @@ impl Side {
 
     /// Up if one address is, down if all are, else what is better known.
     pub fn state(&self) -> State {
-        let states = || {
-            self.addresses
-                .values()
-                .map(|address| address.health.state())
-        };
+        let states = || self.addresses.values().map(|address| address.health.state());
         if states().any(|state| state == State::Up) {
             State::Up
         } else if states().any(|state| state == State::Recovering) {
@@ -258,10 +239,7 @@ impl Side {
 
     /// When the aggregated state was entered (of the address that changed last).
     pub fn state_since(&self) -> Option<Moment> {
-        self.addresses
-            .values()
-            .map(|address| address.health.since())
-            .max()
+        self.addresses.values().map(|address| address.health.since()).max()
     }
 
     /// The most failures in a row of its best address.
@@ -275,9 +253,7 @@ impl Side {
 
     /// What it says it is.
     pub fn role(&self) -> Role {
-        self.facts
-            .as_ref()
-            .map_or(Role::Unknown, |heard| heard.facts.role)
+        self.facts.as_ref().map_or(Role::Unknown, |heard| heard.facts.role)
     }
 
     /// Newest sign of life on any address or relayed connection.
@@ -309,11 +285,10 @@ impl Side {
     pub fn failed_since(&self, from: Moment) -> bool {
         !self.addresses.is_empty()
             && self.passed().is_none_or(|passed| passed < from)
-            && self.addresses.values().all(|a| {
-                a.health
-                    .failed()
-                    .is_some_and(|(started, ..)| started >= from)
-            })
+            && self
+                .addresses
+                .values()
+                .all(|a| a.health.failed().is_some_and(|(started, ..)| started >= from))
     }
 
     /// Does this address prove, by its own last answer, to be the latched server serving as primary?

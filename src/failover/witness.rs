@@ -9,9 +9,7 @@ use super::observation::{Facts, Receiver, ReceiverRow};
 use crate::types::{Lsn, Moment, Timeline, WallTime};
 
 /// What one standby testifies about the latched primary since T0.
-#[derive(
-    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Testimony {
     /// Nothing to be said (yet).
@@ -197,20 +195,16 @@ impl Witness {
 
     /// Could it testify if something happened now: it streams, and its columns are to be read?
     pub fn usable(&self, latched: Option<Timeline>) -> bool {
-        self.last.as_ref().is_some_and(|last| {
-            last.streaming(latched).is_some() && last.timeout.is_some_and(|w| !w.is_zero())
-        })
+        self.last
+            .as_ref()
+            .is_some_and(|last| last.streaming(latched).is_some() && last.timeout.is_some_and(|w| !w.is_zero()))
     }
 }
 
 impl Sample {
     fn streaming(&self, latched: Option<Timeline>) -> Option<&ReceiverRow> {
         match &self.receiver {
-            Receiver::Row(row)
-                if row.streaming && row.timeline.is_some() && row.timeline == latched =>
-            {
-                Some(row)
-            }
+            Receiver::Row(row) if row.streaming && row.timeline.is_some() && row.timeline == latched => Some(row),
             _ => None,
         }
     }
@@ -222,8 +216,7 @@ impl Since {
             return;
         };
         // Silence is the newest word: whatever was sent after T0, nothing comes now.
-        if let (Some(clock), Some(received), Some(timeout)) =
-            (sample.clock, row.received, sample.timeout)
+        if let (Some(clock), Some(received), Some(timeout)) = (sample.clock, row.received, sample.timeout)
             && !timeout.is_zero()
             && clock.since(received) > timeout / 2 + Duration::from_millis(500)
         {
@@ -340,11 +333,7 @@ mod tests {
 
     #[test]
     fn a_receiver_that_vanished_after_streaming_says_gone() {
-        let witness = heard(
-            &[(0, streaming(0, 0, 10)), (200, gone(200))],
-            100,
-            Some(wall(100)),
-        );
+        let witness = heard(&[(0, streaming(0, 0, 10)), (200, gone(200))], 100, Some(wall(100)));
         assert_eq!(witness.testimony(), Testimony::Gone);
         assert_eq!(witness.gone_at(), Some(ms(201)));
     }
@@ -358,23 +347,11 @@ mod tests {
     #[test]
     fn new_log_sent_after_the_first_evidence_says_writing_and_none_says_idle() {
         let before = (0, streaming(0, 0, 10));
-        let writing = heard(
-            &[before.clone(), (900, streaming(900, 800, 11))],
-            100,
-            Some(wall(100)),
-        );
+        let writing = heard(&[before.clone(), (900, streaming(900, 800, 11))], 100, Some(wall(100)));
         assert_eq!(writing.testimony(), Testimony::Writing);
-        let idle = heard(
-            &[before.clone(), (900, streaming(900, 800, 10))],
-            100,
-            Some(wall(100)),
-        );
+        let idle = heard(&[before.clone(), (900, streaming(900, 800, 10))], 100, Some(wall(100)));
         assert_eq!(idle.testimony(), Testimony::Idle);
-        let in_flight = heard(
-            &[before, (400, streaming(400, 300, 11))],
-            100,
-            Some(wall(100)),
-        );
+        let in_flight = heard(&[before, (400, streaming(400, 300, 11))], 100, Some(wall(100)));
         assert_eq!(in_flight.testimony(), Testimony::Unknown);
     }
 
@@ -382,21 +359,11 @@ mod tests {
     fn half_the_receiver_timeout_and_half_a_second_without_a_word_says_silent() {
         let quiet = |at| (at, streaming(at, 50, 10));
         assert_eq!(
-            heard(
-                &[(0, streaming(0, 0, 10)), quiet(2000)],
-                100,
-                Some(wall(100))
-            )
-            .testimony(),
+            heard(&[(0, streaming(0, 0, 10)), quiet(2000)], 100, Some(wall(100))).testimony(),
             Testimony::Unknown
         );
         assert_eq!(
-            heard(
-                &[(0, streaming(0, 0, 10)), quiet(2051)],
-                100,
-                Some(wall(100))
-            )
-            .testimony(),
+            heard(&[(0, streaming(0, 0, 10)), quiet(2051)], 100, Some(wall(100))).testimony(),
             Testimony::Silent
         );
     }
@@ -419,12 +386,7 @@ mod tests {
         let mut null = streaming(200, 200, 10);
         null.receiver = Receiver::Unknown;
         assert_eq!(
-            heard(
-                &[(0, streaming(0, 0, 10)), (200, null)],
-                100,
-                Some(wall(100))
-            )
-            .testimony(),
+            heard(&[(0, streaming(0, 0, 10)), (200, null)], 100, Some(wall(100))).testimony(),
             Testimony::Unknown
         );
         let mut witness = Witness::default();
@@ -442,9 +404,6 @@ mod tests {
             (300, streaming(300, 290, 10)),
         ];
         let witness = heard(&samples, 100, Some(wall(100)));
-        assert_eq!(
-            (witness.testimony(), witness.gone_at()),
-            (Testimony::Unknown, None)
-        );
+        assert_eq!((witness.testimony(), witness.gone_at()), (Testimony::Unknown, None));
     }
 }

@@ -17,25 +17,13 @@ type Answer = Result<Receipt, Refusal>;
 
 impl Machine {
     /// An operator's command. With `dry_run` nothing happens: the receipt says what would.
-    pub fn handle_command(
-        &mut self,
-        command: &Command,
-        operator: &Operator,
-        dry_run: bool,
-        now: Now,
-    ) -> Answer {
+    pub fn handle_command(&mut self, command: &Command, operator: &Operator, dry_run: bool, now: Now) -> Answer {
         let answer = match command {
             Command::Failover {
-                to,
-                route_only: true,
-                ..
+                to, route_only: true, ..
             } => self.command_route(to.as_ref(), operator, dry_run, now),
-            Command::Failover { to, force, .. } => {
-                self.command_failover(to.as_ref(), *force, operator, dry_run, now)
-            }
-            Command::Switchover { to } => {
-                self.command_switchover(to.as_ref(), operator, dry_run, now)
-            }
+            Command::Failover { to, force, .. } => self.command_failover(to.as_ref(), *force, operator, dry_run, now),
+            Command::Switchover { to } => self.command_switchover(to.as_ref(), operator, dry_run, now),
             Command::Restore { to } => self.command_restore(to.as_ref(), operator, dry_run, now),
             Command::Adopt { backend } => self.command_adopt(backend, operator, dry_run, now),
             Command::Pause => Ok(self.command_pause(operator, dry_run, now)),
@@ -45,12 +33,7 @@ impl Machine {
         };
         if !dry_run {
             let said = match &answer {
-                Ok(receipt) => format!(
-                    "{} commanded {}: {}",
-                    operator.name,
-                    word(command),
-                    receipt.sentence
-                ),
+                Ok(receipt) => format!("{} commanded {}: {}", operator.name, word(command), receipt.sentence),
                 Err(refusal) => format!(
                     "{} commanded {}, refused: {}",
                     operator.name,
@@ -86,10 +69,7 @@ impl Machine {
                     "disk",
                     "the state cannot be written, so nothing may be switched",
                 )),
-                None => Err(refusal(
-                    "no_latch",
-                    "no side is latched yet: `proxyctl adopt BACKEND`",
-                )),
+                None => Err(refusal("no_latch", "no side is latched yet: `proxyctl adopt BACKEND`")),
             },
         }
     }
@@ -98,10 +78,7 @@ impl Machine {
         let run = self.run()?;
         let same = kinds.contains(&run.intent.kind) && to.is_none_or(|to| *to == run.intent.to);
         same.then(|| Receipt {
-            sentence: format!(
-                "episode {} to {} is already under way",
-                run.intent.id, run.intent.to
-            ),
+            sentence: format!("episode {} to {} is already under way", run.intent.id, run.intent.to),
             episode: Some(run.intent.id),
             steps: Vec::new(),
         })
@@ -118,17 +95,9 @@ impl Machine {
     }
 
     /// The named candidate, or the best one.
-    fn candidate(
-        &self,
-        latch: &Latch,
-        to: Option<&BackendName>,
-        stale_too: bool,
-    ) -> Result<BackendName, Refusal> {
+    fn candidate(&self, latch: &Latch, to: Option<&BackendName>, stale_too: bool) -> Result<BackendName, Refusal> {
         let now = crate::types::Moment::default();
-        let t0 = self
-            .suspicion
-            .as_ref()
-            .map_or(now, |suspicion| suspicion.t0);
+        let t0 = self.suspicion.as_ref().map_or(now, |suspicion| suspicion.t0);
         let ranked = candidate::rank(
             &self.service,
             &self.sides,
@@ -138,8 +107,7 @@ impl Machine {
             now,
         );
         let takes = |verdict: &Fitness| {
-            matches!(verdict, Fitness::Fit { .. })
-                || stale_too && matches!(verdict, Fitness::Stale(_))
+            matches!(verdict, Fitness::Fit { .. }) || stale_too && matches!(verdict, Fitness::Stale(_))
         };
         if let Some(to) = to {
             self.known(to)?;
@@ -171,11 +139,7 @@ impl Machine {
     ) -> Answer {
         if let Some(receipt) = self.running_to(
             to,
-            &[
-                EpisodeKind::Failover,
-                EpisodeKind::Switchover,
-                EpisodeKind::Route,
-            ],
+            &[EpisodeKind::Failover, EpisodeKind::Switchover, EpisodeKind::Route],
         ) {
             return Ok(receipt);
         }
@@ -184,19 +148,14 @@ impl Machine {
             return self.command_route(to, operator, dry_run, now);
         }
         self.needs_promoter()?;
-        let healthy = self
-            .active_side()
-            .is_some_and(|side| side.state() == Health::Up)
+        let healthy = self.active_side().is_some_and(|side| side.state() == Health::Up)
             && self.suspicion.is_none()
             && self.mismatch.is_none();
         if healthy && !force {
             if !self.knows_identity() {
                 return Err(refusal(
                     "healthy",
-                    format!(
-                        "{} is healthy: --force moves away from it all the same",
-                        latch.active
-                    ),
+                    format!("{} is healthy: --force moves away from it all the same", latch.active),
                 ));
             }
             let mut receipt = self.command_switchover(to, operator, dry_run, now)?;
@@ -210,9 +169,7 @@ impl Machine {
         if !force {
             self.witness_allows(&target)?;
         }
-        let state = self
-            .active_side()
-            .map_or("unknown", |side| side.state().as_str());
+        let state = self.active_side().map_or("unknown", |side| side.state().as_str());
         let why = format!(
             "commanded by {}{}; {} is {state}",
             operator.name,
@@ -220,10 +177,7 @@ impl Machine {
             latch.active
         );
         let steps = vec![
-            format!(
-                "close the gate and cut every connection of {}",
-                latch.active
-            ),
+            format!("close the gate and cut every connection of {}", latch.active),
             if force {
                 "skip recheck, witness, lag, cool-down and budget".into()
             } else {
@@ -236,10 +190,7 @@ impl Machine {
             ),
         ];
         let warn = if force && healthy {
-            format!(
-                " {} is healthy: acknowledged rows may be lost.",
-                latch.active
-            )
+            format!(" {} is healthy: acknowledged rows may be lost.", latch.active)
         } else {
             String::new()
         };
@@ -261,11 +212,7 @@ impl Machine {
         if self.service.failover.witness == WitnessRule::Optional || !self.knows_identity() {
             return Ok(());
         }
-        if let Some(side) = self
-            .sides
-            .iter()
-            .find(|side| side.witness.testimony().alive())
-        {
+        if let Some(side) = self.sides.iter().find(|side| side.witness.testimony().alive()) {
             let said = format!(
                 "{} still receives from the active side: it lives. Stop it first, or use --force",
                 side.name
@@ -276,9 +223,7 @@ impl Machine {
             Some(side) if side.witness.testimony().lost() => Ok(()),
             _ => Err(refusal(
                 "witness_unknown",
-                format!(
-                    "{target} does not say yet that its replication stream is lost: try again, or use --force"
-                ),
+                format!("{target} does not say yet that its replication stream is lost: try again, or use --force"),
             )),
         }
     }
@@ -293,13 +238,7 @@ impl Machine {
         ))
     }
 
-    fn command_switchover(
-        &mut self,
-        to: Option<&BackendName>,
-        operator: &Operator,
-        dry_run: bool,
-        now: Now,
-    ) -> Answer {
+    fn command_switchover(&mut self, to: Option<&BackendName>, operator: &Operator, dry_run: bool, now: Now) -> Answer {
         if let Some(receipt) = self.running_to(to, &[EpisodeKind::Switchover]) {
             return Ok(receipt);
         }
@@ -344,10 +283,7 @@ impl Machine {
             ),
             format!("make {} read-only and read its last position", latch.active),
             format!("wait until {target} has replayed it; otherwise everything is undone"),
-            format!(
-                "promote {target} and open to it in epoch {}",
-                latch.epoch.next()
-            ),
+            format!("promote {target} and open to it in epoch {}", latch.epoch.next()),
         ];
         let why = format!("commanded by {}", operator.name);
         let sentence = format!("switching over from {} to {target}", latch.active);
@@ -363,13 +299,7 @@ impl Machine {
         )
     }
 
-    fn command_restore(
-        &mut self,
-        to: Option<&BackendName>,
-        operator: &Operator,
-        dry_run: bool,
-        now: Now,
-    ) -> Answer {
+    fn command_restore(&mut self, to: Option<&BackendName>, operator: &Operator, dry_run: bool, now: Now) -> Answer {
         let latch = self.ready()?;
         let home = match to {
             Some(to) => self.known(to)?.name.clone(),
@@ -419,13 +349,7 @@ impl Machine {
         self.command_switchover(Some(&home), operator, dry_run, now)
     }
 
-    fn command_route(
-        &mut self,
-        to: Option<&BackendName>,
-        operator: &Operator,
-        dry_run: bool,
-        now: Now,
-    ) -> Answer {
+    fn command_route(&mut self, to: Option<&BackendName>, operator: &Operator, dry_run: bool, now: Now) -> Answer {
         if let Some(receipt) = self.running_to(to, &[EpisodeKind::Route]) {
             return Ok(receipt);
         }
@@ -461,9 +385,7 @@ impl Machine {
                     ),
                 ));
             }
-            let down = self
-                .active_side()
-                .is_none_or(|side| side.state() == Health::Down);
+            let down = self.active_side().is_none_or(|side| side.state() == Health::Down);
             if !down {
                 return Err(refusal(
                     "not_fenced",
@@ -476,14 +398,8 @@ impl Machine {
         }
         let target = target.name.clone();
         let steps = vec![
-            format!(
-                "close the gate and cut every connection of {}",
-                latch.active
-            ),
-            format!(
-                "open to {target} in epoch {}; nothing is promoted",
-                latch.epoch.next()
-            ),
+            format!("close the gate and cut every connection of {}", latch.active),
+            format!("open to {target} in epoch {}; nothing is promoted", latch.epoch.next()),
         ];
         let sentence = format!("moving traffic from {} to {target}", latch.active);
         let why = format!("commanded by {}", operator.name);
@@ -499,13 +415,7 @@ impl Machine {
         )
     }
 
-    fn command_adopt(
-        &mut self,
-        backend: &BackendName,
-        operator: &Operator,
-        dry_run: bool,
-        now: Now,
-    ) -> Answer {
+    fn command_adopt(&mut self, backend: &BackendName, operator: &Operator, dry_run: bool, now: Now) -> Answer {
         if let State::Episode(run) = &self.state {
             return Err(refusal(
                 "episode_running",
@@ -513,20 +423,14 @@ impl Machine {
             ));
         }
         let side = self.known(backend)?;
-        if self.is_active(backend)
-            && self.mismatch.is_none()
-            && matches!(self.state, State::Watching)
-        {
-            return Err(refusal(
-                "already_active",
-                format!("{backend} is already active"),
-            ));
+        if self.is_active(backend) && self.mismatch.is_none() && matches!(self.state, State::Watching) {
+            return Err(refusal("already_active", format!("{backend} is already active")));
         }
         if self.knows_identity() {
             let facts = side.facts.as_ref().map(|heard| &heard.facts);
-            let Some(facts) = facts.filter(|f| {
-                f.role == Role::Primary && f.system_id.is_some() && f.timeline.is_some()
-            }) else {
+            let Some(facts) =
+                facts.filter(|f| f.role == Role::Primary && f.system_id.is_some() && f.timeline.is_some())
+            else {
                 let shown = side
                     .last_probe
                     .as_ref()
@@ -539,24 +443,19 @@ impl Machine {
             let higher = self.sides.iter().find(|other| {
                 other.name != *backend
                     && other.role() == Role::Primary
-                    && other.facts.as_ref().is_some_and(|h| {
-                        h.facts.system_id == facts.system_id && h.facts.timeline > facts.timeline
-                    })
+                    && other
+                        .facts
+                        .as_ref()
+                        .is_some_and(|h| h.facts.system_id == facts.system_id && h.facts.timeline > facts.timeline)
             });
             if let Some(other) = higher {
                 return Err(refusal(
                     "newer_primary",
-                    format!(
-                        "{} is primary on a higher timeline: adopt that one",
-                        other.name
-                    ),
+                    format!("{} is primary on a higher timeline: adopt that one", other.name),
                 ));
             }
         } else if side.state() != Health::Up {
-            return Err(refusal(
-                "not_up",
-                format!("{backend} is {}", side.state().as_str()),
-            ));
+            return Err(refusal("not_up", format!("{backend} is {}", side.state().as_str())));
         }
         let active = self.latch().map(|latch| latch.active.clone());
         let steps = vec![
@@ -582,7 +481,10 @@ impl Machine {
     fn command_pause(&mut self, operator: &Operator, dry_run: bool, now: Now) -> Receipt {
         let sentence = match &self.record.paused {
             Some(pause) => format!("already paused by {}", pause.by.name),
-            None => "paused: nothing is decided automatically until `proxyctl resume`; detection, holding and cutting go on".to_owned(),
+            None => {
+                "paused: nothing is decided automatically until `proxyctl resume`; detection, holding and cutting go on"
+                    .to_owned()
+            }
         };
         if !dry_run && self.record.paused.is_none() {
             self.record.paused = Some(Pause {
@@ -644,21 +546,14 @@ impl Machine {
             .as_ref()
             .map_or("nobody", BackendName::as_str)
             .to_owned();
-        if self
-            .side(backend)
-            .is_some_and(|side| side.state() == Health::Up)
-        {
-            return Err(refusal(
-                "target_answers",
-                format!("{backend} answers: it is not off"),
-            ));
+        if self.side(backend).is_some_and(|side| side.state() == Health::Up) {
+            return Err(refusal("target_answers", format!("{backend} answers: it is not off")));
         }
         if !dry_run {
             self.cancel(format!("an operator states that {backend} is off"), now);
         }
-        let sentence = format!(
-            "episode {id} ends without {backend}; traffic goes back to {from} once it proves itself"
-        );
+        let sentence =
+            format!("episode {id} ends without {backend}; traffic goes back to {from} once it proves itself");
         Ok(Receipt {
             sentence,
             episode: Some(id),
@@ -691,8 +586,7 @@ impl Machine {
         if !dry_run {
             let closed = kind != EpisodeKind::Switchover;
             let mut run = Run::new(intent, Step::Deciding { ticket: 0 }, closed, now.at);
-            run.fence_needed =
-                self.service.failover.fence_required && kind == EpisodeKind::Failover;
+            run.fence_needed = self.service.failover.fence_required && kind == EpisodeKind::Failover;
             if self.suspicion.is_none() {
                 for side in &mut self.sides {
                     side.witness.begin(now.at, None);
@@ -727,9 +621,7 @@ fn refusal(code: &str, sentence: impl Into<String>) -> Refusal {
 
 fn word(command: &Command) -> &'static str {
     match command {
-        Command::Failover {
-            route_only: true, ..
-        } => "failover --route-only",
+        Command::Failover { route_only: true, .. } => "failover --route-only",
         Command::Failover { .. } => "failover",
         Command::Switchover { .. } => "switchover",
         Command::Restore { .. } => "restore",

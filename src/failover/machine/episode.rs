@@ -27,10 +27,7 @@ impl Machine {
             Step::Replaying { since, lsn, until } => self.replayed(since, lsn, until, now),
             Step::Promoting { since } => self.prove(since, now),
             Step::ClearingSync { until } if now.at >= until => self.latch_new(now),
-            Step::Latching {
-                ticket: None,
-                retry,
-            } if now.at >= retry => self.latch_new(now),
+            Step::Latching { ticket: None, retry } if now.at >= retry => self.latch_new(now),
             Step::Cancelling {
                 ticket: None,
                 retry,
@@ -130,18 +127,14 @@ impl Machine {
 
     /// After a restart: the candidate's own stream must be lost now, too.
     fn candidate_lost(&self, name: &BackendName) -> bool {
-        let optional =
-            self.service.failover.witness == WitnessRule::Optional || !self.knows_identity();
-        self.side(name).is_some_and(|side| {
-            side.state() == Health::Up && (optional || side.witness.testimony().lost())
-        })
+        let optional = self.service.failover.witness == WitnessRule::Optional || !self.knows_identity();
+        self.side(name)
+            .is_some_and(|side| side.state() == Health::Up && (optional || side.witness.testimony().lost()))
     }
 
     pub(super) fn rechecked(&mut self, said: String, now: Now) {
         let Some(run) = self.run_mut() else { return };
-        run.rechecked = Some(Rechecked {
-            sentence: said.clone(),
-        });
+        run.rechecked = Some(Rechecked { sentence: said.clone() });
         if run.intent.kind == EpisodeKind::Route {
             return self.latch_new(now);
         }
@@ -152,10 +145,7 @@ impl Machine {
                 self.actions.push_back(Action::Fence { episode, backend });
             }
             (false, _) if needed => {
-                self.cancel(
-                    "a node fence is needed and no fence_command is configured".into(),
-                    now,
-                );
+                self.cancel("a node fence is needed and no fence_command is configured".into(), now);
             }
             _ => self.lock(format!("rechecked: {said}"), now),
         }
@@ -164,11 +154,7 @@ impl Machine {
     /// Takes the lock between daemons, where there are servers that can hold one.
     pub(super) fn lock(&mut self, said: String, now: Now) {
         let Some(run) = self.run() else { return };
-        let (episode, to, from) = (
-            run.intent.id,
-            run.intent.to.clone(),
-            run.intent.from.clone(),
-        );
+        let (episode, to, from) = (run.intent.id, run.intent.to.clone(), run.intent.from.clone());
         if !matches!(self.service.probe.kind, ProbeKind::Sql { .. }) {
             return self.send(said, now);
         }
@@ -239,29 +225,20 @@ impl Machine {
             rechecked,
         });
         if let (EpisodeKind::Switchover, Some(backend)) = (kind, from) {
-            self.actions
-                .push_back(Action::ReadFlush { episode, backend });
+            self.actions.push_back(Action::ReadFlush { episode, backend });
         }
     }
 
     /// Looks for the proof; without it the promotion stays pending, for ever if need be.
     fn prove(&mut self, since: crate::types::Moment, now: Now) {
         let Some(run) = self.run() else { return };
-        let (to, id, word, ordered) = (
-            run.intent.to.clone(),
-            run.intent.id,
-            run.word.clone(),
-            run.ordered,
-        );
+        let (to, id, word, ordered) = (run.intent.to.clone(), run.intent.id, run.word.clone(), run.ordered);
         if self.is_proven(&to, since) {
             let took = self
                 .run()
                 .and_then(|run| run.ordered)
                 .map_or(0, |at| now.at.since(at).as_millis());
-            return self.promoted(
-                format!("{to} proves to be primary, {took} ms after the order"),
-                now,
-            );
+            return self.promoted(format!("{to} proves to be primary, {took} ms after the order"), now);
         }
         let Some(ordered) = ordered else {
             return self.order_promotion(now);
@@ -271,9 +248,9 @@ impl Machine {
             Some((at, PromotionResult::Unknown(_))) => {
                 // Ordering again is safe (a primary says 55000), and needed where the first order never arrived.
                 let still = self.side(&to).is_some_and(|side| {
-                    side.facts.as_ref().is_some_and(|heard| {
-                        heard.started > at && heard.facts.role == Role::Standby
-                    })
+                    side.facts
+                        .as_ref()
+                        .is_some_and(|heard| heard.started > at && heard.facts.role == Role::Standby)
                 });
                 if still
                     && now.at.since(at) >= Duration::from_secs(1)
@@ -307,9 +284,7 @@ impl Machine {
                 let facts = &heard.facts;
                 let proven = facts.role == Role::Primary
                     && facts.system_id == Some(identity.system_id)
-                    && facts
-                        .timeline
-                        .is_some_and(|timeline| timeline > identity.timeline);
+                    && facts.timeline.is_some_and(|timeline| timeline > identity.timeline);
                 if proven {
                     let proof = super::latch::identity_of(facts);
                     if let Some(run) = self.run_mut() {
@@ -321,9 +296,9 @@ impl Machine {
             // Without identities the promoter's word and a check that passes afterwards are all there is.
             None => {
                 let done = self.run().is_some_and(|run| {
-                    run.word.as_ref().is_some_and(|(at, word)| {
-                        *word == PromotionResult::Done && heard.started >= *at
-                    })
+                    run.word
+                        .as_ref()
+                        .is_some_and(|(at, word)| *word == PromotionResult::Done && heard.started >= *at)
                 });
                 done && side.state() == Health::Up
             }
@@ -340,22 +315,14 @@ impl Machine {
             .and_then(|side| side.facts.as_ref())
             .and_then(|heard| heard.facts.sync.clone());
         match blocked.filter(|sync| sync.blocks_commits()) {
-            Some(sync)
-                if self.service.failover.sync_after_failover == crate::config::SyncRule::Clear =>
-            {
+            Some(sync) if self.service.failover.sync_after_failover == crate::config::SyncRule::Clear => {
                 let until = now.at + Duration::from_secs(5);
                 self.step(
                     Step::ClearingSync { until },
-                    format!(
-                        "{said}; clearing synchronous_standby_names ({})",
-                        sync.names
-                    ),
+                    format!("{said}; clearing synchronous_standby_names ({})", sync.names),
                     now,
                 );
-                self.actions.push_back(Action::ClearSync {
-                    episode,
-                    backend: to,
-                });
+                self.actions.push_back(Action::ClearSync { episode, backend: to });
             }
             Some(sync) => {
                 if let Some(run) = self.run_mut() {
@@ -390,28 +357,11 @@ impl Machine {
             (Outcome::Fenced { result: Ok(()), .. }, Step::Fencing) => {
                 self.lock("the node fence succeeded".into(), now)
             }
-            (
-                Outcome::Fenced {
-                    result: Err(why), ..
-                },
-                Step::Fencing,
-            ) if needed => {
-                self.set_back(
-                    BlockReason::FenceFailed,
-                    format!("the node fence failed: {why}"),
-                    now,
-                );
+            (Outcome::Fenced { result: Err(why), .. }, Step::Fencing) if needed => {
+                self.set_back(BlockReason::FenceFailed, format!("the node fence failed: {why}"), now);
             }
-            (
-                Outcome::Fenced {
-                    result: Err(why), ..
-                },
-                Step::Fencing,
-            ) => {
-                self.lock(
-                    format!("the node fence failed, which is allowed here: {why}"),
-                    now,
-                );
+            (Outcome::Fenced { result: Err(why), .. }, Step::Fencing) => {
+                self.lock(format!("the node fence failed, which is allowed here: {why}"), now);
             }
             (
                 Outcome::Locked {
@@ -462,9 +412,7 @@ impl Machine {
                 }
                 self.tell(now, EventKind::Step, said);
             }
-            (Outcome::Frozen { result, .. }, Step::Freezing { .. }) => {
-                self.frozen(result, forced, now)
-            }
+            (Outcome::Frozen { result, .. }, Step::Freezing { .. }) => self.frozen(result, forced, now),
             (Outcome::FlushRead { result, .. }, _) => {
                 if let Some(run) = self.run_mut() {
                     run.flush_after = Some(result);
@@ -472,9 +420,8 @@ impl Machine {
             }
             (Outcome::SyncCleared { result, .. }, Step::ClearingSync { .. }) => {
                 if let (Err(why), Some(run)) = (result, self.run_mut()) {
-                    run.notes.push(format!(
-                        "synchronous_standby_names could not be cleared: {why}"
-                    ));
+                    run.notes
+                        .push(format!("synchronous_standby_names could not be cleared: {why}"));
                 }
                 self.latch_new(now);
             }
@@ -489,47 +436,28 @@ impl Machine {
         let retry = now.at + Duration::from_secs(1);
         match (step, result) {
             (Some(Step::Deciding { ticket: t }), Ok(())) if t == ticket => self.decided(now),
-            (Some(Step::Deciding { ticket: t }), Err(why)) if t == ticket => {
-                self.undecide(&why, now)
-            }
+            (Some(Step::Deciding { ticket: t }), Err(why)) if t == ticket => self.undecide(&why, now),
             (Some(Step::MarkFreezing { ticket: t }), Ok(())) if t == ticket => self.freeze(now),
             (Some(Step::MarkFreezing { ticket: t }), Err(why)) if t == ticket => {
                 self.cancel(format!("the state cannot be written: {why}"), now);
             }
             (Some(Step::Sending { ticket: t }), Ok(())) if t == ticket => self.sent(now),
             (Some(Step::Sending { ticket: t }), Err(why)) if t == ticket => self.unsend(&why, now),
-            (
-                Some(Step::Latching {
-                    ticket: Some(t), ..
-                }),
-                Ok(()),
-            ) if t == ticket => self.latched(now),
-            (
-                Some(Step::Latching {
-                    ticket: Some(t), ..
-                }),
-                Err(_),
-            ) if t == ticket => {
+            (Some(Step::Latching { ticket: Some(t), .. }), Ok(())) if t == ticket => self.latched(now),
+            (Some(Step::Latching { ticket: Some(t), .. }), Err(_)) if t == ticket => {
                 if let Some(run) = self.run_mut() {
-                    run.step = Step::Latching {
-                        ticket: None,
-                        retry,
-                    };
+                    run.step = Step::Latching { ticket: None, retry };
                 }
             }
             (
                 Some(Step::Cancelling {
-                    ticket: Some(t),
-                    why,
-                    ..
+                    ticket: Some(t), why, ..
                 }),
                 Ok(()),
             ) if t == ticket => self.cancelled(&why, now),
             (
                 Some(Step::Cancelling {
-                    ticket: Some(t),
-                    why,
-                    ..
+                    ticket: Some(t), why, ..
                 }),
                 Err(_),
             ) if t == ticket => {

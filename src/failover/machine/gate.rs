@@ -27,20 +27,14 @@ impl Machine {
     }
 
     fn desired_gate(&self) -> (Gate, Option<BackendName>) {
-        let closed = |why: &str| Gate::Closed {
-            why: why.to_owned(),
-        };
+        let closed = |why: &str| Gate::Closed { why: why.to_owned() };
         let Some(latch) = self.latch() else {
             return (closed("no side is latched yet"), None);
         };
         match &self.state {
             State::Starting { .. } => {
                 // An open intent outranks the latch, also while this daemon finds its feet.
-                let from = self
-                    .record
-                    .intent
-                    .as_ref()
-                    .and_then(|intent| intent.from.clone());
+                let from = self.record.intent.as_ref().and_then(|intent| intent.from.clone());
                 (closed("the start checks have not passed yet"), from)
             }
             State::Episode(run) if run.closed => (
@@ -77,9 +71,7 @@ impl Machine {
             addresses: side
                 .addresses
                 .iter()
-                .filter(|(_, address)| {
-                    !self.is_active(&side.name) || Side::proves(address, latch.identity.as_ref())
-                })
+                .filter(|(_, address)| !self.is_active(&side.name) || Side::proves(address, latch.identity.as_ref()))
                 .filter(|(_, address)| address.facts.is_some())
                 .map(|(ip, _)| *ip)
                 .collect(),

@@ -34,11 +34,7 @@ impl Machine {
             .side(&intent.to)
             .and_then(|side| side.facts.as_ref())
             .and_then(|heard| identity_of(&heard.facts));
-        let identity = run
-            .proven
-            .clone()
-            .or(shown)
-            .filter(|_| self.knows_identity());
+        let identity = run.proven.clone().or(shown).filter(|_| self.knows_identity());
         let mut record = self.record.clone();
         record.latch = Some(Latch {
             active: intent.to.clone(),
@@ -99,9 +95,7 @@ impl Machine {
             }
         }
         if run.locked {
-            self.actions.push_back(Action::Unlock {
-                episode: run.intent.id,
-            });
+            self.actions.push_back(Action::Unlock { episode: run.intent.id });
         }
         let took = now.at.since(run.began);
         let mut said = format!(
@@ -111,12 +105,10 @@ impl Machine {
             took.as_millis()
         );
         match (run.intent.frozen_at, &run.flush_after) {
-            (Some(frozen), Some(Ok(after))) if frozen == *after => {
-                said.push_str("; no acknowledged row was lost")
+            (Some(frozen), Some(Ok(after))) if frozen == *after => said.push_str("; no acknowledged row was lost"),
+            (Some(_), Some(Ok(after))) => {
+                said.push_str(&format!("; the old side moved on to {after} after it was frozen"))
             }
-            (Some(_), Some(Ok(after))) => said.push_str(&format!(
-                "; the old side moved on to {after} after it was frozen"
-            )),
             (Some(_), _) => said.push_str("; that no row was lost could not be proven"),
             (None, _) => said.push_str(&self.loss_sentence(&run.intent)),
         }
@@ -182,11 +174,7 @@ impl Machine {
 
     /// Cancels, and keeps the next automatic try away for a while, with this reason shown.
     pub(super) fn set_back(&mut self, reason: BlockReason, why: String, now: Now) {
-        self.setback = Some((
-            now.at + SETBACK,
-            reason,
-            format!("the last try was called off: {why}"),
-        ));
+        self.setback = Some((now.at + SETBACK, reason, format!("the last try was called off: {why}")));
         self.cancel(why, now);
     }
 
@@ -206,9 +194,7 @@ impl Machine {
             side.witness.end();
         }
         if run.locked {
-            self.actions.push_back(Action::Unlock {
-                episode: run.intent.id,
-            });
+            self.actions.push_back(Action::Unlock { episode: run.intent.id });
         }
         let (id, kind) = (run.intent.id, kind_word(run.intent.kind));
         self.tell_as(
@@ -230,10 +216,7 @@ impl Machine {
     }
 
     fn counted(&mut self, by_operator: bool, kind: EpisodeKind, switched: bool) {
-        *self
-            .counts
-            .entry((by_operator, kind, switched))
-            .or_default() += 1;
+        *self.counts.entry((by_operator, kind, switched)).or_default() += 1;
     }
 
     /// The last sentence of an episode is said when it has already ended: it still belongs to it.

@@ -78,10 +78,10 @@ impl Machine {
             return;
         };
         let patience = now.at.since(since) >= self.service.failover.verify_wait;
-        let proven = active.addresses.values().any(|a| {
-            a.health.heard().is_some_and(|at| at >= since)
-                && Side::proves(a, latch.identity.as_ref())
-        });
+        let proven = active
+            .addresses
+            .values()
+            .any(|a| a.health.heard().is_some_and(|at| at >= since) && Side::proves(a, latch.identity.as_ref()));
         let mismatch = analysis::mismatch(active, latch.identity.as_ref())
             .filter(|_| active.facts.as_ref().is_some_and(|h| h.started >= since));
         let successor = self
@@ -135,8 +135,7 @@ impl Machine {
             return false;
         };
         let streamed = side.witness.streamed_at().is_some();
-        side.role() == Role::Primary
-            && analysis::lineage(&heard.facts, identity, streamed) == Lineage::Descends
+        side.role() == Role::Primary && analysis::lineage(&heard.facts, identity, streamed) == Lineage::Descends
     }
 
     fn leave_start(&mut self, now: Now) {
@@ -160,10 +159,7 @@ impl Machine {
             Ok((to, why)) => {
                 let mut intent = self.intent(EpisodeKind::Follow, to, why, now);
                 intent.stage = Stage::Sent;
-                self.begin(
-                    Run::new(intent, Step::Deciding { ticket: 0 }, true, now.at),
-                    now,
-                );
+                self.begin(Run::new(intent, Step::Deciding { ticket: 0 }, true, now.at), now);
             }
             Err(said) => {
                 self.evidence.clone_from(&said);
@@ -187,11 +183,10 @@ impl Machine {
             .map(|s| s.name.as_str())
             .collect();
         if !unheard.is_empty() {
-            let last = self.sides.iter().filter_map(|s| {
-                s.last_probe
-                    .as_ref()
-                    .map(|p| format!("{}: {}", s.name, p.text))
-            });
+            let last = self
+                .sides
+                .iter()
+                .filter_map(|s| s.last_probe.as_ref().map(|p| format!("{}: {}", s.name, p.text)));
             let last: Vec<String> = last.filter(|text| !text.ends_with(": answered")).collect();
             let tail = if last.is_empty() {
                 String::new()
@@ -203,23 +198,21 @@ impl Machine {
                 unheard.join(", ")
             ));
         }
-        let primaries: Vec<&Side> = self
-            .sides
-            .iter()
-            .filter(|side| side.role() == Role::Primary)
-            .collect();
+        let primaries: Vec<&Side> = self.sides.iter().filter(|side| side.role() == Role::Primary).collect();
         let [primary] = primaries.as_slice() else {
             let names: Vec<&str> = primaries.iter().map(|side| side.name.as_str()).collect();
             return Err(match names.as_slice() {
-                [] => "no side is latched yet and no backend is primary; promote one, or `proxyctl adopt BACKEND`".into(),
-                names => format!("no side is latched yet and {} are all primary; `proxyctl adopt BACKEND` decides", names.join(", ")),
+                [] => {
+                    "no side is latched yet and no backend is primary; promote one, or `proxyctl adopt BACKEND`".into()
+                }
+                names => format!(
+                    "no side is latched yet and {} are all primary; `proxyctl adopt BACKEND` decides",
+                    names.join(", ")
+                ),
             });
         };
         let facts = primary.facts.as_ref().map(|heard| &heard.facts);
-        let (Some(system), Some(timeline)) = (
-            facts.and_then(|f| f.system_id),
-            facts.and_then(|f| f.timeline),
-        ) else {
+        let (Some(system), Some(timeline)) = (facts.and_then(|f| f.system_id), facts.and_then(|f| f.timeline)) else {
             return Err(format!(
                 "{} is primary but shows no system identifier or timeline: check the probe's grants",
                 primary.name
@@ -276,8 +269,14 @@ impl Machine {
             ));
         }
         match configured {
-            Some(side) => Err(format!("no side is latched yet and {}, configured as primary, is {}", side.name, side.state().as_str())),
-            None => Err("no side is latched yet and no backend has role = \"primary\"; `proxyctl adopt BACKEND` decides".into()),
+            Some(side) => Err(format!(
+                "no side is latched yet and {}, configured as primary, is {}",
+                side.name,
+                side.state().as_str()
+            )),
+            None => Err(
+                "no side is latched yet and no backend has role = \"primary\"; `proxyctl adopt BACKEND` decides".into(),
+            ),
         }
     }
 }

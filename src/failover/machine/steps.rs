@@ -46,11 +46,7 @@ pub(in crate::failover) enum Step {
     /// The old primary is being made read-only.
     Freezing { until: Moment },
     /// The candidate replays up to the old primary's last position.
-    Replaying {
-        since: Moment,
-        lsn: Lsn,
-        until: Moment,
-    },
+    Replaying { since: Moment, lsn: Lsn, until: Moment },
     /// The node fence runs.
     Fencing,
     /// The lock is being taken.

@@ -83,11 +83,8 @@ impl Machine {
             .side(&to)
             .and_then(|side| side.facts.as_ref())
             .is_some_and(|heard| {
-                let at_least =
-                    |position: Option<Lsn>| position.is_some_and(|position| position >= lsn);
-                heard.started >= since
-                    && at_least(heard.facts.lsn)
-                    && at_least(heard.facts.replay_lsn)
+                let at_least = |position: Option<Lsn>| position.is_some_and(|position| position >= lsn);
+                heard.started >= since && at_least(heard.facts.lsn) && at_least(heard.facts.replay_lsn)
             });
         if reached {
             if let Some(run) = self.run_mut() {
@@ -98,10 +95,7 @@ impl Machine {
             self.lock(format!("{to} replayed up to {lsn}"), now);
         } else if now.at >= until {
             self.cancel(
-                format!(
-                    "{to} did not reach {lsn} within {} s",
-                    REPLAY_TIME.as_secs()
-                ),
+                format!("{to} did not reach {lsn} within {} s", REPLAY_TIME.as_secs()),
                 now,
             );
         }
@@ -143,11 +137,7 @@ impl Machine {
                 self.record.frozen.retain(|name| *name != active);
                 self.persist();
                 self.releasing = None;
-                self.tell(
-                    now,
-                    EventKind::Notice,
-                    format!("{active} takes writes again"),
-                );
+                self.tell(now, EventKind::Notice, format!("{active} takes writes again"));
             }
             Err(why) => {
                 // Again in a second, not at once.

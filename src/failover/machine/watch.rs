@@ -35,10 +35,7 @@ impl Machine {
             Verdict::Answered(_) => self.relax(seen.started, now),
             Verdict::Unknown(why) if why.proves_life() => self.relax(seen.started, now),
             Verdict::Unknown(Unknown::CrashShutdown) | Verdict::Recovering => {
-                self.suspect(
-                    "the server is recovering from a crash or starting up".into(),
-                    now,
-                );
+                self.suspect("the server is recovering from a crash or starting up".into(), now);
             }
             Verdict::Unknown(_) => {}
         }
@@ -46,10 +43,7 @@ impl Machine {
 
     /// Adverse evidence: T0 if it is the first.
     pub(super) fn suspect(&mut self, why: String, now: Now) {
-        if self.suspicion.is_some()
-            || !matches!(self.state, State::Watching)
-            || self.latch().is_none()
-        {
+        if self.suspicion.is_some() || !matches!(self.state, State::Watching) || self.latch().is_none() {
             return;
         }
         let c0 = self.active_side().and_then(|side| {
@@ -118,9 +112,7 @@ impl Machine {
                 .map_or_else(|| "an unknown timeline".into(), |t| format!("timeline {t}"));
             let verdict = match (facts.role, analysis::lineage(facts, identity, streamed)) {
                 (Role::Primary, Lineage::Descends) => Ok(()),
-                (Role::Primary, Lineage::Same) => {
-                    Err(format!("it is primary on {shown} beside {}", latch.active))
-                }
+                (Role::Primary, Lineage::Same) => Err(format!("it is primary on {shown} beside {}", latch.active)),
                 (Role::Primary, Lineage::Older) => Err(format!(
                     "it is primary on {shown}, the latch is on {}",
                     identity.timeline
@@ -129,12 +121,8 @@ impl Machine {
                     "it is primary on {shown} and does not prove to descend from {}",
                     identity.timeline
                 )),
-                (_, Lineage::Stranger) => {
-                    Err(format!("it belongs to another system or branch ({shown})"))
-                }
-                _ if side.quarantine.is_some()
-                    && !analysis::streams_on(side, identity.timeline) =>
-                {
+                (_, Lineage::Stranger) => Err(format!("it belongs to another system or branch ({shown})")),
+                _ if side.quarantine.is_some() && !analysis::streams_on(side, identity.timeline) => {
                     continue;
                 }
                 _ => Ok(()),
@@ -148,10 +136,7 @@ impl Machine {
                     side.quarantine = Some(why);
                 }
                 (Ok(()), Some(_)) => {
-                    said.push((
-                        EventKind::Released,
-                        format!("{} is no longer quarantined", side.name),
-                    ));
+                    said.push((EventKind::Released, format!("{} is no longer quarantined", side.name)));
                     side.quarantine = None;
                 }
                 _ => {}
@@ -258,8 +243,7 @@ impl Machine {
             .find_map(|side| {
                 let facts = &side.facts.as_ref()?.facts;
                 side.claim.as_ref().filter(|claim| claim.proven())?;
-                let lineage =
-                    analysis::lineage(facts, identity, side.witness.streamed_at().is_some());
+                let lineage = analysis::lineage(facts, identity, side.witness.streamed_at().is_some());
                 let beside = format!(
                     "{} is primary too ({}), beside {}",
                     side.name,
@@ -267,9 +251,7 @@ impl Machine {
                     latch.active
                 );
                 match lineage {
-                    Lineage::Same if facts.node != active_node => {
-                        Some((BlockReason::SplitBrain, beside))
-                    }
+                    Lineage::Same if facts.node != active_node => Some((BlockReason::SplitBrain, beside)),
                     Lineage::Descends => Some((
                         BlockReason::SplitBrain,
                         format!("{beside}: decide with `proxyctl adopt {}`", side.name),
@@ -289,9 +271,7 @@ impl Machine {
             return because(
                 BlockReason::NotAutomatic,
                 match self.service.failover.authority {
-                    Authority::Observe => {
-                        "this daemon only observes and waits for a proven promotion"
-                    }
+                    Authority::Observe => "this daemon only observes and waits for a proven promotion",
                     Authority::SelfDecides => "automatic failover is off: `proxyctl failover`",
                 },
             );
@@ -303,10 +283,7 @@ impl Machine {
             ));
         }
         if let Some(error) = &self.disk_error {
-            return Some((
-                BlockReason::Disk,
-                format!("the state cannot be written: {error}"),
-            ));
+            return Some((BlockReason::Disk, format!("the state cannot be written: {error}")));
         }
         if self.active_side().is_some_and(|side| side.indirect) {
             return because(
@@ -361,21 +338,13 @@ impl Machine {
         let mut run = Run::new(intent, Step::Deciding { ticket: 0 }, true, now.at);
         run.fence_needed = decision.fence_needed;
         if decision.rechecked {
-            run.rechecked = Some(Rechecked {
-                sentence: decision.why,
-            });
+            run.rechecked = Some(Rechecked { sentence: decision.why });
         }
         self.begin(run, now);
     }
 
     /// A fresh intent from the latched side to `to`.
-    pub(super) fn intent(
-        &self,
-        kind: EpisodeKind,
-        to: BackendName,
-        why: String,
-        now: Now,
-    ) -> Intent {
+    pub(super) fn intent(&self, kind: EpisodeKind, to: BackendName, why: String, now: Now) -> Intent {
         let (from, epoch) = match self.latch() {
             Some(latch) => (Some(latch.active.clone()), latch.epoch.next()),
             None => (None, crate::types::Epoch(1)),
@@ -431,10 +400,7 @@ impl Machine {
         let Some((to, why)) = due else { return false };
         let mut intent = self.intent(EpisodeKind::Follow, to, why, now);
         intent.stage = Stage::Sent;
-        self.begin(
-            Run::new(intent, Step::Deciding { ticket: 0 }, true, now.at),
-            now,
-        );
+        self.begin(Run::new(intent, Step::Deciding { ticket: 0 }, true, now.at), now);
         true
     }
 
@@ -445,18 +411,12 @@ impl Machine {
         if observe && let Some((BlockReason::Rewound, _)) = &self.mismatch {
             return Some((
                 latch.active.clone(),
-                format!(
-                    "{} shows a timeline that descends from the latched one",
-                    latch.active
-                ),
+                format!("{} shows a timeline that descends from the latched one", latch.active),
             ));
         }
         let side = self.sides.iter().find(|side| {
             side.name != latch.active
-                && side
-                    .claim
-                    .as_ref()
-                    .is_some_and(super::super::side::Claim::proven)
+                && side.claim.as_ref().is_some_and(super::super::side::Claim::proven)
                 && side.facts.as_ref().is_some_and(|heard| {
                     let streamed = side.witness.streamed_at().is_some();
                     heard.facts.role == Role::Primary
@@ -477,10 +437,7 @@ impl Machine {
                 && self.mismatch.is_none()
                 && self.suspicion.is_none()
         });
-        let dead = self
-            .active_side()
-            .is_none_or(|active| active.state() == Health::Down)
-            || self.mismatch.is_some();
+        let dead = self.active_side().is_none_or(|active| active.state() == Health::Down) || self.mismatch.is_some();
         if follow || (!still_primary && dead) {
             let timeline = side
                 .facts
@@ -501,10 +458,7 @@ impl Machine {
     /// Without identities (`http`): another side passes as primary while the latched one is down.
     fn serving_successor(&self) -> Option<(BackendName, String)> {
         let proves = matches!(self.service.probe.kind, crate::config::ProbeKind::Http(_));
-        if !proves
-            || self.service.failover.standby_serves
-            || self.active_side()?.state() != Health::Down
-        {
+        if !proves || self.service.failover.standby_serves || self.active_side()?.state() != Health::Down {
             return None;
         }
         let latch = self.latch()?;
@@ -527,9 +481,7 @@ impl Machine {
     pub(super) fn set_block(&mut self, block: Option<(BlockReason, String)>, now: Now) {
         match (block, &mut self.block) {
             (None, _) => self.block = None,
-            (Some((reason, sentence)), Some(standing)) if standing.reason == reason => {
-                standing.sentence = sentence
-            }
+            (Some((reason, sentence)), Some(standing)) if standing.reason == reason => standing.sentence = sentence,
             (Some((reason, sentence)), standing) => {
                 let was_blocked = standing.is_some();
                 *standing = Some(Block {
@@ -538,11 +490,7 @@ impl Machine {
                     since: now.wall,
                 });
                 if was_blocked && self.phase == Phase::Blocked {
-                    self.tell(
-                        now,
-                        EventKind::Blocked,
-                        format!("{}: {sentence}", reason.as_str()),
-                    );
+                    self.tell(now, EventKind::Blocked, format!("{}: {sentence}", reason.as_str()));
                 }
             }
         }
@@ -579,12 +527,7 @@ impl Machine {
 
     /// Automatic failovers left within 24 hours.
     pub(in crate::failover) fn budget_left(&self, now: WallTime) -> u32 {
-        let spent = self
-            .record
-            .spent
-            .iter()
-            .filter(|at| now.since(**at) < DAY)
-            .count();
+        let spent = self.record.spent.iter().filter(|at| now.since(**at) < DAY).count();
         self.service
             .failover
             .max_per_day
