@@ -1,1 +1,4 @@
-//! (to be written)
+//! Sockets and how to reach a server: the map of this room, no code.
+
+pub mod socket;
+pub mod sockopt;
