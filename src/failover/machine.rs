@@ -151,9 +151,11 @@ impl Machine {
                 side.witness
                     .sample(seen.started, seen.finished, facts, latched, cascade);
             }
-            for name in &facts.daemons {
-                if *name != self.daemon {
-                    self.daemons.insert(name.clone(), now.at);
+            for application in &facts.daemons {
+                // pgpivot/<daemon>/<service>/<epoch>
+                let name = application.split('/').nth(1).unwrap_or(application);
+                if name != self.daemon {
+                    self.daemons.insert(name.to_owned(), now.at);
                 }
             }
         }

@@ -233,6 +233,9 @@ impl Machine {
     fn prove(&mut self, since: crate::types::Moment, now: Now) {
         let Some(run) = self.run() else { return };
         let (to, id, word, ordered) = (run.intent.to.clone(), run.intent.id, run.word.clone(), run.ordered);
+        if run.intent.kind == EpisodeKind::Follow {
+            return self.prove_followed(&to, since, now);
+        }
         if self.is_proven(&to, since) {
             let took = self
                 .run()
@@ -267,6 +270,20 @@ impl Machine {
                 "the promotion of {to} (episode {id}) was ordered {waited} s ago and nothing proves it: look at {to}; if it is off for good, `proxyctl abandon {to}`"
             );
             self.set_block(Some((BlockReason::PromotionPending, said)), now);
+        }
+    }
+
+    /// A promotion of somebody else, taken up again after a restart: its proof must be fresh.
+    fn prove_followed(&mut self, to: &BackendName, since: crate::types::Moment, now: Now) {
+        let serves = self.side(to).is_some_and(|side| {
+            let fresh = side.facts.as_ref().filter(|heard| heard.started >= since);
+            let primary = fresh.is_some_and(|heard| heard.facts.role == Role::Primary);
+            if self.knows_identity() { primary } else { fresh.is_some() && side.state() == Health::Up }
+        });
+        if serves {
+            self.latch_new(now);
+        } else if now.at.since(since) >= self.service.failover.verify_wait + Duration::from_secs(10) {
+            self.cancel(format!("{to} does not prove to be primary any more"), now);
         }
     }
 
