@@ -114,14 +114,27 @@ impl Probes {
         sender: mpsc::Sender<ProbeReport>,
         clock: fn() -> Now,
     ) -> Result<Self, ProbeError> {
-        let calm = Orders { cadence: Cadence::Calm, since: Instant::now(), active: None, epoch: Epoch::default() };
+        let calm = Orders {
+            cadence: Cadence::Calm,
+            since: Instant::now(),
+            active: None,
+            epoch: Epoch::default(),
+        };
         let (orders, _) = watch::channel(calm);
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let resolver = Arc::new(Resolver::default());
-        let mut probes = Self { orders, pokes: HashMap::new(), tasks, stop };
+        let mut probes = Self {
+            orders,
+            pokes: HashMap::new(),
+            tasks,
+            stop,
+        };
         let commons = service.backends.iter().map(|backend| {
             let tls = tls_for(&service.probe.kind, &backend.tls);
-            let tls = tls.map_err(|cause| ProbeError { backend: backend.name.clone(), cause })?;
+            let tls = tls.map_err(|cause| ProbeError {
+                backend: backend.name.clone(),
+                cause,
+            })?;
             Ok((backend, tls))
         });
         for (backend, tls) in commons.collect::<Result<Vec<_>, _>>()? {
@@ -138,9 +151,18 @@ impl Probes {
             });
             let (poke, poked) = watch::channel(0);
             probes.pokes.insert(backend.name.clone(), poke);
-            let ears = watcher::Ears { orders: probes.orders.subscribe(), poked };
+            let ears = watcher::Ears {
+                orders: probes.orders.subscribe(),
+                poked,
+            };
             let names = backend.addresses.clone();
-            probes.tasks.spawn(addresses::run(common, names, Arc::clone(&resolver), ears, probes.stop.clone()));
+            probes.tasks.spawn(addresses::run(
+                common,
+                names,
+                Arc::clone(&resolver),
+                ears,
+                probes.stop.clone(),
+            ));
         }
         probes.tasks.close();
         Ok(probes)
@@ -194,7 +216,10 @@ impl Drop for Probes {
 fn tls_for(kind: &ProbeKind, tls: &Tls) -> Result<Arc<ClientTls>, TlsConfigError> {
     let https = matches!(kind, ProbeKind::Http(HttpProbe { tls: true, .. }));
     match tls.mode {
-        TlsMode::Disable if https => ClientTls::build(&Tls { mode: TlsMode::Require, ..tls.clone() }),
+        TlsMode::Disable if https => ClientTls::build(&Tls {
+            mode: TlsMode::Require,
+            ..tls.clone()
+        }),
         _ => ClientTls::build(tls),
     }
 }
@@ -217,7 +242,10 @@ fn application_name(daemon: &str, service: &str, epoch: Epoch) -> String {
 }
 
 fn shortened(name: &str, room: usize) -> String {
-    let plain: String = name.chars().map(|c| if c.is_ascii_graphic() && c != '/' { c } else { '_' }).collect();
+    let plain: String = name
+        .chars()
+        .map(|c| if c.is_ascii_graphic() && c != '/' { c } else { '_' })
+        .collect();
     if plain.len() <= room && plain == name {
         return plain;
     }
@@ -239,10 +267,17 @@ mod tests {
     fn long_names_are_cut_to_what_postgresql_keeps_and_stay_distinct() {
         let long = "a-very-long-host-name.in.some.data.center.example.com:4";
         let (one, two) = (format!("{long}1"), format!("{long}2"));
-        let (one, two) = (application_name(&one, "main", Epoch(7)), application_name(&two, "main", Epoch(7)));
+        let (one, two) = (
+            application_name(&one, "main", Epoch(7)),
+            application_name(&two, "main", Epoch(7)),
+        );
         assert!(one.len() <= MAX_APPLICATION_NAME && one.ends_with("/main/7"), "{one}");
         assert_ne!(one, two);
-        let full = application_name(long, "a service with a rather long name, and a / in it", Epoch(u64::MAX));
+        let full = application_name(
+            long,
+            "a service with a rather long name, and a / in it",
+            Epoch(u64::MAX),
+        );
         assert!(full.len() <= MAX_APPLICATION_NAME, "{full}");
         assert_eq!(full.split('/').count(), 4);
     }

@@ -38,7 +38,10 @@ impl Check {
             ProbeKind::Startup { login } => Way::Startup(login.clone()),
             ProbeKind::Sql { login } => {
                 let promoter = common.promoter.as_deref();
-                Way::Sql(login.clone(), SqlProbe::new(common.kind, common.probe.timeout, promoter))
+                Way::Sql(
+                    login.clone(),
+                    SqlProbe::new(common.kind, common.probe.timeout, promoter),
+                )
             }
             ProbeKind::Http(ask) => Way::Http(HttpTarget {
                 address: SocketAddr::new(address.ip(), ask.port.unwrap_or(address.port())),
@@ -47,7 +50,12 @@ impl Check {
                 ask: ask.clone(),
             }),
         };
-        Self { server_name: common.tls.name_for(&name.host), common, address, way }
+        Self {
+            server_name: common.tls.name_for(&name.host),
+            common,
+            address,
+            way,
+        }
     }
 
     /// Whether a connection is kept and sampled between fresh probes.
@@ -70,9 +78,11 @@ impl Check {
         match &self.way {
             Way::Sql(login, probe) => probe.sample(kept, &self.target(login, epoch), deadline).await,
             // Nothing is kept by these; nothing is learned.
-            Way::Tcp | Way::Startup(_) | Way::Http(_) => {
-                Sampled { verdict: Verdict::Unknown(Unknown::OwnDelay), kept: None, lost: false }
-            }
+            Way::Tcp | Way::Startup(_) | Way::Http(_) => Sampled {
+                verdict: Verdict::Unknown(Unknown::OwnDelay),
+                kept: None,
+                lost: false,
+            },
         }
     }
 

@@ -45,7 +45,10 @@ enum Trouble {
 /// One GET on a connection of its own.
 pub(super) async fn probe(target: &HttpTarget, deadline: Instant) -> Verdict {
     match timeout_at(deadline, exchange(target)).await {
-        Ok(Ok(true)) => Verdict::Answered(Box::new(Facts { role: role_of(&target.ask.path), ..Facts::default() })),
+        Ok(Ok(true)) => Verdict::Answered(Box::new(Facts {
+            role: role_of(&target.ask.path),
+            ..Facts::default()
+        })),
         Ok(Ok(false)) => Verdict::Failed(Failure::BadReply),
         Ok(Err(Trouble::Connection(error))) => classify::session(&error),
         Ok(Err(Trouble::Exchange(error))) => {
@@ -59,7 +62,9 @@ pub(super) async fn probe(target: &HttpTarget, deadline: Instant) -> Verdict {
 
 async fn exchange(target: &HttpTarget) -> Result<bool, Trouble> {
     let channel = connect(target).await.map_err(Trouble::Connection)?;
-    let (mut sender, connection) = http1::handshake(TokioIo::new(channel)).await.map_err(Trouble::Exchange)?;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(channel))
+        .await
+        .map_err(Trouble::Exchange)?;
     let request = request(target);
     let mut connection = pin!(connection);
     let mut ask = pin!(async {
@@ -105,7 +110,9 @@ async fn as_expected(response: Response<Incoming>, ask: &HttpProbe) -> Result<bo
     if !ask.expect_status.contains(&response.status().as_u16()) {
         return Ok(false);
     }
-    let Some(wanted) = &ask.expect_body else { return Ok(true) };
+    let Some(wanted) = &ask.expect_body else {
+        return Ok(true);
+    };
     let mut body = response.into_body();
     let mut seen = Vec::new();
     while let Some(frame) = body.frame().await {

@@ -71,7 +71,10 @@ impl SqlProbe {
             Ok(verdict) => verdict,
             Err(error) => verdict_of(&error, target.address),
         };
-        let kept = session.is_usable().then(|| Kept { session, name: target.application_name.clone() });
+        let kept = session.is_usable().then(|| Kept {
+            session,
+            name: target.application_name.clone(),
+        });
         (verdict, kept)
     }
 
@@ -79,7 +82,10 @@ impl SqlProbe {
     pub(super) async fn sample(&self, mut kept: Kept, target: &Target, deadline: Instant) -> Sampled {
         let rename = match kept.name == target.application_name {
             true => String::new(),
-            false => format!("SET application_name = '{}';", target.application_name.replace('\'', "''")),
+            false => format!(
+                "SET application_name = '{}';",
+                target.application_name.replace('\'', "''")
+            ),
         };
         let asked = self.ask(&mut kept.session, &rename, target, deadline).await;
         let (verdict, lost) = match asked {
@@ -134,7 +140,9 @@ impl SqlProbe {
                 answer => return answer,
             }
         }
-        let answer = session.query(&format!("{before}{}", facts::without_system_identifier()), deadline).await;
+        let answer = session
+            .query(&format!("{before}{}", facts::without_system_identifier()), deadline)
+            .await;
         self.system_revoked.store(answer.is_ok(), Ordering::Relaxed);
         answer
     }
@@ -196,6 +204,9 @@ mod tests {
              -c pgpivot.promoter=my\\ promoter\\\\x"
         );
         let cockroach = options(Kind::Cockroach, Duration::from_secs(10), Some("x"));
-        assert_eq!(cockroach, "-c default_transaction_read_only=on -c statement_timeout=20000");
+        assert_eq!(
+            cockroach,
+            "-c default_transaction_read_only=on -c statement_timeout=20000"
+        );
     }
 }

@@ -50,7 +50,9 @@ impl Lineage {
             return;
         }
         let deadline = deadline.min(Instant::now() + PATIENCE);
-        let Ok(mut known) = timeout_at(deadline, self.known.lock()).await else { return };
+        let Ok(mut known) = timeout_at(deadline, self.known.lock()).await else {
+            return;
+        };
         if self.stale.swap(false, Ordering::Relaxed) {
             *known = Known::default();
         }
@@ -62,7 +64,9 @@ impl Lineage {
         match ask(facts, target, deadline).await {
             Ok(learned) => known.learn(facts, learned),
             Err(error) => {
-                let refused = error.sqlstate().is_some_and(|code| code == "42501" || code.starts_with("28"));
+                let refused = error
+                    .sqlstate()
+                    .is_some_and(|code| code == "42501" || code.starts_with("28"));
                 known.not_before = Some(Instant::now() + if refused { AFTER_REFUSAL } else { AFTER_FAILURE });
                 tracing::debug!(address = %target.address, %error, "replication connection for the timeline history");
             }
@@ -114,7 +118,11 @@ fn lacks_history(facts: &Facts) -> bool {
 }
 
 fn key_of(facts: &Facts) -> Option<Key> {
-    facts.timeline.map(|timeline| Key { system_id: facts.system_id, timeline, node: facts.node.clone() })
+    facts.timeline.map(|timeline| Key {
+        system_id: facts.system_id,
+        timeline,
+        node: facts.node.clone(),
+    })
 }
 
 async fn ask(
@@ -122,7 +130,10 @@ async fn ask(
     target: &Target,
     deadline: Instant,
 ) -> Result<(SystemId, Option<Vec<Ancestor>>), SessionError> {
-    let target = Target { replication: true, ..target.clone() };
+    let target = Target {
+        replication: true,
+        ..target.clone()
+    };
     let mut session = Session::connect(&target, deadline).await?;
     let learned = interview(facts, &mut session, deadline).await;
     session.close(deadline).await;
@@ -134,11 +145,19 @@ async fn interview(
     session: &mut Session,
     deadline: Instant,
 ) -> Result<(SystemId, Option<Vec<Ancestor>>), SessionError> {
-    let malformed = || SessionError { step: Step::Query, cause: ProtocolFault::Malformed.into() };
+    let malformed = || SessionError {
+        step: Step::Query,
+        cause: ProtocolFault::Malformed.into(),
+    };
     let rows = session.query("IDENTIFY_SYSTEM", deadline).await?;
     let cell = |rows: &[Vec<Option<String>>], column: usize| rows.first().and_then(|row| row.get(column)?.clone());
-    let system_id = cell(&rows, 0).and_then(|id| id.parse().ok()).map(SystemId).ok_or_else(malformed)?;
-    let Some(timeline) = facts.timeline.filter(|_| lacks_history(facts)) else { return Ok((system_id, None)) };
+    let system_id = cell(&rows, 0)
+        .and_then(|id| id.parse().ok())
+        .map(SystemId)
+        .ok_or_else(malformed)?;
+    let Some(timeline) = facts.timeline.filter(|_| lacks_history(facts)) else {
+        return Ok((system_id, None));
+    };
     let rows = session.query(&format!("TIMELINE_HISTORY {timeline}"), deadline).await?;
     let text = cell(&rows, 1).ok_or_else(malformed)?;
     Ok((system_id, Some(parse_history(&text).ok_or_else(malformed)?)))
@@ -146,7 +165,10 @@ async fn interview(
 
 /// The lines of a history file: timeline, switch position, reason; comments and empty lines are skipped.
 fn parse_history(text: &str) -> Option<Vec<Ancestor>> {
-    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let lines = text
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty() && !line.starts_with('#'));
     let ancestors: Option<Vec<Ancestor>> = lines
         .take(MAX_ANCESTORS)
         .map(|line| {
@@ -168,14 +190,20 @@ mod tests {
         let text = "1\t0/3000158\tno recovery target specified\n\n# by hand\n2\t0/5000060\tat restore point \"x y\"\n";
         let history = parse_history(text).unwrap();
         let expected = [(1, 0x0300_0158), (2, 0x0500_0060)];
-        let expected = expected.map(|(timeline, lsn)| Ancestor { timeline: Timeline(timeline), switch_lsn: Lsn(lsn) });
+        let expected = expected.map(|(timeline, lsn)| Ancestor {
+            timeline: Timeline(timeline),
+            switch_lsn: Lsn(lsn),
+        });
         assert_eq!(history, expected);
         assert_eq!(parse_history("one 0/1"), None);
     }
 
     #[test]
     fn a_history_is_remembered_for_the_same_server_and_timeline_only() {
-        let ancestors = vec![Ancestor { timeline: Timeline(1), switch_lsn: Lsn(9) }];
+        let ancestors = vec![Ancestor {
+            timeline: Timeline(1),
+            switch_lsn: Lsn(9),
+        }];
         let mut seen = Facts {
             role: Role::Primary,
             system_id: Some(SystemId(4)),
@@ -187,10 +215,18 @@ mod tests {
         known.learn(&mut seen, (SystemId(4), Some(ancestors.clone())));
         known.fill(&mut seen);
         assert_eq!(seen.history, Some(ancestors));
-        let mut later = Facts { timeline: Some(Timeline(3)), history: None, ..seen.clone() };
+        let mut later = Facts {
+            timeline: Some(Timeline(3)),
+            history: None,
+            ..seen.clone()
+        };
         known.fill(&mut later);
         assert_eq!(later.history, None);
-        let mut elsewhere = Facts { node: Some("10.0.0.2:5432".into()), history: None, ..seen };
+        let mut elsewhere = Facts {
+            node: Some("10.0.0.2:5432".into()),
+            history: None,
+            ..seen
+        };
         known.fill(&mut elsewhere);
         assert_eq!(elsewhere.history, None);
     }
