@@ -13,5 +13,6 @@ mod harness;
 mod failover;
 mod operators;
 mod pairs;
+mod probes;
 mod relay;
 mod restart;
