@@ -14,5 +14,6 @@ mod effects;
 mod failover;
 mod operators;
 mod pairs;
+mod probes;
 mod relay;
 mod restart;
