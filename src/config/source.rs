@@ -222,3 +222,42 @@ fn check_named_files(config: &Config, warnings: &mut Vec<String>) -> Vec<Problem
     }
     problems
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn root() -> &'static Path {
+        Path::new(env!("CARGO_MANIFEST_DIR"))
+    }
+
+    /// The TOML files of a folder, by name.
+    fn samples(folder: &str) -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(root().join(folder)).unwrap().map(|entry| entry.unwrap().path());
+        let mut files: Vec<PathBuf> = entries.filter(|path| path.extension().is_some_and(|e| e == "toml")).collect();
+        files.sort();
+        assert!(!files.is_empty(), "{folder} is empty");
+        files
+    }
+
+    fn build(file: &Path) -> Result<(Config, Vec<String>), ConfigError> {
+        let raw = raw::parse(&std::fs::read_to_string(file).unwrap());
+        validate::build(raw, &Env::default(), 2).map_err(|problems| ConfigError { problems })
+    }
+
+    #[test]
+    fn every_invalid_sample_says_exactly_what_is_wrong_with_it() {
+        let mut wrong = Vec::new();
+        for file in samples("tests/samples/invalid") {
+            let found = match build(&file) {
+                Ok(_) => "it is valid\n".to_owned(),
+                Err(error) => format!("{error}\n"),
+            };
+            let expected = std::fs::read_to_string(file.with_extension("txt")).unwrap_or_default();
+            if found != expected {
+                wrong.push(format!("=== {}\n{found}", file.display()));
+            }
+        }
+        assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    }
+}

@@ -22,7 +22,7 @@ pub struct Number(pub u64);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Numbers(pub Vec<Number>);
 
-/// A part of 1.
+/// A part of the whole, 1 being all of it.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Share(pub f64);
 
@@ -97,7 +97,7 @@ impl Visitor<'_> for ShareVisitor {
     type Value = Share;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a part of 1 without quotes, for example 0.1")
+        f.write_str("a share without quotes, for example 0.1")
     }
 
     fn visit_i64<E: Error>(self, v: i64) -> Result<Share, E> {

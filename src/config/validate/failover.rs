@@ -142,33 +142,36 @@ fn promoter_word(
     if s.faulty("promoter") {
         return Word::None;
     }
-    let is = if raw.promoter.is_some() { "is" } else { "is by default" };
-    let asks = matches!(probe.kind, ProbeKind::Sql { .. });
-    if word == Word::Postgres && kind == Kind::Cockroach {
-        s.problem("promoter", "\"postgres\" promotes PostgreSQL standbys, and this is kind = \"cockroach\"; write \"none\" or \"command\"");
-    } else if word == Word::Postgres && !asks && !s.problems.touches(&format!("{service}.probe.kind")) {
-        s.problem(
-            "promoter",
-            format!(
+    if let Some(message) = refuse(word, raw.promoter.is_some(), service, policy, kind, probe) {
+        // A probe that is wrong itself will be read anew before this can be judged.
+        if !s.problems.touches(&format!("{service}.probe.kind")) {
+            s.problem("promoter", message);
+        }
+    }
+    word
+}
+
+/// Why nobody can promote in that way here, and what would be right.
+fn refuse(word: Word, written: bool, service: &str, policy: Policy, kind: Kind, probe: &Probe) -> Option<String> {
+    let unused = |because: &str| Some(format!("is never used with {because}; remove one of the two"));
+    match word {
+        Word::None => None,
+        _ if policy.authority == Authority::Observe => unused("authority = \"observe\", where somebody else promotes"),
+        _ if policy.standby_serves => unused("standby_serves = true, where every side serves already"),
+        Word::Command => None,
+        Word::Postgres if kind == Kind::Cockroach => Some(
+            "\"postgres\" promotes PostgreSQL standbys, and this is kind = \"cockroach\"; write \"none\" or \"command\"".into(),
+        ),
+        Word::Postgres if matches!(probe.kind, ProbeKind::Sql { .. }) => None,
+        Word::Postgres => {
+            let is = if written { "is" } else { "is by default" };
+            Some(format!(
                 "{is} \"postgres\", which must see roles, timelines and replication, and a probe of kind {} does not; \
                  write kind = \"sql\" in [{service}.probe], or promoter = \"none\" if nobody is to be promoted here",
                 probe.kind.as_str()
-            ),
-        );
+            ))
+        }
     }
-    if word != Word::None && policy.authority == Authority::Observe {
-        s.problem(
-            "promoter",
-            "is never used with authority = \"observe\", where somebody else promotes; remove one of the two",
-        );
-    }
-    if word != Word::None && policy.standby_serves {
-        s.problem(
-            "promoter",
-            "is never used with standby_serves = true, where every side serves already; remove one of the two",
-        );
-    }
-    word
 }
 
 fn promoter(s: &mut Section<'_>, raw: &raw::Failover, word: Word, probe: &Probe, files: &Raw) -> Promoter {

@@ -188,7 +188,8 @@ fn parse_size(text: &str) -> Option<u64> {
 
 /// Bytes in the largest unit that divides them.
 pub(in crate::config) fn size_text(bytes: u64) -> String {
-    let (unit, shift) = UNITS.iter().find(|(_, shift)| bytes != 0 && bytes.is_multiple_of(1 << shift)).unwrap_or(&UNITS[4]);
+    let (unit, shift) =
+        UNITS.iter().find(|(_, shift)| bytes != 0 && bytes.is_multiple_of(1 << shift)).unwrap_or(&UNITS[4]);
     format!("{}{unit}", bytes >> shift)
 }
 
