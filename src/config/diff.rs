@@ -76,7 +76,11 @@ pub fn live_part(old: &Config, new: &Config) -> Config {
     live.admin.tokens.clone_from(&new.admin.tokens);
     for service in &mut live.services {
         if let Some(new) = find(new, &service.name) {
-            *service = Service { kind: service.kind, workers: service.workers, ..new.clone() };
+            *service = Service {
+                kind: service.kind,
+                workers: service.workers,
+                ..new.clone()
+            };
         }
     }
     live
@@ -104,7 +108,8 @@ impl Diff {
     }
 
     fn restart(&mut self, path: String, change: impl AsRef<str>) {
-        self.summary.push(format!("{path}: {} (needs a restart)", change.as_ref()));
+        self.summary
+            .push(format!("{path}: {} (needs a restart)", change.as_ref()));
         self.restart_only.push(path);
     }
 
@@ -114,8 +119,16 @@ impl Diff {
         let path = |path: &std::path::Path| path.display().to_string();
         let rows = [
             ("admin.listen", address(old.admin.listen), address(new.admin.listen)),
-            ("admin.socket", text(old.admin.socket.as_deref().map(path)), text(new.admin.socket.as_deref().map(path))),
-            ("admin.metrics_listen", address(old.admin.metrics_listen), address(new.admin.metrics_listen)),
+            (
+                "admin.socket",
+                text(old.admin.socket.as_deref().map(path)),
+                text(new.admin.socket.as_deref().map(path)),
+            ),
+            (
+                "admin.metrics_listen",
+                address(old.admin.metrics_listen),
+                address(new.admin.metrics_listen),
+            ),
             ("state.path", path(&old.state.path), path(&new.state.path)),
         ];
         for (key, old, new) in rows {
@@ -127,7 +140,11 @@ impl Diff {
             self.tokens = true;
             let mut names: Vec<&str> = new.admin.tokens.iter().map(|(name, _)| name.as_str()).collect();
             names.dedup();
-            let names = if names.is_empty() { "nobody".to_owned() } else { names.join(", ") };
+            let names = if names.is_empty() {
+                "nobody".to_owned()
+            } else {
+                names.join(", ")
+            };
             self.say(format!("admin.token_file: read again, tokens for {names}"));
         }
     }
@@ -145,20 +162,40 @@ impl Diff {
         let backends = changes(&old.backends, &new.backends, |backend| backend.name.clone());
         self.say_all(&format!("{path}.listener "), &listeners, |address| {
             let lines = |service: &Service| {
-                service.listeners.iter().find(|l| l.address == *address).map(keys::listener).unwrap_or_default()
+                service
+                    .listeners
+                    .iter()
+                    .find(|l| l.address == *address)
+                    .map(keys::listener)
+                    .unwrap_or_default()
             };
             (lines(old), lines(new))
         });
         self.say_all(&format!("{path}.backend."), &backends, |name| {
             let lines = |service: &Service| {
                 let lines = |b: &Backend| [keys::backend(b), keys::tls(b)].concat();
-                service.backends.iter().find(|b| b.name == *name).map(lines).unwrap_or_default()
+                service
+                    .backends
+                    .iter()
+                    .find(|b| b.name == *name)
+                    .map(lines)
+                    .unwrap_or_default()
             };
             (lines(old), lines(new))
         });
         let sections = [
-            ("probe", old.probe != new.probe, keys::probe(&old.probe), keys::probe(&new.probe)),
-            ("failover", old.failover != new.failover, keys::failover(&old.failover), keys::failover(&new.failover)),
+            (
+                "probe",
+                old.probe != new.probe,
+                keys::probe(&old.probe),
+                keys::probe(&new.probe),
+            ),
+            (
+                "failover",
+                old.failover != new.failover,
+                keys::failover(&old.failover),
+                keys::failover(&new.failover),
+            ),
             (
                 "connection",
                 old.connection != new.connection,
@@ -174,7 +211,14 @@ impl Diff {
             }
         }
         let [probe, failover, connection] = changed;
-        let service = ServiceDiff { name: new.name.clone(), listeners, backends, probe, failover, connection };
+        let service = ServiceDiff {
+            name: new.name.clone(),
+            listeners,
+            backends,
+            probe,
+            failover,
+            connection,
+        };
         if !service.is_empty() {
             self.services.push(service);
         }
@@ -217,7 +261,11 @@ fn changes<T: PartialEq, K: PartialEq>(old: &[T], new: &[T], key: impl Fn(&T) ->
     let same = |item: &T, others: &[T]| others.iter().any(|other| key(other) == key(item));
     let only = |these: &[T], others: &[T]| these.iter().filter(|item| !same(item, others)).map(&key).collect();
     let differs = |item: &&T| same(item, old) && !old.contains(item);
-    Changes { added: only(new, old), removed: only(old, new), changed: new.iter().filter(differs).map(&key).collect() }
+    Changes {
+        added: only(new, old),
+        removed: only(old, new),
+        changed: new.iter().filter(differs).map(&key).collect(),
+    }
 }
 
 /// `interval "2s" → "1s", fall 3 → 2`.
@@ -233,9 +281,19 @@ fn words(old: &[Line], new: &[Line]) -> String {
     let unset = || "not set".to_owned();
     let said: Vec<String> = keys
         .into_iter()
-        .map(|key| (key, find(old, key).unwrap_or_else(unset), find(new, key).unwrap_or_else(unset)))
+        .map(|key| {
+            (
+                key,
+                find(old, key).unwrap_or_else(unset),
+                find(new, key).unwrap_or_else(unset),
+            )
+        })
         .filter(|(_, old, new)| old != new)
         .map(|(key, old, new)| format!("{key} {old} → {new}"))
         .collect();
-    if said.is_empty() { "a password or a command's arguments changed".into() } else { said.join(", ") }
+    if said.is_empty() {
+        "a password or a command's arguments changed".into()
+    } else {
+        said.join(", ")
+    }
 }

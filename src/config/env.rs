@@ -108,7 +108,11 @@ enum Metrics {
 impl Env {
     /// Reads what the variables say; an empty value counts as none. Problems come out with the configuration's.
     pub fn parse(variables: &BTreeMap<String, String>) -> Self {
-        let mut reader = Reader { variables, problems: Vec::new(), warnings: Vec::new() };
+        let mut reader = Reader {
+            variables,
+            problems: Vec::new(),
+            warnings: Vec::new(),
+        };
         let servers = reader.servers();
         let url = servers.as_ref().and_then(|servers| servers.url.as_ref());
         let login = reader.login(url);
@@ -126,7 +130,9 @@ impl Env {
             delay: reader.duration("FAILOVER_DELAY", Unit::Seconds),
             metrics,
             // systemd writes all of a unit's state directories into it.
-            state_directory: reader.text("STATE_DIRECTORY").and_then(|list| list.split(':').next().map(str::to_owned)),
+            state_directory: reader
+                .text("STATE_DIRECTORY")
+                .and_then(|list| list.split(':').next().map(str::to_owned)),
             pcr: reader.pcr(),
             problems: reader.problems,
             warnings: reader.warnings,
@@ -148,7 +154,11 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn text(&self, name: &str) -> Option<String> {
-        self.variables.get(name).map(|value| value.trim()).filter(|value| !value.is_empty()).map(str::to_owned)
+        self.variables
+            .get(name)
+            .map(|value| value.trim())
+            .filter(|value| !value.is_empty())
+            .map(str::to_owned)
     }
 
     fn problem(&mut self, name: &str, message: impl Into<String>) {
@@ -174,7 +184,11 @@ impl Reader<'_> {
             Unit::Seconds => (Duration::from_secs, "seconds; write for example 30"),
             Unit::Milliseconds => (Duration::from_millis, "milliseconds; write for example 10000"),
         };
-        match text.parse::<u64>().map(plain).or_else(|_| humantime::parse_duration(&text)) {
+        match text
+            .parse::<u64>()
+            .map(plain)
+            .or_else(|_| humantime::parse_duration(&text))
+        {
             Ok(duration) => Some((name, duration)),
             Err(_) => {
                 self.problem(name, format!("{text:?} is not a number of {example}"));
@@ -211,7 +225,10 @@ impl Reader<'_> {
         if let [Some((first, a)), Some((second, b))] = &values
             && a != b
         {
-            self.problem(second, format!("is not the same as {first}, and both name one thing; set one of them"));
+            self.problem(
+                second,
+                format!("is not the same as {first}, and both name one thing; set one of them"),
+            );
         }
         let [first, second] = values;
         first.or(second)
@@ -223,7 +240,10 @@ impl Reader<'_> {
         if let (Some((_, a)), Some((name, b))) = (seconds, milliseconds)
             && a != b
         {
-            self.problem(name, "is not the same time as HEALTH_CHECK_INTERVAL, which counts seconds; set one of them");
+            self.problem(
+                name,
+                "is not the same time as HEALTH_CHECK_INTERVAL, which counts seconds; set one of them",
+            );
         }
         seconds.or(milliseconds)
     }
@@ -233,7 +253,9 @@ impl Reader<'_> {
     fn login(&mut self, url: Option<&Url>) -> (Option<Named<String>>, Option<Named<String>>, Option<Named<Secret>>) {
         let user = self.one_of(["DB_USER", "DB_USERNAME"]);
         let database = self.text("DB_NAME").map(|name| ("DB_NAME", name));
-        let password = self.text("DB_PASSWORD").map(|password| ("DB_PASSWORD", Secret::new(password)));
+        let password = self
+            .text("DB_PASSWORD")
+            .map(|password| ("DB_PASSWORD", Secret::new(password)));
         if let Some(url) = url {
             let differs = |own: &Option<Named<String>>, theirs: &Option<String>| match (own, theirs) {
                 (Some((name, own)), Some(theirs)) if own != theirs => Some(*name),
@@ -243,19 +265,29 @@ impl Reader<'_> {
                 (Some((name, own)), Some(theirs)) if own != theirs => Some(*name),
                 _ => None,
             };
-            let others = [differs(&user, &url.user), differs(&database, &url.database), other_password];
+            let others = [
+                differs(&user, &url.user),
+                differs(&database, &url.database),
+                other_password,
+            ];
             for name in others.into_iter().flatten() {
-                self.problem(name, "is not the same as in DATABASE_URL, and both name one thing; set one of them");
+                self.problem(
+                    name,
+                    "is not the same as in DATABASE_URL, and both name one thing; set one of them",
+                );
             }
         }
         // Its own name wins: an application's password may stand in the same environment.
-        let own = self.text("PGPIVOT_PASSWORD").map(|password| ("PGPIVOT_PASSWORD", Secret::new(password)));
+        let own = self
+            .text("PGPIVOT_PASSWORD")
+            .map(|password| ("PGPIVOT_PASSWORD", Secret::new(password)));
         (user, database, own.or(password))
     }
 
     fn metrics(&mut self) -> Option<Metrics> {
         let port = self.port("PROMETHEUS_PORT", 8000);
-        self.flag("ENABLE_PROMETHEUS").map(|on| if on { Metrics::On(port) } else { Metrics::Off })
+        self.flag("ENABLE_PROMETHEUS")
+            .map(|on| if on { Metrics::On(port) } else { Metrics::Off })
     }
 
     fn pcr(&mut self) -> Pcr {
@@ -273,10 +305,16 @@ impl Reader<'_> {
         let known = self.text("FAILOVER_AT_TIMESTAMP").is_some();
         match to_latest {
             Some(false) if !known => {
-                self.problem("FAILOVER_TO_LATEST", "is false, so a time must be given; set FAILOVER_AT_TIMESTAMP");
+                self.problem(
+                    "FAILOVER_TO_LATEST",
+                    "is false, so a time must be given; set FAILOVER_AT_TIMESTAMP",
+                );
             }
             Some(true) if known => {
-                self.problem("FAILOVER_AT_TIMESTAMP", "is set, but FAILOVER_TO_LATEST is true; set one of them");
+                self.problem(
+                    "FAILOVER_AT_TIMESTAMP",
+                    "is set, but FAILOVER_TO_LATEST is true; set one of them",
+                );
             }
             _ => {}
         }
@@ -296,7 +334,8 @@ impl Reader<'_> {
             if !NAMES.contains(&name.as_str())
                 && let Some(meant) = nearest(name, ours.clone())
             {
-                self.warnings.push(format!("{name} is not a variable of pgpivot; did you mean {meant}?"));
+                self.warnings
+                    .push(format!("{name} is not a variable of pgpivot; did you mean {meant}?"));
             }
         }
     }

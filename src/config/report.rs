@@ -43,14 +43,22 @@ pub fn check(path: Option<&Path>) -> CheckReport {
 fn report(path: Option<&Path>, loaded: Result<source::Loaded, source::ConfigError>) -> CheckReport {
     let name = path.map_or_else(|| "environment".to_owned(), |path| path.display().to_string());
     match loaded {
-        Ok(loaded) => CheckReport { text: explain(&name, &loaded), problems: 0, exit: 0 },
+        Ok(loaded) => CheckReport {
+            text: explain(&name, &loaded),
+            problems: 0,
+            exit: 0,
+        },
         Err(error) => {
             let count = error.problems.len();
             let mut text = format!("{name}: {count} {}\n", if count == 1 { "problem" } else { "problems" });
             for problem in &error.problems {
                 text.push_str(&format!("  {problem}\n"));
             }
-            CheckReport { text, problems: count, exit: 2 }
+            CheckReport {
+                text,
+                problems: count,
+                exit: 2,
+            }
         }
     }
 }
@@ -58,8 +66,13 @@ fn report(path: Option<&Path>, loaded: Result<source::Loaded, source::ConfigErro
 fn explain(name: &str, loaded: &source::Loaded) -> String {
     let Config { admin, state, services } = &loaded.config;
     let mut lines = vec![format!("{name}: ok")];
-    let listen = admin.listen.map_or_else(|| "off".to_owned(), |address| format!("http://{address}"));
-    let socket = admin.socket.as_ref().map_or(String::new(), |socket| format!(", socket {}", socket.display()));
+    let listen = admin
+        .listen
+        .map_or_else(|| "off".to_owned(), |address| format!("http://{address}"));
+    let socket = admin
+        .socket
+        .as_ref()
+        .map_or(String::new(), |socket| format!(", socket {}", socket.display()));
     let mut operators: Vec<&str> = admin.tokens.iter().map(|(name, _)| name.as_str()).collect();
     operators.dedup();
     let operators = match operators.as_slice() {
@@ -67,7 +80,11 @@ fn explain(name: &str, loaded: &source::Loaded) -> String {
         names => format!("tokens for {}", names.join(", ")),
     };
     lines.push(format!("admin {listen}{socket}, {operators}"));
-    lines.extend(admin.metrics_listen.map(|address| format!("metrics http://{address}/metrics")));
+    lines.extend(
+        admin
+            .metrics_listen
+            .map(|address| format!("metrics http://{address}/metrics")),
+    );
     lines.push(format!("state {}", state.path.display()));
     for service in services {
         lines.push(String::new());
@@ -112,10 +129,19 @@ fn explain_service(service: &Service) -> Vec<String> {
             Some(ConfiguredRole::Standby) => ", starts as standby",
             None => "",
         };
-        lines.push(format!("  backend {} at {}, weight {}{role}", backend.name, addresses.join(", "), backend.weight));
+        lines.push(format!(
+            "  backend {} at {}, weight {}{role}",
+            backend.name,
+            addresses.join(", "),
+            backend.weight
+        ));
     }
     lines.push("  from a failure of the active side to the decision, at worst:".into());
-    lines.extend(explain_detection(service, None).into_iter().map(|line| format!("    {line}")));
+    lines.extend(
+        explain_detection(service, None)
+            .into_iter()
+            .map(|line| format!("    {line}")),
+    );
     lines
 }
 
@@ -133,7 +159,10 @@ pub fn explain_detection(service: &Service, w: Option<Duration>) -> Vec<String> 
         lines.extend(shorter(service, w).into_iter().map(|step| format!("shorter: {step}")));
         return lines;
     };
-    vec![format!("crash  shown as down after {crash}, decided by nobody: {why}"), "hang   likewise".into()]
+    vec![
+        format!("crash  shown as down after {crash}, decided by nobody: {why}"),
+        "hang   likewise".into(),
+    ]
 }
 
 /// Worst cases; `w` is the `wal_receiver_timeout` read on the standby, PostgreSQL's 60 s when `None`.
@@ -144,8 +173,16 @@ pub fn detection(service: &Service, w: Option<Duration>) -> Detection {
     // Without traffic, or where traffic does not count, the next probe is the first to notice.
     let next_probe = probe.interval + probe.interval * u32::from(probe.jitter_percent) / 100;
     let noticed = if passive(service) { Duration::ZERO } else { next_probe };
-    let crash = if death_path(service) { DEATH_PATH } else { noticed + repeats } + delay;
-    let trigger = if passive(service) { probe.hang_trigger } else { next_probe };
+    let crash = if death_path(service) {
+        DEATH_PATH
+    } else {
+        noticed + repeats
+    } + delay;
+    let trigger = if passive(service) {
+        probe.hang_trigger
+    } else {
+        next_probe
+    };
     let w = w.unwrap_or(DEFAULT_RECEIVER_TIMEOUT);
     let hang = match silence(service, w) {
         _ if not_automatic(service).is_some() => None,
@@ -217,11 +254,17 @@ fn crash_note(service: &Service) -> &'static str {
 }
 
 fn assumed(service: &Service, w: Option<Duration>) -> String {
-    if !matches!(silence(service, w.unwrap_or(DEFAULT_RECEIVER_TIMEOUT)), Silence::After(_)) {
+    if !matches!(
+        silence(service, w.unwrap_or(DEFAULT_RECEIVER_TIMEOUT)),
+        Silence::After(_)
+    ) {
         return String::new();
     }
     match w {
-        Some(w) => format!(" (with wal_receiver_timeout = {} on the standby)", humantime::format_duration(w)),
+        Some(w) => format!(
+            " (with wal_receiver_timeout = {} on the standby)",
+            humantime::format_duration(w)
+        ),
         None => " (with wal_receiver_timeout = 60s on the standby, PostgreSQL's default)".into(),
     }
 }
@@ -247,7 +290,10 @@ fn shorter(service: &Service, w: Option<Duration>) -> Vec<String> {
     }
     if !service.failover.delay.is_zero() {
         let delay = humantime::format_duration(service.failover.delay);
-        steps.push(format!("in [service.{}.failover]: delay = \"0s\" (it adds {delay} to both)", service.name));
+        steps.push(format!(
+            "in [service.{}.failover]: delay = \"0s\" (it adds {delay} to both)",
+            service.name
+        ));
     }
     steps
 }
@@ -255,5 +301,9 @@ fn shorter(service: &Service, w: Option<Duration>) -> Vec<String> {
 /// `0.4 s`, `32.5 s`, `150 s`.
 fn seconds(duration: Duration) -> String {
     let tenths = duration.as_millis().div_ceil(100);
-    if tenths.is_multiple_of(10) { format!("{} s", tenths / 10) } else { format!("{}.{} s", tenths / 10, tenths % 10) }
+    if tenths.is_multiple_of(10) {
+        format!("{} s", tenths / 10)
+    } else {
+        format!("{}.{} s", tenths / 10, tenths % 10)
+    }
 }

@@ -52,7 +52,11 @@ const MAX_OTHER: u64 = 64 << 10;
 /// Loads the file at `path`, or without one what the environment says. The environment wins over `.env` in the
 /// working directory, and both win over the file. Relative paths are relative to the working directory.
 pub fn load(path: Option<&Path>) -> Result<Loaded, ConfigError> {
-    load_from(path, Path::new(".env"), std::env::vars_os().filter_map(text_pair).collect())
+    load_from(
+        path,
+        Path::new(".env"),
+        std::env::vars_os().filter_map(text_pair).collect(),
+    )
 }
 
 /// [`load`] with a `.env` file and an environment of one's own.
@@ -78,7 +82,11 @@ pub fn load_from(
     if !problems.is_empty() {
         return Err(ConfigError { problems });
     }
-    Ok(Loaded { config, warnings, files: reading.files })
+    Ok(Loaded {
+        config,
+        warnings,
+        files: reading.files,
+    })
 }
 
 /// Names and values that are no text cannot be ours.
@@ -103,7 +111,10 @@ impl Reading {
             }
             Err(error) => {
                 self.problems.push(Problem::new(file.to_string(), error.to_string()));
-                Raw { broken: true, ..Raw::default() }
+                Raw {
+                    broken: true,
+                    ..Raw::default()
+                }
             }
         }
     }
@@ -143,7 +154,9 @@ impl Reading {
                         self.files.push(path);
                     }
                 }
-                Err(error) => self.problems.push(Problem::new(key, format!("{} {error}", path.display()))),
+                Err(error) => self
+                    .problems
+                    .push(Problem::new(key, format!("{} {error}", path.display()))),
             }
         }
     }
@@ -151,8 +164,9 @@ impl Reading {
     fn check_mode(&mut self, path: &Path, metadata: &Metadata) {
         if metadata.mode() & 0o004 != 0 {
             let path = path.display();
-            self.warnings
-                .push(format!("{path}: holds secrets and everybody on this machine may read it; chmod 600 {path}"));
+            self.warnings.push(format!(
+                "{path}: holds secrets and everybody on this machine may read it; chmod 600 {path}"
+            ));
         }
     }
 }
@@ -211,8 +225,14 @@ fn check_named_files(config: &Config, warnings: &mut Vec<String>) -> Vec<Problem
             Promoter::Command(argv) => Some(argv),
             Promoter::None | Promoter::Postgres { .. } => None,
         };
-        let commands = [("promote_command", promote), ("fence_command", service.failover.fence_command.as_ref())];
-        for (key, argv) in commands.into_iter().filter_map(|(key, argv)| Some((key, argv?.first()?))) {
+        let commands = [
+            ("promote_command", promote),
+            ("fence_command", service.failover.fence_command.as_ref()),
+        ];
+        for (key, argv) in commands
+            .into_iter()
+            .filter_map(|(key, argv)| Some((key, argv?.first()?)))
+        {
             let program = Path::new(argv);
             let executable = |metadata: Metadata| metadata.is_file() && metadata.mode() & 0o111 != 0;
             if program.is_absolute() && !program.metadata().is_ok_and(executable) {
@@ -233,8 +253,12 @@ mod tests {
 
     /// The TOML files of a folder, by name.
     fn samples(folder: &str) -> Vec<PathBuf> {
-        let entries = std::fs::read_dir(root().join(folder)).unwrap().map(|entry| entry.unwrap().path());
-        let mut files: Vec<PathBuf> = entries.filter(|path| path.extension().is_some_and(|e| e == "toml")).collect();
+        let entries = std::fs::read_dir(root().join(folder))
+            .unwrap()
+            .map(|entry| entry.unwrap().path());
+        let mut files: Vec<PathBuf> = entries
+            .filter(|path| path.extension().is_some_and(|e| e == "toml"))
+            .collect();
         files.sort();
         assert!(!files.is_empty(), "{folder} is empty");
         files

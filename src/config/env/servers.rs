@@ -63,34 +63,58 @@ impl Reader<'_> {
         let Some(primary) = primary else {
             let known = ["DATABASE_URL", "DB_HOST"].iter().any(|name| self.text(name).is_some());
             if let (Some((name, _)), false) = (standbys.first(), known) {
-                self.problem(name, "names a standby, but no primary is named; set DATABASE_URL or DB_HOST too");
+                self.problem(
+                    name,
+                    "names a standby, but no primary is named; set DATABASE_URL or DB_HOST too",
+                );
             }
             return None;
         };
         if let Some((name, _)) = standbys.iter().find(|(_, standby)| *standby == primary.1) {
-            let message = format!("names the same server as {}; a server is no standby of itself", primary.0);
+            let message = format!(
+                "names the same server as {}; a server is no standby of itself",
+                primary.0
+            );
             self.problem(name, message);
         }
-        Some(Servers { kind: "postgres", primary, standbys, url })
+        Some(Servers {
+            kind: "postgres",
+            primary,
+            standbys,
+            url,
+        })
     }
 
     fn cockroach(&mut self) -> Option<Servers> {
         let endpoint = self.url("PRIMARY_CLUSTER_ENDPOINT", COCKROACH_PORT);
         let dns = self.dns("PRIMARY_SQL_DNS");
         let standby = self.dns("STANDBY_SQL_DNS");
-        let primary = dns.or(endpoint.as_ref().map(|url| ("PRIMARY_CLUSTER_ENDPOINT", url.address.clone())));
+        let primary = dns.or(endpoint
+            .as_ref()
+            .map(|url| ("PRIMARY_CLUSTER_ENDPOINT", url.address.clone())));
         let Some(primary) = primary else {
             let named = ["PRIMARY_CLUSTER_ID", "STANDBY_CLUSTER_ID", "STANDBY_SQL_DNS"];
-            let known = ["PRIMARY_SQL_DNS", "PRIMARY_CLUSTER_ENDPOINT"].iter().any(|name| self.text(name).is_some());
+            let known = ["PRIMARY_SQL_DNS", "PRIMARY_CLUSTER_ENDPOINT"]
+                .iter()
+                .any(|name| self.text(name).is_some());
             let postgres = ["DATABASE_URL", "DB_HOST"].iter().any(|name| self.text(name).is_some());
-            if let (Some(name), false, false) =
-                (named.into_iter().find(|name| self.text(name).is_some()), known, postgres)
-            {
-                self.warnings.push(format!("{name} is set, but PRIMARY_SQL_DNS is not: it makes no service"));
+            if let (Some(name), false, false) = (
+                named.into_iter().find(|name| self.text(name).is_some()),
+                known,
+                postgres,
+            ) {
+                self.warnings.push(format!(
+                    "{name} is set, but PRIMARY_SQL_DNS is not: it makes no service"
+                ));
             }
             return None;
         };
-        Some(Servers { kind: "cockroach", primary, standbys: standby.into_iter().collect(), url: endpoint })
+        Some(Servers {
+            kind: "cockroach",
+            primary,
+            standbys: standby.into_iter().collect(),
+            url: endpoint,
+        })
     }
 
     fn url(&mut self, name: &'static str, port: u16) -> Option<Url> {
@@ -108,7 +132,11 @@ impl Reader<'_> {
     fn host(&mut self, name: &'static str, port_name: &'static str) -> Option<Named<HostPort>> {
         let port = self.port(port_name, POSTGRES_PORT);
         let host = self.text(name)?;
-        let literal = if host.contains(':') && !host.starts_with('[') { format!("[{host}]") } else { host.clone() };
+        let literal = if host.contains(':') && !host.starts_with('[') {
+            format!("[{host}]")
+        } else {
+            host.clone()
+        };
         match format!("{literal}:{port}").parse() {
             Ok(address) => Some((name, address)),
             Err(_) => {

@@ -16,13 +16,20 @@ pub struct Problem {
 impl Problem {
     /// A mistake at this place.
     pub fn new(path: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { path: path.into(), message: message.into() }
+        Self {
+            path: path.into(),
+            message: message.into(),
+        }
     }
 }
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.path.is_empty() { f.write_str(&self.message) } else { write!(f, "{}: {}", self.path, self.message) }
+        if self.path.is_empty() {
+            f.write_str(&self.message)
+        } else {
+            write!(f, "{}: {}", self.path, self.message)
+        }
     }
 }
 
@@ -96,7 +103,11 @@ impl Problems {
 
     /// The warnings, or all mistakes.
     pub fn into_result(self) -> Result<Vec<String>, Vec<Problem>> {
-        if self.found.is_empty() { Ok(self.warnings) } else { Err(self.found) }
+        if self.found.is_empty() {
+            Ok(self.warnings)
+        } else {
+            Err(self.found)
+        }
     }
 }
 
@@ -180,6 +191,9 @@ mod tests {
         problems.set_by("service.b.probe.interval", "HEALTH_CHECK_INTERVAL");
         problems.add("service.a.probe.interval", "is too short");
         problems.add("service.b.probe.interval", "is too short");
-        assert_eq!(problems.into_result(), Err(vec![Problem::new("HEALTH_CHECK_INTERVAL", "is too short")]));
+        assert_eq!(
+            problems.into_result(),
+            Err(vec![Problem::new("HEALTH_CHECK_INTERVAL", "is too short")])
+        );
     }
 }
