@@ -297,3 +297,173 @@ fn words(old: &[Line], new: &[Line]) -> String {
         said.join(", ")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::env::Env;
+    use super::super::{raw, validate};
+    use super::*;
+
+    const FILE: &str = "
+        [state]
+        path = '/var/lib/pgpivot'
+        [service.main]
+        kind = 'postgres'
+        workers = 2
+        [[service.main.listener]]
+        address = '127.0.0.1:26257'
+        [[service.main.listener]]
+        address = '127.0.0.1:26258'
+        target = 'read_only'
+        [[service.main.backend]]
+        name = 'us-east'
+        addresses = ['db1:5432']
+        role = 'primary'
+        [[service.main.backend]]
+        name = 'us-west'
+        addresses = ['db2:5432']
+        [service.main.probe]
+        password_file = '/p'
+        interval = '2s'
+        [service.main.failover]
+        delay = '0s'
+        [admin]
+        token_file = '/t'
+    ";
+
+    fn config(text: &str, password: &str, tokens: &str) -> Config {
+        let mut raw = raw::parse(text);
+        raw.files
+            .insert("/p".into(), crate::types::Secret::new(password.into()));
+        raw.files.insert("/t".into(), crate::types::Secret::new(tokens.into()));
+        validate::build(raw, &Env::default(), 2).unwrap().0
+    }
+
+    const TOKENS: &str = "alice:0123456789abcdef";
+
+    /// What replacing each of these texts changes.
+    fn after(changes: &[(&str, &str)]) -> (Config, Config, Diff) {
+        let mut text = FILE.to_owned();
+        for (old, new) in changes {
+            assert!(text.contains(old), "{old}");
+            text = text.replacen(old, new, 1);
+        }
+        let (old, new) = (config(FILE, "p", TOKENS), config(&text, "p", TOKENS));
+        let found = diff(&old, &new);
+        (old, new, found)
+    }
+
+    #[test]
+    fn the_same_file_read_again_changes_nothing() {
+        let (_, _, diff) = after(&[]);
+        assert!(diff.is_empty());
+        assert_eq!(diff.summary(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn listeners_come_go_and_change_by_address() {
+        let (_, _, diff) = after(&[
+            ("127.0.0.1:26258", "127.0.0.1:26259"),
+            ("26257'", "26257'\nmax_connections = 5"),
+        ]);
+        let service = &diff.services[0];
+        let address = |port| SocketAddr::from(([127, 0, 0, 1], port));
+        assert_eq!(service.listeners.added, [address(26259)]);
+        assert_eq!(service.listeners.removed, [address(26258)]);
+        assert_eq!(service.listeners.changed, [address(26257)]);
+        assert!(service.backends.is_empty() && !service.probe && !service.failover && !service.connection);
+        assert_eq!(
+            diff.summary(),
+            [
+                "service.main.listener 127.0.0.1:26258: removed",
+                "service.main.listener 127.0.0.1:26259: added",
+                "service.main.listener 127.0.0.1:26257: max_connections 10000 → 5"
+            ]
+        );
+    }
+
+    #[test]
+    fn backends_and_settings_are_said_by_key_old_and_new() {
+        let (_, _, diff) = after(&[
+            ("db2:5432']", "db3:5432']\nweight = 5"),
+            ("us-east", "us-north"),
+            ("interval = '2s'", "interval = '1s'"),
+            ("delay = '0s'", "delay = '5s'"),
+        ]);
+        let service = &diff.services[0];
+        assert_eq!(service.backends.changed, [BackendName::new("us-west")]);
+        assert!(service.probe && service.failover && diff.restart_only.is_empty());
+        assert_eq!(
+            diff.summary(),
+            [
+                "service.main.backend.us-east: removed",
+                "service.main.backend.us-north: added",
+                "service.main.backend.us-west: addresses [\"db2:5432\"] → [\"db3:5432\"], weight 100 → 5",
+                "service.main.probe: interval \"2s\" → \"1s\", down_interval \"2s\" → \"1s\"",
+                "service.main.failover: delay \"0s\" → \"5s\""
+            ]
+        );
+    }
+
+    #[test]
+    fn secrets_read_again_are_noticed_and_not_shown() {
+        let old = config(FILE, "hunter2", TOKENS);
+        let diff = diff(
+            &old,
+            &config(FILE, "hunter3", "alice:fedcba9876543210\nbob:00112233445566778"),
+        );
+        assert!(diff.tokens && diff.services[0].probe && diff.services[0].failover);
+        assert_eq!(
+            diff.summary(),
+            [
+                "admin.token_file: read again, tokens for alice, bob",
+                "service.main.probe: a password or a command's arguments changed",
+                "service.main.failover: a password or a command's arguments changed"
+            ]
+        );
+    }
+
+    #[test]
+    fn what_takes_a_restart_is_named_last_and_not_part_of_what_is_applied() {
+        let (old, new, diff) = after(&[
+            ("/var/lib/pgpivot", "/srv"),
+            ("workers = 2", "workers = 4"),
+            ("[admin]", "[admin]\nlisten = '127.0.0.1:9404'"),
+            ("interval = '2s'", "interval = '1s'"),
+        ]);
+        assert_eq!(
+            diff.restart_only,
+            ["admin.listen", "state.path", "service.main.workers"]
+        );
+        assert_eq!(
+            diff.summary(),
+            [
+                "service.main.probe: interval \"2s\" → \"1s\", down_interval \"2s\" → \"1s\"",
+                "admin.listen: 127.0.0.1:8404 → 127.0.0.1:9404 (needs a restart)",
+                "state.path: /var/lib/pgpivot → /srv (needs a restart)",
+                "service.main.workers: 2 → 4 (needs a restart)"
+            ]
+        );
+        let live = live_part(&old, &new);
+        assert_eq!(
+            (live.admin.listen, live.state.clone(), live.services[0].workers),
+            (old.admin.listen, old.state.clone(), 2)
+        );
+        assert_eq!(live.services[0].probe, new.services[0].probe);
+        assert!(super::diff(&live, &new).services.is_empty());
+    }
+
+    #[test]
+    fn services_come_and_go_with_a_restart() {
+        let (old, new, diff) = after(&[(
+            "[admin]",
+            "[service.other]\nkind = 'postgres'\n[[service.other.backend]]\nname = 'x'\naddresses = ['x:1']\n[admin]",
+        )]);
+        assert_eq!(diff.summary(), ["service.other: added (needs a restart)"]);
+        assert_eq!(
+            super::diff(&new, &old).summary(),
+            ["service.other: removed (needs a restart)"]
+        );
+        assert_eq!(live_part(&old, &new), old);
+    }
+}

@@ -1,5 +1,6 @@
 //! Which variables name a pair of servers, and what they must not say at once.
 
+use super::super::raw::problem::shown;
 use super::url::Url;
 use super::{Named, Reader};
 use crate::types::HostPort;
@@ -60,14 +61,13 @@ impl Reader<'_> {
             }
         }
         let primary = url.as_ref().map(|url| ("DATABASE_URL", url.address.clone())).or(host);
+        let primary = primary.or_else(|| self.meant(["DATABASE_URL", "DB_HOST"]));
         let Some(primary) = primary else {
-            let known = ["DATABASE_URL", "DB_HOST"].iter().any(|name| self.text(name).is_some());
-            if let (Some((name, _)), false) = (standbys.first(), known) {
-                self.problem(
-                    name,
-                    "names a standby, but no primary is named; set DATABASE_URL or DB_HOST too",
-                );
-            }
+            let (name, _) = standbys.first()?;
+            self.problem(
+                name,
+                "names a standby, but no primary is named; set DATABASE_URL or DB_HOST too",
+            );
             return None;
         };
         if let Some((name, _)) = standbys.iter().find(|(_, standby)| *standby == primary.1) {
@@ -89,20 +89,13 @@ impl Reader<'_> {
         let endpoint = self.url("PRIMARY_CLUSTER_ENDPOINT", COCKROACH_PORT);
         let dns = self.dns("PRIMARY_SQL_DNS");
         let standby = self.dns("STANDBY_SQL_DNS");
-        let primary = dns.or(endpoint
-            .as_ref()
-            .map(|url| ("PRIMARY_CLUSTER_ENDPOINT", url.address.clone())));
+        let of_endpoint = |url: &Url| ("PRIMARY_CLUSTER_ENDPOINT", url.address.clone());
+        let primary = dns.or_else(|| endpoint.as_ref().map(of_endpoint));
+        let primary = primary.or_else(|| self.meant(["PRIMARY_SQL_DNS", "PRIMARY_CLUSTER_ENDPOINT"]));
         let Some(primary) = primary else {
             let named = ["PRIMARY_CLUSTER_ID", "STANDBY_CLUSTER_ID", "STANDBY_SQL_DNS"];
-            let known = ["PRIMARY_SQL_DNS", "PRIMARY_CLUSTER_ENDPOINT"]
-                .iter()
-                .any(|name| self.text(name).is_some());
-            let postgres = ["DATABASE_URL", "DB_HOST"].iter().any(|name| self.text(name).is_some());
-            if let (Some(name), false, false) = (
-                named.into_iter().find(|name| self.text(name).is_some()),
-                known,
-                postgres,
-            ) {
+            let name = named.into_iter().find(|name| self.text(name).is_some())?;
+            if self.meant(["DATABASE_URL", "DB_HOST"]).is_none() {
                 self.warnings.push(format!(
                     "{name} is set, but PRIMARY_SQL_DNS is not: it makes no service"
                 ));
@@ -115,6 +108,16 @@ impl Reader<'_> {
             standbys: standby.into_iter().collect(),
             url: endpoint,
         })
+    }
+
+    /// A server that one of these should have named, but its value was wrong: the rest is to be judged all the same.
+    fn meant(&self, names: [&'static str; 2]) -> Option<Named<HostPort>> {
+        let name = names.into_iter().find(|name| self.text(name).is_some())?;
+        let address = HostPort {
+            host: "unknown".into(),
+            port: POSTGRES_PORT,
+        };
+        Some((name, address))
     }
 
     fn url(&mut self, name: &'static str, port: u16) -> Option<Url> {
@@ -142,7 +145,10 @@ impl Reader<'_> {
             Err(_) => {
                 self.problem(
                     name,
-                    format!("{host:?} is not a host; write a name or an address, the port goes into {port_name}"),
+                    format!(
+                        "{} is not a host; write a name or an address, the port goes into {port_name}",
+                        shown(&host)
+                    ),
                 );
                 None
             }
@@ -154,7 +160,7 @@ impl Reader<'_> {
         match with_port(&text, COCKROACH_PORT) {
             Some(address) => Some((name, address)),
             None => {
-                self.problem(name, format!("{text:?} is not a host; write host or host:port"));
+                self.problem(name, format!("{} is not a host; write host or host:port", shown(&text)));
                 None
             }
         }
@@ -172,7 +178,10 @@ impl Reader<'_> {
                 Some(address) => standbys.push((NAME, address)),
                 None => self.problem(
                     NAME,
-                    format!("{item:?} is not a host; write for example db2.example.com:5432,db3.example.com:5432"),
+                    format!(
+                        "{} is not a host; write for example db2.example.com:5432,db3.example.com:5432",
+                        shown(item)
+                    ),
                 ),
             }
         }

@@ -77,6 +77,11 @@ impl Visitor<'_> for NumberVisitor {
         f.write_str("a whole number without quotes")
     }
 
+    // The value itself is not repeated: it may be a secret in the wrong place.
+    fn visit_str<E: Error>(self, _: &str) -> Result<Number, E> {
+        Err(E::invalid_type(Unexpected::Other("text"), &self))
+    }
+
     fn visit_i64<E: Error>(self, v: i64) -> Result<Number, E> {
         match u64::try_from(v) {
             Ok(v) => Ok(Number(v)),
@@ -98,6 +103,11 @@ impl Visitor<'_> for ShareVisitor {
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a share without quotes, for example 0.1")
+    }
+
+    // The value itself is not repeated: it may be a secret in the wrong place.
+    fn visit_str<E: Error>(self, _: &str) -> Result<Share, E> {
+        Err(E::invalid_type(Unexpected::Other("text"), &self))
     }
 
     fn visit_i64<E: Error>(self, v: i64) -> Result<Share, E> {
@@ -126,6 +136,11 @@ impl Visitor<'_> for FlagVisitor {
         f.write_str("true or false without quotes")
     }
 
+    // The value itself is not repeated: it may be a secret in the wrong place.
+    fn visit_str<E: Error>(self, _: &str) -> Result<Flag, E> {
+        Err(E::invalid_type(Unexpected::Other("text"), &self))
+    }
+
     fn visit_bool<E: Error>(self, v: bool) -> Result<Flag, E> {
         Ok(Flag(v))
     }
@@ -145,6 +160,11 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for ListVisitor<T> {
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.0)
+    }
+
+    // The value itself is not repeated: it may be a secret in the wrong place.
+    fn visit_str<E: Error>(self, _: &str) -> Result<Vec<T>, E> {
+        Err(E::invalid_type(Unexpected::Other("text"), &self))
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Vec<T>, A::Error> {

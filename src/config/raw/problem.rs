@@ -111,6 +111,20 @@ impl Problems {
     }
 }
 
+/// A value as it may be shown in a message: quoted, escaped, not endless. What stands before an `@` may be a password
+/// that was written where a host belongs.
+pub fn shown(text: &str) -> String {
+    const MOST: usize = 60;
+    if let Some((_, host)) = text.rsplit_once('@') {
+        return shown(&format!("…{host}"));
+    }
+    if text.chars().count() <= MOST {
+        return format!("{text:?}");
+    }
+    let start: String = text.chars().take(MOST).collect();
+    format!("{start:?}…")
+}
+
 /// The word that was probably meant, if one is near.
 pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     // Nobody means a known word by a text far longer than all of them; and the cost stays bounded.
@@ -169,6 +183,15 @@ mod tests {
         assert_eq!(nearest("Interval", known), Some("interval"));
         assert_eq!(nearest("colour", known), None);
         assert_eq!(nearest(&"x".repeat(10_000), known), None);
+    }
+
+    #[test]
+    fn a_value_is_shown_escaped_cut_and_without_what_may_be_a_password() {
+        assert_eq!(shown("2x"), "\"2x\"");
+        assert_eq!(shown("a\nb"), "\"a\\nb\"");
+        assert_eq!(shown("postgres://app:hunter2@db1:5432"), "\"…db1:5432\"");
+        assert_eq!(shown("app:hun@ter2@db1"), "\"…db1\"");
+        assert!(shown(&"é".repeat(1000)).chars().count() < 70);
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub(super) use super::super::raw::problem::shown;
 use super::super::raw::problem::{Problems, nearest};
 use super::super::raw::{Flag, Number, Text};
 
@@ -168,16 +169,6 @@ impl<'a> Section<'a> {
     }
 }
 
-/// A text as it may be shown in a message: quoted, escaped, not endless.
-pub(super) fn shown(text: &str) -> String {
-    const MOST: usize = 60;
-    if text.chars().count() <= MOST {
-        return format!("{text:?}");
-    }
-    let start: String = text.chars().take(MOST).collect();
-    format!("{start:?}…")
-}
-
 /// `a, b or c`.
 pub(super) fn listed(words: &[String], last: &str) -> String {
     match words {
@@ -227,12 +218,5 @@ mod tests {
         for bytes in [0, 1, 1023, 1024, 1536, 16 << 20, 3 << 40] {
             assert_eq!(parse_size(&size_text(bytes)), Some(bytes));
         }
-    }
-
-    #[test]
-    fn an_endless_text_is_cut_in_messages() {
-        assert_eq!(shown("2x"), "\"2x\"");
-        assert!(shown(&"é".repeat(1000)).chars().count() < 70);
-        assert_eq!(shown("a\nb"), "\"a\\nb\"");
     }
 }
