@@ -96,3 +96,6 @@ impl Reason {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

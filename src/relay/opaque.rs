@@ -187,7 +187,7 @@ impl Pair {
                 break;
             }
         }
-        cx.waker().wake_by_ref();
+        let_others_run(cx);
         Ok(Poll::Pending)
     }
 
@@ -287,6 +287,15 @@ impl Pair {
             let _ = self.client.try_read(buffer);
         });
         let _ = sockopt::end_writes(&self.client);
+    }
+}
+
+/// Comes back after the runtime has looked at the sockets again. A plain wake would put a bulk connection through
+/// some sixty polls before anybody's new bytes were noticed.
+fn let_others_run(cx: &mut Context<'_>) {
+    let yielded = std::pin::pin!(tokio::task::yield_now());
+    if yielded.poll(cx).is_ready() {
+        cx.waker().wake_by_ref();
     }
 }
 
