@@ -18,28 +18,7 @@ use rig::{Chance, FAREWELL, READY_IDLE, READY_IN_TRANSACTION, Rig, Stream, recei
 async fn random_traffic_arrives_byte_by_byte_in_both_directions_through_small_buffers() {
     for seed in 1..=12 {
         let rig = Rig::with_buffers(Some(65_536)).await;
-        let (app, db) = (rig.app.into_split(), rig.db.into_split());
-        let length = 600_000 + seed * 1_000;
-        let mut up = Stream::new(seed);
-        let mut down = Stream::new(seed + 100);
-        let (_, _, _, _, ended) = tokio::join!(
-            send(app.1, up.clone(), length, Chance::new(seed)),
-            send(db.1, down.clone(), length, Chance::new(seed + 1)),
-            receive(app.0, &mut down, Chance::new(seed + 2)),
-            receive(db.0, &mut up, Chance::new(seed + 3)),
-            rig.relay,
-        );
-        let ended = ended.unwrap();
-        assert_eq!(
-            (up.position(), down.position()),
-            (length, length),
-            "seed {seed}"
-        );
-        assert_eq!(
-            (ended.bytes_in, ended.bytes_out),
-            (length as u64, length as u64),
-            "seed {seed}"
-        );
+        let ended = rig.carry(seed, 600_000 + seed, 700_000 - seed).await;
         assert_eq!(ended.reason, Reason::Closed, "seed {seed}");
     }
 }
@@ -48,22 +27,9 @@ async fn random_traffic_arrives_byte_by_byte_in_both_directions_through_small_bu
 async fn sixty_four_megabytes_in_both_directions_at_once_are_spliced_and_unharmed() {
     const LENGTH: usize = 64 << 20;
     let rig = Rig::new().await;
-    let (app, db) = (rig.app.into_split(), rig.db.into_split());
-    let (mut up, mut down) = (Stream::new(1), Stream::new(2));
-    let (_, _, _, _, ended) = tokio::join!(
-        send(app.1, up.clone(), LENGTH, Chance::bulk()),
-        send(db.1, down.clone(), LENGTH, Chance::bulk()),
-        receive(app.0, &mut down, Chance::bulk()),
-        receive(db.0, &mut up, Chance::bulk()),
-        rig.relay,
-    );
-    let ended = ended.unwrap();
-    assert_eq!((up.position(), down.position()), (LENGTH, LENGTH));
-    assert_eq!(
-        (ended.bytes_in, ended.bytes_out),
-        (LENGTH as u64, LENGTH as u64)
-    );
-    let spliced = rig.meter.bytes_spliced();
+    let meter = rig.meter.clone();
+    rig.carry(0, LENGTH, LENGTH).await;
+    let spliced = meter.bytes_spliced();
     assert!(
         spliced > LENGTH as u64,
         "only {spliced} of {} bytes were spliced",
@@ -185,10 +151,6 @@ async fn after_a_cut_in_the_middle_of_bulk_not_one_byte_more_is_handed_over() {
         let rig = Rig::new().await;
         let (app, db) = (rig.app.into_split(), rig.db.into_split());
         let (mut up, mut down) = (Stream::new(seed), Stream::new(seed + 1));
-        let senders = (
-            tokio::spawn(send(app.1, up.clone(), usize::MAX, Chance::bulk())),
-            tokio::spawn(send(db.1, down.clone(), usize::MAX, Chance::bulk())),
-        );
         let enough = 3_000_000 * seed as u64;
         let cut = async {
             settle(&rig.meter, |meter| {
@@ -201,28 +163,24 @@ async fn after_a_cut_in_the_middle_of_bulk_not_one_byte_more_is_handed_over() {
             );
             (rig.meter.bytes_in(), rig.meter.bytes_out())
         };
-        let ((bytes_in, bytes_out), at_app, at_db) = tokio::join!(
+        let ((bytes_in, bytes_out), _, db_wrote, _, db_read) = tokio::join!(
             cut,
+            send(app.1, up.clone(), usize::MAX, Chance::bulk()),
+            send(db.1, down.clone(), usize::MAX, Chance::bulk()),
             receive(app.0, &mut down, Chance::bulk()),
             receive(db.0, &mut up, Chance::bulk()),
         );
         let ended = rig.relay.await.unwrap();
-        assert_eq!(
-            (ended.by, ended.reason),
-            (By::Order, Reason::Cut(Cut::Demoted))
-        );
+        assert_eq!(ended.reason, Reason::Cut(Cut::Demoted));
+        assert_eq!(ended.by, By::Order);
         assert_eq!((ended.bytes_in, ended.bytes_out), (bytes_in, bytes_out));
         assert!(up.position() as u64 <= bytes_in && down.position() as u64 <= bytes_out);
-        assert_eq!(
-            at_db,
-            Err(ErrorKind::ConnectionReset),
-            "the server sees a reset"
-        );
+        // The kernel reports a reset once, to whichever call comes first.
+        let reset = Err(ErrorKind::ConnectionReset);
         assert!(
-            at_app.is_err() || senders.0.await.is_ok(),
-            "the client sees an end"
+            db_read == reset || db_wrote == reset,
+            "{db_read:?} {db_wrote:?}"
         );
-        senders.1.abort();
     }
 }
 
@@ -411,12 +369,9 @@ async fn a_half_closed_connection_costs_no_poll() {
 #[tokio::test]
 async fn one_poll_of_a_bulk_connection_moves_a_bounded_amount() {
     let rig = Rig::new().await;
-    let (app, db) = (rig.app.into_split(), rig.db.into_split());
-    let mut up = Stream::new(5);
-    tokio::join!(send(app.1, up.clone(), 64 << 20, Chance::bulk()), async {
-        receive(db.0, &mut up, Chance::bulk()).await.unwrap()
-    });
-    let largest = rig.largest_poll.load(Ordering::Relaxed);
+    let largest = rig.largest_poll.clone();
+    rig.carry(0, 64 << 20, 0).await;
+    let largest = largest.load(Ordering::Relaxed);
     assert!(largest <= 3 << 19, "{largest} bytes in one poll");
 }
 
@@ -447,20 +402,10 @@ async fn many_connections_on_one_thread_do_not_mix_their_bytes() {
     let mut pairs = tokio::task::JoinSet::new();
     for seed in 1..=40 {
         pairs.spawn(async move {
-            let rig = Rig::with_buffers(Some(65_536)).await;
-            let (app, db) = (rig.app.into_split(), rig.db.into_split());
-            let (mut up, mut down) = (Stream::new(seed), Stream::new(seed * 7));
-            tokio::join!(
-                send(app.1, up.clone(), 100_000, Chance::new(seed)),
-                send(db.1, down.clone(), 150_000, Chance::new(seed + 9)),
-                async {
-                    receive(app.0, &mut down, Chance::new(seed + 5))
-                        .await
-                        .unwrap()
-                },
-                async { receive(db.0, &mut up, Chance::new(seed + 6)).await.unwrap() },
-            );
-            assert_eq!((up.position(), down.position()), (100_000, 150_000));
+            Rig::with_buffers(Some(65_536))
+                .await
+                .carry(seed, 100_000, 150_000)
+                .await
         });
     }
     while let Some(pair) = pairs.join_next().await {

@@ -74,6 +74,43 @@ impl Rig {
         }
     }
 
+    /// Sends that many bytes each way at once, checks every one of them, and waits for the end. `seed` 0 = as
+    /// much at a time and as fast as can be.
+    pub(super) async fn carry(self, seed: usize, up: usize, down: usize) -> Ended {
+        let chance = |n| {
+            if seed == 0 {
+                Chance::bulk()
+            } else {
+                Chance::new(seed * 8 + n)
+            }
+        };
+        let (app, db) = (self.app.into_split(), self.db.into_split());
+        let (mut at_db, mut at_app) = (Stream::new(seed), Stream::new(seed + 100));
+        let (sent_up, sent_down, got_down, got_up) = tokio::join!(
+            send(app.1, at_db.clone(), up, chance(0)),
+            send(db.1, at_app.clone(), down, chance(1)),
+            receive(app.0, &mut at_app, chance(2)),
+            receive(db.0, &mut at_db, chance(3)),
+        );
+        assert_eq!(
+            (sent_up, sent_down, got_down, got_up),
+            (Ok(()), Ok(()), Ok(()), Ok(())),
+            "seed {seed}"
+        );
+        assert_eq!(
+            (at_db.position(), at_app.position()),
+            (up, down),
+            "seed {seed}"
+        );
+        let ended = self.relay.await.unwrap();
+        assert_eq!(
+            (ended.bytes_in, ended.bytes_out),
+            (up as u64, down as u64),
+            "seed {seed}"
+        );
+        ended
+    }
+
     /// One request and its answer.
     pub(super) async fn exchange(&mut self, request: &[u8], answer: &[u8]) {
         self.app.write_all(request).await.unwrap();
@@ -245,22 +282,22 @@ impl Stream {
     }
 }
 
-/// Writes `length` bytes of the stream and then ends its direction.
+/// Writes `length` bytes of the stream and then ends its direction; an error of the socket is the result.
 pub(super) async fn send(
     mut to: OwnedWriteHalf,
     mut stream: Stream,
     length: usize,
     mut chance: Chance,
-) {
+) -> Result<(), ErrorKind> {
     while stream.at < length {
         let most = chance.size().min(length - stream.at);
         match to.write(stream.ahead(most)).await {
             Ok(n) => stream.at += n,
-            Err(_) => return,
+            Err(e) => return Err(e.kind()),
         }
         chance.pause().await;
     }
-    let _ = to.shutdown().await;
+    to.shutdown().await.map_err(|e| e.kind())
 }
 
 /// Reads and checks until the end; an error of the socket is the result.
