@@ -109,7 +109,7 @@ impl Future for Relay<'_> {
         this.meter.add(&tally, &mut this.waits);
         if tally.server_end && !this.told {
             this.told = true;
-            this.meter.server_ended();
+            this.meter.server_ended(this.orders.number());
         }
         let (by, reason) = match outcome {
             Ok(Poll::Pending) if this.orders.is_draining() && this.pair.is_idle() => {

@@ -67,6 +67,7 @@ struct Inner {
     state: AtomicU8,
     waker: Mutex<Option<Waker>>,
     farewell: &'static [u8],
+    number: u64,
 }
 
 impl Default for Orders {
@@ -84,7 +85,13 @@ impl Orders {
     /// As [`Orders::new`]; `farewell` is what an ordered end says to a client where a whole message of ours can
     /// stand (an ErrorResponse 57P01), before its connection is closed.
     pub fn with_farewell(farewell: &'static [u8]) -> Self {
+        Self::numbered(0, farewell)
+    }
+
+    /// As [`Orders::with_farewell`]; `number` is the owner's, to know the connection again in a hook of the meter.
+    pub fn numbered(number: u64, farewell: &'static [u8]) -> Self {
         Self(Arc::new(Inner {
+            number,
             state: AtomicU8::new(0),
             waker: Mutex::new(None),
             farewell,
@@ -122,6 +129,10 @@ impl Orders {
     /// The reason of the cut, if it was cut.
     pub fn cut_reason(&self) -> Option<Cut> {
         Cut::from_state(self.0.state.load(Ordering::Acquire))
+    }
+
+    pub(super) fn number(&self) -> u64 {
+        self.0.number
     }
 
     pub(super) fn is_draining(&self) -> bool {
