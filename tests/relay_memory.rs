@@ -72,10 +72,7 @@ fn five_thousand_idle_connections_cost_less_than_two_kilobytes_each_and_no_buffe
         let mut busy = Chain::build(20);
         busy.exchange(8 << 20).await;
         let lean = (ALIVE.load(Ordering::Relaxed) - before) / 20;
-        assert!(
-            lean <= MOST_PER_PAIR,
-            "{lean} bytes per pair that was busy and is idle"
-        );
+        assert!(lean <= MOST_PER_PAIR, "{lean} bytes per pair that was busy and is idle");
         busy.end().await;
     });
 }
@@ -153,9 +150,7 @@ async fn pass(from: &mut TcpStream, to: &mut TcpStream, size: usize) {
     let (mut sent, mut got) = (0, 0);
     while got < size {
         if sent < size {
-            sent += from
-                .write(&block[..block.len().min(size - sent)])
-                .unwrap_or(0);
+            sent += from.write(&block[..block.len().min(size - sent)]).unwrap_or(0);
         }
         tokio::task::yield_now().await;
         // Slower than the writer: the relays before this end have to keep bytes.

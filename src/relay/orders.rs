@@ -112,10 +112,7 @@ impl Orders {
     /// relay's thread is inside its last one this very moment: then [`Orders::is_silent`] tells when it is over.
     pub fn cut(&self, reason: Cut) -> bool {
         let set = |state: u8| (state & CUT == 0).then_some(state | reason as u8);
-        let before = self
-            .0
-            .state
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, set);
+        let before = self.0.state.fetch_update(Ordering::AcqRel, Ordering::Acquire, set);
         self.wake();
         before.unwrap_or_else(|state| state) & WRITING == 0
     }
@@ -146,10 +143,7 @@ impl Orders {
     /// Opens a stretch in which writes may happen; `Err` = cut. After a cut none is ever opened again.
     pub(super) fn begin(&self) -> Result<Writing<'_>, Cut> {
         let open = |state: u8| (state & CUT == 0).then_some(state | WRITING);
-        let before = self
-            .0
-            .state
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, open);
+        let before = self.0.state.fetch_update(Ordering::AcqRel, Ordering::Acquire, open);
         match before {
             Ok(_) => Ok(Writing(self)),
             Err(state) => Err(Cut::from_state(state).unwrap_or(Cut::Demoted)),
@@ -165,12 +159,7 @@ impl Orders {
     }
 
     fn wake(&self) {
-        let waker = self
-            .0
-            .waker
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
+        let waker = self.0.waker.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if let Some(waker) = waker {
             waker.wake();
         }

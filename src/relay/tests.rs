@@ -44,10 +44,7 @@ async fn small_messages_are_never_spliced() {
         rig.exchange(&[b'q'; 100], &[b'r'; 8_000]).await;
     }
     assert_eq!(rig.meter.bytes_spliced(), 0);
-    assert_eq!(
-        (rig.meter.bytes_in(), rig.meter.bytes_out()),
-        (20_000, 1_600_000)
-    );
+    assert_eq!((rig.meter.bytes_in(), rig.meter.bytes_out()), (20_000, 1_600_000));
 }
 
 #[tokio::test]
@@ -153,10 +150,7 @@ async fn after_a_cut_in_the_middle_of_bulk_not_one_byte_more_is_handed_over() {
         let (mut up, mut down) = (Stream::new(seed), Stream::new(seed + 1));
         let enough = 3_000_000 * seed as u64;
         let cut = async {
-            settle(&rig.meter, |meter| {
-                meter.bytes_in().min(meter.bytes_out()) > enough
-            })
-            .await;
+            settle(&rig.meter, |meter| meter.bytes_in().min(meter.bytes_out()) > enough).await;
             assert!(
                 rig.orders.cut(Cut::Demoted),
                 "no write can be under way on this very thread"
@@ -177,10 +171,7 @@ async fn after_a_cut_in_the_middle_of_bulk_not_one_byte_more_is_handed_over() {
         assert!(up.position() as u64 <= bytes_in && down.position() as u64 <= bytes_out);
         // The kernel reports a reset once, to whichever call comes first.
         let reset = Err(ErrorKind::ConnectionReset);
-        assert!(
-            db_read == reset || db_wrote == reset,
-            "{db_read:?} {db_wrote:?}"
-        );
+        assert!(db_read == reset || db_wrote == reset, "{db_read:?} {db_wrote:?}");
     }
 }
 
@@ -189,19 +180,12 @@ async fn a_cut_does_not_wait_for_a_server_that_reads_nothing() {
     let mut rig = Rig::with_buffers(Some(65_536)).await;
     let block = [1; 65_536];
     let mut sent = 0;
-    rig.until_stuck(|rig| rig.app.try_write(&block), &mut sent)
-        .await;
+    rig.until_stuck(|rig| rig.app.try_write(&block), &mut sent).await;
     assert!(!rig.relay.is_finished());
     rig.orders.cut(Cut::Operator);
     let ended = rig.relay.await.unwrap();
-    assert_eq!(
-        (ended.by, ended.reason),
-        (By::Order, Reason::Cut(Cut::Operator))
-    );
-    assert!(
-        (ended.bytes_in as usize) < sent,
-        "some bytes never left the relay"
-    );
+    assert_eq!((ended.by, ended.reason), (By::Order, Reason::Cut(Cut::Operator)));
+    assert!((ended.bytes_in as usize) < sent, "some bytes never left the relay");
     let mut got = Vec::new();
     let error = rig.db.read_to_end(&mut got).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::ConnectionReset);
@@ -214,8 +198,7 @@ async fn a_cut_does_not_wait_for_a_client_that_reads_nothing_and_takes_back_what
     let mut rig = Rig::with_buffers(Some(65_536)).await;
     let block = [1; 65_536];
     let mut sent = 0;
-    rig.until_stuck(|rig| rig.db.try_write(&block), &mut sent)
-        .await;
+    rig.until_stuck(|rig| rig.db.try_write(&block), &mut sent).await;
     rig.orders.cut(Cut::Demoted);
     let ended = rig.relay.await.unwrap();
     assert_eq!(ended.by, By::Order);
@@ -237,10 +220,7 @@ async fn the_first_reason_of_a_cut_stays_and_a_connection_cut_early_moves_nothin
     app.try_write(b"query").unwrap();
     let meter = super::Meter::new();
     let ended = super::attach(client, server, orders, &meter).await;
-    assert_eq!(
-        (ended.reason, ended.bytes_in),
-        (Reason::Cut(Cut::Removed), 0)
-    );
+    assert_eq!((ended.reason, ended.bytes_in), (Reason::Cut(Cut::Removed), 0));
     let end = db.read(&mut [0; 8]).await;
     assert_eq!(end.unwrap_err().kind(), ErrorKind::ConnectionReset);
 }
@@ -278,11 +258,7 @@ async fn a_drain_ends_an_idle_connection_with_a_word() {
     let mut heard = Vec::new();
     rig.app.read_to_end(&mut heard).await.unwrap();
     assert_eq!(heard, FAREWELL);
-    assert_eq!(
-        rig.db.read(&mut [0; 8]).await.unwrap(),
-        0,
-        "an ordinary close"
-    );
+    assert_eq!(rig.db.read(&mut [0; 8]).await.unwrap(), 0, "an ordinary close");
 }
 
 #[tokio::test]
@@ -305,10 +281,7 @@ async fn a_drain_leaves_alone_what_it_cannot_see_into() {
     rig.exchange(b"\x17\x03\x03", b"\x17\x03\x03 sealed").await;
     assert!(!rig.relay.is_finished());
     rig.orders.cut(Cut::DrainDeadline);
-    assert_eq!(
-        rig.relay.await.unwrap().reason,
-        Reason::Cut(Cut::DrainDeadline)
-    );
+    assert_eq!(rig.relay.await.unwrap().reason, Reason::Cut(Cut::DrainDeadline));
 }
 
 #[tokio::test]
@@ -326,8 +299,7 @@ async fn a_connection_costs_no_poll_while_nothing_happens() {
     assert!(polls <= 400, "{polls} polls for 200 messages");
 
     let mut sent = 0;
-    rig.until_stuck(|rig| rig.db.try_write(&[1; 65_536]), &mut sent)
-        .await;
+    rig.until_stuck(|rig| rig.db.try_write(&[1; 65_536]), &mut sent).await;
     let before = rig.polls.load(Ordering::Relaxed);
     rig::turn().await;
     assert_eq!(rig.polls.load(Ordering::Relaxed), before, "stuck");
@@ -378,10 +350,7 @@ async fn one_poll_of_a_bulk_connection_moves_a_bounded_amount() {
 #[tokio::test]
 async fn the_meter_knows_since_when_a_side_owes_an_answer() {
     let mut rig = Rig::new().await;
-    assert_eq!(
-        (rig.meter.answered_at(), rig.meter.unanswered_since()),
-        (None, None)
-    );
+    assert_eq!((rig.meter.answered_at(), rig.meter.unanswered_since()), (None, None));
     rig.app.write_all(b"query").await.unwrap();
     rig.db.read_exact(&mut [0; 5]).await.unwrap();
     let asked = rig.meter.unanswered_since().expect("a request stands");

@@ -46,12 +46,11 @@ impl Rig {
         let largest_poll = Arc::new(AtomicUsize::new(0));
         let server_ends = Arc::new(AtomicUsize::new(0));
         let ends = server_ends.clone();
-        let meter = Arc::new(Meter::new().on_server_end(move || {
+        let meter = Arc::new(Meter::new().on_server_end(move |_| {
             ends.fetch_add(1, Ordering::Relaxed);
         }));
         let its_orders = orders.clone();
-        let (its_meter, its_polls, its_largest) =
-            (meter.clone(), polls.clone(), largest_poll.clone());
+        let (its_meter, its_polls, its_largest) = (meter.clone(), polls.clone(), largest_poll.clone());
         let relay = tokio::spawn(async move {
             let relay = attach(client, server, its_orders, &its_meter);
             Watched {
@@ -97,11 +96,7 @@ impl Rig {
             (Ok(()), Ok(()), Ok(()), Ok(())),
             "seed {seed}"
         );
-        assert_eq!(
-            (at_db.position(), at_app.position()),
-            (up, down),
-            "seed {seed}"
-        );
+        assert_eq!((at_db.position(), at_app.position()), (up, down), "seed {seed}");
         let ended = self.relay.await.unwrap();
         assert_eq!(
             (ended.bytes_in, ended.bytes_out),
@@ -124,11 +119,7 @@ impl Rig {
     }
 
     /// Writes until nobody has taken a byte for several turns of the runtime; adds what was taken to `sent`.
-    pub(super) async fn until_stuck(
-        &mut self,
-        write: impl Fn(&Self) -> io::Result<usize>,
-        sent: &mut usize,
-    ) {
+    pub(super) async fn until_stuck(&mut self, write: impl Fn(&Self) -> io::Result<usize>, sent: &mut usize) {
         let mut refused = 0;
         while refused < 20 {
             match write(self) {
@@ -147,9 +138,7 @@ impl Rig {
 /// Both ends of one TCP connection on loopback.
 pub(super) async fn connected(buffers: Option<usize>) -> (TcpStream, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let near = TcpStream::connect(listener.local_addr().unwrap())
-        .await
-        .unwrap();
+    let near = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
     let (far, _) = listener.accept().await.unwrap();
     for socket in [&near, &far] {
         socket.set_nodelay(true).unwrap();
@@ -301,11 +290,7 @@ pub(super) async fn send(
 }
 
 /// Reads and checks until the end; an error of the socket is the result.
-pub(super) async fn receive(
-    mut from: OwnedReadHalf,
-    stream: &mut Stream,
-    mut chance: Chance,
-) -> Result<(), ErrorKind> {
+pub(super) async fn receive(mut from: OwnedReadHalf, stream: &mut Stream, mut chance: Chance) -> Result<(), ErrorKind> {
     let mut buffer = vec![0; 1 << 20];
     loop {
         let size = chance.size();
