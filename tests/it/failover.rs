@@ -1,7 +1,7 @@
 //! The active side dies, hangs, is cut off, or only seems to: what applications and operators see of it.
 
 use crate::harness::status::{blocked, find, is_active, traffic};
-use crate::harness::{Checker, Daemon, Pair, SOON, Writers};
+use crate::harness::{Checker, Cluster, Daemon, Pair, SOON, Writers};
 use pgpivot::view::Level;
 use std::time::Duration;
 
@@ -380,6 +380,33 @@ async fn an_exhausted_budget_leaves_the_next_failover_to_an_operator() {
         .ctl_done(&["failover", "--to", "east", "--force", "--yes"])
         .await;
     daemon.until_active("east", FAILOVER).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_of_another_pair_in_the_place_of_a_backend_is_quarantined() {
+    let pair = Pair::start().await;
+    let stranger = Cluster::stranger("stranger");
+    stranger.start().await;
+    let daemon = Daemon::plan(&[&pair.east, &pair.west, &stranger]).launch();
+    let shown = daemon.until_active("east", SOON).await;
+    assert!(find(&shown, "stranger").system_id != find(&shown, "east").system_id);
+    daemon
+        .until("quarantine", SOON, |s| {
+            find(s, "stranger").quarantined.is_some()
+        })
+        .await;
+    let writers = Writers::start(daemon.listen, 2);
+    writers.go_on_at(pair.east.port, 20, SOON).await;
+    pair.east.kill().await;
+    daemon.until_active("west", FAILOVER).await;
+    writers.go_on_at(pair.west.port, 20, SOON).await;
+    assert_eq!(
+        (
+            traffic(&daemon.backend("stranger").await),
+            stranger.logins_of("app")
+        ),
+        ((0, 0, 0), 0)
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -186,6 +186,30 @@ async fn a_dry_run_explains_and_changes_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_unknown_command_or_backend_is_refused_with_the_reason() {
+    let pair = Pair::start().await;
+    let daemon = Daemon::start(&[&pair.east, &pair.west]).await;
+    let (code, body) = daemon
+        .post("/failover/switchover", r#"{"to": "nowhere"}"#)
+        .await
+        .unwrap();
+    assert!(
+        (400..500).contains(&code) && body.contains("nowhere"),
+        "{code}: {body}"
+    );
+    let (code, body) = daemon
+        .post("/failover/trigger?dryrun=true", "{}")
+        .await
+        .unwrap();
+    assert!(
+        (400..500).contains(&code),
+        "a misspelt dry_run must not act: {code}: {body}"
+    );
+    assert_eq!(daemon.ctl(&["failover", "--sideways"]).await.code, Some(2));
+    assert!(is_active(&daemon.service().await, "east"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn history_tells_a_failover_with_evidence_and_steps() {
     let pair = Pair::start().await;
     let daemon = Daemon::start(&[&pair.east, &pair.west]).await;

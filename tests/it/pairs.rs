@@ -1,6 +1,6 @@
 //! The stage itself: a pair starts, replicates, dies, is rebuilt. No daemon takes part.
 
-use crate::harness::{Checker, Pair, SOON, Shutdown, Writers, eventually};
+use crate::harness::{Checker, Cluster, Pair, Psql, SOON, Shutdown, Writers, eventually};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pair_replicates() {
@@ -182,4 +182,18 @@ async fn two_primaries_do_not_pass_the_checker() {
         found.contains("that the latched side acknowledged are lost"),
         "{found}"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pair_demands_tls_and_a_stranger_is_no_relative() {
+    let pair = Pair::plan().tls_only().start().await;
+    assert_eq!(
+        Psql::over_tls(pair.east.address()).ask("SELECT 1").await,
+        "1"
+    );
+    let stranger = Cluster::stranger("stranger");
+    stranger.start().await;
+    let identity = "SELECT system_identifier FROM pg_control_system()";
+    assert_eq!(pair.east.ask(identity).await, pair.west.ask(identity).await);
+    assert_ne!(pair.east.ask(identity).await, stranger.ask(identity).await);
 }

@@ -85,11 +85,11 @@ pub const TABLE: &[Room] = &[
             "failover::action",
         ]),
     ),
-    // `observation` for the evidence it sends: what ended, what was refused.
+    // `observation` for the evidence it sends; `relay` for the orders it gives and the meters it reads.
     room(
         "connections",
         Pure::None,
-        Import(&["failover::observation"]),
+        Import(&["relay", "failover::observation"]),
     ),
     // `config` for the service whose effects it carries out.
     room(
@@ -168,7 +168,12 @@ pub const TABLE: &[Room] = &[
             "failover::phase",
         ]),
     ),
-    room("demo", Pure::None, Import(&["daemon", "sim", "config"])),
+    // `net` for the writer that it shows at work.
+    room(
+        "demo",
+        Pure::None,
+        Import(&["daemon", "sim", "config", "net"]),
+    ),
     room(
         "sim",
         Pure::None,

@@ -18,6 +18,17 @@ pub async fn request(
     path: &str,
     body: &str,
 ) -> Result<(u16, String), String> {
+    request_within(PATIENCE, to, method, path, body).await
+}
+
+/// As [`request`], with another patience.
+pub async fn request_within(
+    patience: Duration,
+    to: SocketAddr,
+    method: &str,
+    path: &str,
+    body: &str,
+) -> Result<(u16, String), String> {
     let exchange = async {
         let stream = TcpStream::connect(to).await.map_err(|e| e.to_string())?;
         let handshake = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
@@ -47,7 +58,7 @@ pub async fn request(
         driver.abort();
         Ok((code, String::from_utf8_lossy(&bytes).into_owned()))
     };
-    tokio::time::timeout(PATIENCE, exchange)
+    tokio::time::timeout(patience, exchange)
         .await
         .unwrap_or_else(|_| Err(format!("{method} {path}: no answer")))
 }
