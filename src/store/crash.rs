@@ -76,7 +76,7 @@ impl Step {
             (Some(_), None) if moved => Step::Latched,
             (Some(_), None) => Step::Cancelled,
             (None, None) if moved => Step::Latch,
-            (None, None) if before.undo.is_some() && after.undo.is_none() => Step::Unfrozen,
+            (None, None) if before.frozen.len() > after.frozen.len() => Step::Unfrozen,
             (None, None) => Step::Note,
         }
     }

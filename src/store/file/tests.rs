@@ -332,7 +332,7 @@ mod crash_points {
         };
         let first = record(1);
         let with = |stage| Record { intent: at(stage), ..first.clone() };
-        let owed = Record { undo: Some("a".into()), ..first.clone() };
+        let owed = Record { frozen: vec!["a".into()], ..first.clone() };
         let life = vec![
             (Step::Latch, first.clone()),
             (Step::Intent, with(Stage::Intent)),
