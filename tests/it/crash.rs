@@ -91,8 +91,7 @@ async fn one_side_after_a_crash(step: Step, when: When) {
     }
     let pair = Pair::plan().synchronous().start().await;
     let scene = scene_of(step);
-    let plan = Daemon::plan(&[&pair.east, &pair.west])
-        .environment("PGPIVOT_CRASH_AT", &format!("{step}:{when}"));
+    let plan = Daemon::plan(&[&pair.east, &pair.west]).environment("PGPIVOT_CRASH_AT", &format!("{step}:{when}"));
     let daemon = if scene == Scene::Start {
         plan.launch()
     } else {
@@ -136,9 +135,7 @@ async fn one_side_after_a_crash(step: Step, when: When) {
     daemon.kill().await;
     daemon.launch();
     let again = daemon
-        .until("the same side is active", STEP, |s| {
-            s.open && s.active == shown.active
-        })
+        .until("the same side is active", STEP, |s| s.open && s.active == shown.active)
         .await;
     assert_eq!(again.epoch, shown.epoch);
     writers.go_on_at(new.port, 20, STEP).await;
@@ -157,18 +154,10 @@ async fn play(scene: Scene, pair: &Pair, daemon: &Daemon) {
         Scene::Start => {}
         Scene::PrimaryKilled => pair.east.kill().await,
         // The command has nobody to answer it when the daemon dies: how it ends does not matter.
-        Scene::Switchover => drop(
-            daemon
-                .ctl(&["switchover", "--yes", "--timeout", "10s"])
-                .await,
-        ),
+        Scene::Switchover => drop(daemon.ctl(&["switchover", "--yes", "--timeout", "10s"]).await),
         Scene::SwitchoverCalledOff => {
             pair.west.run("SELECT pg_wal_replay_pause()").await;
-            drop(
-                daemon
-                    .ctl(&["switchover", "--yes", "--timeout", "20s"])
-                    .await,
-            );
+            drop(daemon.ctl(&["switchover", "--yes", "--timeout", "20s"]).await);
             pair.west.run("SELECT pg_wal_replay_resume()").await;
         }
         Scene::Pause => drop(daemon.ctl(&["pause"]).await),

@@ -24,9 +24,7 @@ async fn a_browser_is_led_through_a_page() {
     assert_eq!(browser.sideways().await, 0);
     browser.colours("dark").await;
     assert_eq!(
-        browser
-            .ask("matchMedia('(prefers-color-scheme: dark)').matches")
-            .await,
+        browser.ask("matchMedia('(prefers-color-scheme: dark)').matches").await,
         true
     );
     browser.switch_scripts_off().await;
@@ -54,11 +52,7 @@ async fn the_page_follows_a_failover_within_a_second_without_reloading() {
         }
     })
     .await;
-    assert!(
-        known.elapsed() < AT_ONCE,
-        "it took the page {:?}",
-        known.elapsed()
-    );
+    assert!(known.elapsed() < AT_ONCE, "it took the page {:?}", known.elapsed());
     assert_eq!(
         browser.ask("window.loaded_once").await,
         true,
@@ -109,9 +103,7 @@ async fn the_page_shows_an_exhausted_budget() {
     daemon.until("armed", SOON, |s| s.armed).await;
     pair.west.kill().await;
     daemon
-        .until("budget exhausted", FAILOVER, |s| {
-            blocked(s) == "budget exhausted"
-        })
+        .until("budget exhausted", FAILOVER, |s| blocked(s) == "budget exhausted")
         .await;
     browser.reads("budget exhausted", SOON).await;
 }
@@ -133,11 +125,7 @@ async fn the_page_fits_a_telephone_and_a_desk_in_the_dark_and_in_the_light() {
                 "{width} px, {scheme}: it overflows sideways"
             );
         }
-        backgrounds.push(
-            browser
-                .ask("getComputedStyle(document.body).backgroundColor")
-                .await,
-        );
+        backgrounds.push(browser.ask("getComputedStyle(document.body).backgroundColor").await);
     }
     assert_ne!(backgrounds[0], backgrounds[1], "dark looks like light");
 }
@@ -163,10 +151,7 @@ async fn the_exporter_for_haproxy_reads_what_the_metrics_say() {
     let theirs = exporter.scrape().await;
     let (_, ours) = daemon.fetch("/metrics").await.unwrap();
     assert_eq!(value(&theirs, "haproxy_up", &[]), 1.0);
-    assert_eq!(
-        value(&theirs, "haproxy_server_up", &["server=\"east\""]),
-        1.0
-    );
+    assert_eq!(value(&theirs, "haproxy_server_up", &["server=\"east\""]), 1.0);
     for side in ["east", "west"] {
         let (here, there) = (format!("server=\"{side}\""), format!("backend=\"{side}\""));
         let current = value(&theirs, "haproxy_server_current_sessions", &[&here]);
@@ -183,11 +168,7 @@ async fn the_exporter_for_haproxy_reads_what_the_metrics_say() {
         );
     }
     assert_eq!(
-        value(
-            &theirs,
-            "haproxy_server_current_sessions",
-            &["server=\"east\""]
-        ),
+        value(&theirs, "haproxy_server_current_sessions", &["server=\"east\""]),
         3.0
     );
     let journal = writers.stop().await;
@@ -233,10 +214,7 @@ impl Exporter {
         let address = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), free_port());
         let mut command = Command::new(program);
         command.arg(format!("--web.listen-address={address}"));
-        command.arg(format!(
-            "--haproxy.scrape-uri=http://{}/stats;csv",
-            daemon.admin
-        ));
+        command.arg(format!("--haproxy.scrape-uri=http://{}/stats;csv", daemon.admin));
         let child = command
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -252,9 +230,7 @@ impl Exporter {
     }
 
     async fn scrape(&self) -> String {
-        let (code, text) = http::request(self.address, "GET", "/metrics", "")
-            .await
-            .unwrap();
+        let (code, text) = http::request(self.address, "GET", "/metrics", "").await.unwrap();
         assert_eq!(code, 200, "{text}");
         text
     }

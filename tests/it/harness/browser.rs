@@ -31,20 +31,13 @@ impl Browser {
         let chromium = existing(Path::new("/usr/bin/chromium"), "chromium");
         let program = existing(Path::new("/usr/bin/chromedriver"), "chromium-driver");
         let address = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), free_port());
-        let profile = tempfile::Builder::new()
-            .prefix("pgpivot-it-")
-            .tempdir()
-            .unwrap();
+        let profile = tempfile::Builder::new().prefix("pgpivot-it-").tempdir().unwrap();
         let mut command = Command::new(program);
         command
             .arg(format!("--port={}", address.port()))
             .env("HOME", profile.path())
             .stdin(Stdio::null());
-        let driver = command
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
+        let driver = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         let mut browser = Self {
             driver,
             address,
@@ -69,8 +62,7 @@ impl Browser {
             &format!("--user-data-dir={}", data.display()),
         ];
         let options = json!({ "binary": chromium, "args": arguments });
-        let wanted =
-            json!({ "capabilities": { "alwaysMatch": { "goog:chromeOptions": options } } });
+        let wanted = json!({ "capabilities": { "alwaysMatch": { "goog:chromeOptions": options } } });
         let answer = browser.call("POST", "/session", &wanted).await;
         browser.session = format!("/session/{}", answer["sessionId"].as_str().unwrap());
         browser
@@ -83,20 +75,15 @@ impl Browser {
             body.to_string()
         };
         let answer = http::request_within(START, self.address, method, path, &body).await;
-        let (code, text) =
-            answer.unwrap_or_else(|e| panic!("the browser does not answer {path}: {e}"));
+        let (code, text) = answer.unwrap_or_else(|e| panic!("the browser does not answer {path}: {e}"));
         assert_eq!(code, 200, "{path}: {text}");
         serde_json::from_str::<Value>(&text).unwrap()["value"].take()
     }
 
     /// Opens a page and waits until it is loaded.
     pub async fn go(&self, url: &str) {
-        self.call(
-            "POST",
-            &format!("{}/url", self.session),
-            &json!({ "url": url }),
-        )
-        .await;
+        self.call("POST", &format!("{}/url", self.session), &json!({ "url": url }))
+            .await;
     }
 
     /// The value of an expression in the page.
@@ -120,21 +107,15 @@ impl Browser {
         let wanted = words.to_lowercase();
         eventually(&format!("the page says {wanted:?}"), within, async || {
             let text = self.text().await;
-            if text.contains(&wanted) {
-                Ok(text)
-            } else {
-                Err(text)
-            }
+            if text.contains(&wanted) { Ok(text) } else { Err(text) }
         })
         .await
     }
 
     /// A viewport of this size.
     pub async fn resize(&self, width: u32, height: u32) {
-        let metrics =
-            json!({ "width": width, "height": height, "deviceScaleFactor": 1, "mobile": false });
-        self.command("Emulation.setDeviceMetricsOverride", &metrics)
-            .await;
+        let metrics = json!({ "width": width, "height": height, "deviceScaleFactor": 1, "mobile": false });
+        self.command("Emulation.setDeviceMetricsOverride", &metrics).await;
     }
 
     /// `dark` or `light`, as the person's system asks for it.
@@ -145,11 +126,8 @@ impl Browser {
 
     /// Pages that are loaded from now on run no script.
     pub async fn switch_scripts_off(&self) {
-        self.command(
-            "Emulation.setScriptExecutionDisabled",
-            &json!({ "value": true }),
-        )
-        .await;
+        self.command("Emulation.setScriptExecutionDisabled", &json!({ "value": true }))
+            .await;
     }
 
     async fn command(&self, name: &str, params: &Value) {
@@ -160,8 +138,7 @@ impl Browser {
 
     /// How far the page can be scrolled sideways, pixels.
     pub async fn sideways(&self) -> i64 {
-        let overflow =
-            "document.documentElement.scrollWidth - document.documentElement.clientWidth";
+        let overflow = "document.documentElement.scrollWidth - document.documentElement.clientWidth";
         self.ask(overflow).await.as_i64().unwrap()
     }
 }

@@ -12,12 +12,7 @@ use tokio::net::TcpStream;
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Status and body of the answer, or what went wrong.
-pub async fn request(
-    to: SocketAddr,
-    method: &str,
-    path: &str,
-    body: &str,
-) -> Result<(u16, String), String> {
+pub async fn request(to: SocketAddr, method: &str, path: &str, body: &str) -> Result<(u16, String), String> {
     request_within(PATIENCE, to, method, path, body).await
 }
 
@@ -44,10 +39,7 @@ pub async fn request_within(
         let request = request
             .body(Full::new(Bytes::copy_from_slice(body.as_bytes())))
             .map_err(|e| e.to_string())?;
-        let response = sender
-            .send_request(request)
-            .await
-            .map_err(|e| e.to_string())?;
+        let response = sender.send_request(request).await.map_err(|e| e.to_string())?;
         let code = response.status().as_u16();
         let bytes = response
             .into_body()
