@@ -192,6 +192,7 @@ fn what_is_allowed_is_not_complained_of() {
             "#[cfg(test)]\nmod tests { use std::time::Instant; }",
         ),
         ("src/relay/ring.rs", "fn f() { unsafe { g() } }"),
+        ("src/store/tests.rs", "use crate::sim::Backend;"),
         ("src/daemon.rs", "use crate::{admin, listener, probe, promote, store};"),
         ("src/main.rs", "use anyhow::Context;\nuse pgpivot::daemon;"),
         ("src/ctl/render.rs", "use super::api::Api;\nuse crate::view::Status;"),
