@@ -2,8 +2,10 @@
 
 use crate::harness::status::{blocked, find, is_active, traffic};
 use crate::harness::{Checker, Cluster, Daemon, Pair, SOON, Writers};
-use pgpivot::view::Level;
+use pgpivot::view::{Level, ServiceStatus};
+use rustix::process::Signal;
 use std::time::Duration;
+use toml::{Table, Value};
 
 /// For a failover with the fast preset on a busy machine; the benches measure how long it really takes.
 const FAILOVER: Duration = Duration::from_secs(15);
@@ -333,12 +335,17 @@ async fn a_server_of_another_pair_in_the_place_of_a_backend_is_quarantined() {
     let pair = Pair::start().await;
     let stranger = Cluster::stranger("stranger");
     stranger.start().await;
-    let daemon = Daemon::plan(&[&pair.east, &pair.west, &stranger]).launch();
-    let shown = daemon.until_active("east", SOON).await;
-    assert!(find(&shown, "stranger").system_id != find(&shown, "east").system_id);
-    daemon
-        .until("quarantine", SOON, |s| find(s, "stranger").quarantined.is_some())
-        .await;
+    let daemon = Daemon::start(&[&pair.east, &pair.west]).await;
+    daemon.edit_service(|service| {
+        let mut backend = Table::new();
+        backend.insert("name".into(), "stranger".into());
+        backend.insert("addresses".into(), vec![stranger.address().to_string()].into());
+        service["backend"].as_array_mut().unwrap().push(Value::Table(backend));
+    });
+    daemon.signal(Signal::HUP);
+    let seen = |s: &ServiceStatus| s.backends.len() == 3 && find(s, "stranger").quarantined.is_some();
+    let shown = daemon.until("quarantine", SOON, seen).await;
+    assert_ne!(find(&shown, "stranger").system_id, find(&shown, "east").system_id);
     let writers = Writers::start(daemon.listen, 2);
     writers.go_on_at(pair.east.port, 20, SOON).await;
     pair.east.kill().await;

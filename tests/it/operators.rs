@@ -206,7 +206,6 @@ async fn history_tells_a_failover_with_evidence_and_steps() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_daemons_that_decide_end_on_the_same_side_with_one_promotion() {
-    // Beside another one, a daemon decides by itself only where the candidate is the one synchronous standby.
     let pair = Pair::plan().synchronous().start().await;
     let first = Daemon::plan(&[&pair.east, &pair.west]).launch();
     let second = Daemon::plan(&[&pair.east, &pair.west]).launch();
@@ -229,28 +228,6 @@ async fn an_observing_daemon_ends_on_the_side_that_the_deciding_one_chose() {
     first.until_active("east", SOON).await;
     second.until_active("east", SOON).await;
     both_end_on_west(&pair, &first, &second).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn two_deciding_daemons_on_an_asynchronous_pair_both_refuse_to_decide() {
-    let pair = Pair::start().await;
-    let first = Daemon::plan(&[&pair.east, &pair.west]).launch();
-    let second = Daemon::plan(&[&pair.east, &pair.west]).launch();
-    first
-        .until("the other daemon", SOON, |s| s.open && !s.other_daemons.is_empty())
-        .await;
-    second
-        .until("the other daemon", SOON, |s| s.open && !s.other_daemons.is_empty())
-        .await;
-    pair.east.kill().await;
-    for daemon in [&first, &second] {
-        daemon
-            .until("second decider", FAILOVER, |s| {
-                crate::harness::status::blocked(s) == "second decider"
-            })
-            .await;
-    }
-    assert!(!pair.west.is_primary().await);
 }
 
 async fn both_end_on_west(pair: &Pair, first: &Daemon, second: &Daemon) {
