@@ -209,9 +209,8 @@ fn alarms(status: &Status) -> Vec<String> {
     let state = status.state_error.as_ref();
     let state = state.map(|e| format!("The state cannot be written, so nothing can fail over: {e}"));
     let failures = status.task_failures;
-    let tasks = (failures > 0).then(|| {
-        format!("{} ended that must not end; the log says why", plural(failures, "task", "tasks"))
-    });
+    let tasks = (failures > 0)
+        .then(|| format!("{} ended that must not end; the log says why", plural(failures, "task", "tasks")));
     state.into_iter().chain(tasks).collect()
 }
 
@@ -404,7 +403,12 @@ fn facts(s: &ServiceStatus, now: WallTime) -> Vec<Fact> {
         fact("Cool-down", cooldown.1, cooldown.2, cooldown.0),
         fact("Detection, worst case", ms(s.detection_crash_ms), format!("crash; hang: {hang}"), CALM),
         fact("Who decides", decides, format!("promoter {}", s.promoter), CALM),
-        fact("Switches since start", count(switched), format!("{} in all", plural(s.episodes, "episode", "episodes")), CALM),
+        fact(
+            "Switches since start",
+            count(switched),
+            format!("{} in all", plural(s.episodes, "episode", "episodes")),
+            CALM,
+        ),
     ]
 }
 
