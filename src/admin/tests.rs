@@ -550,7 +550,7 @@ fn the_page_tells_at_one_glance() {
         ),
         ("blocked", vec!["Phase <b>blocked</b>", "Blocked: witness alive", "Check the network"]),
         ("quarantined", vec!["us-east is quarantined", "pg_rewind", "epoch 8"]),
-        ("exhausted", vec!["Budget exhausted", "Blocked: budget exhausted", "GRANT pg_read_all_stats"]),
+        ("exhausted", vec!["Blocked: budget exhausted", "exhausted</b> <span>0 of 3 in 24 hours", "GRANT pg_read_all_stats"]),
     ];
     for ((name, status), (expected, texts)) in fixture::all().into_iter().zip(wanted) {
         assert_eq!(name, expected);
