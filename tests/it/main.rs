@@ -17,5 +17,6 @@ mod failover;
 mod operators;
 mod page;
 mod pairs;
+mod probes;
 mod relay;
 mod restart;
