@@ -121,6 +121,7 @@ impl Api {
     pub(super) async fn history(&self, service: Option<&str>, limit: u32) -> Result<Vec<Value>, ApiError> {
         #[derive(serde::Deserialize)]
         struct History {
+            #[serde(alias = "entries")]
             lines: Vec<Value>,
         }
         let mut path = format!("/failover/history?limit={limit}");
@@ -305,4 +306,86 @@ pub(super) fn percent(text: &str) -> String {
         }
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arc_swap::ArcSwap;
+    use serde_json::json;
+    use tokio::sync::{broadcast, mpsc};
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+    use crate::admin::{AdminState, CommandRequest, Order, Settings, serve};
+    use crate::ctl::sample;
+    use crate::failover::action::{Command, Refusal};
+
+    /// The real server, with a daemon behind it that takes every command but a restore.
+    async fn server(settings: Settings) -> (crate::admin::Admin, CancellationToken, mpsc::Receiver<CommandRequest>) {
+        let (commands, orders) = mpsc::channel(4);
+        let stop = CancellationToken::new();
+        let state = AdminState {
+            status: Arc::new(ArcSwap::from_pointee(sample::steady())),
+            commands,
+            events: broadcast::Sender::new(4),
+            history: Arc::new(|_, limit| (0..limit as i64).rev().map(|i| json!({ "event": { "at": i } })).collect()),
+            ready: Arc::new(|| Ok(())),
+            live: Arc::new(|| Ok(())),
+        };
+        (serve(&settings, state, stop.clone()).unwrap(), stop, orders)
+    }
+
+    fn api(target: Target) -> Api {
+        Api::new(target, Some(Secret::new("s3cret".into())), Some("alice".into()))
+    }
+
+    #[tokio::test]
+    async fn what_the_server_says_is_understood() {
+        let settings = Settings {
+            listen: Some("127.0.0.1:0".parse().unwrap()),
+            tokens: vec![("ops".into(), Secret::new("s3cret".into()))],
+            ..Settings::default()
+        };
+        let (admin, stop, mut orders) = server(settings).await;
+        let api = api(Target::parse(&admin.listen().unwrap().to_string()).unwrap());
+        assert_eq!(api.status().await.unwrap(), sample::steady());
+        let lines = api.history(Some("main"), 3).await.unwrap();
+        assert_eq!(lines.iter().map(|l| Line::read(l).at.0).collect::<Vec<_>>(), [0, 1, 2]);
+
+        let body = json!({ "to": "us-west", "force": false, "route_only": true, "reason": "drill" });
+        let service = ServiceName::new("main");
+        let (taken, order) = tokio::join!(api.command(Some(&service), "trigger", &body, true), async {
+            let order = orders.recv().await.unwrap();
+            let receipt = Receipt { sentence: "would".into(), episode: None, steps: vec!["cut".into()] };
+            assert_eq!((order.dry_run, order.operator.name.as_str()), (true, "ops"));
+            order.reply.send(Ok(receipt)).unwrap();
+            order.order
+        });
+        assert_eq!(taken.unwrap().steps, ["cut"]);
+        let wanted = Command::Failover { to: Some("us-west".into()), force: false, route_only: true };
+        assert_eq!(order, Order::Command(wanted));
+
+        let refusal = Refusal { code: "wrong_timeline".into(), sentence: "us-east is on timeline 1".into() };
+        let body = json!({ "to": null });
+        let (refused, ()) = tokio::join!(api.command(None, "restore", &body, false), async {
+            orders.recv().await.unwrap().reply.send(Err(refusal)).unwrap();
+        });
+        let refused = refused.unwrap_err();
+        assert!(refused.refused() && refused.to_string() == "us-east is on timeline 1", "{refused}");
+        stop.cancel();
+        assert!(admin.join());
+    }
+
+    #[tokio::test]
+    async fn the_unix_socket_needs_no_token() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("admin.sock");
+        let (admin, stop, _orders) = server(Settings { socket: Some(socket.clone()), ..Settings::default() }).await;
+        let api = Api::new(Target::Unix(socket), None, None);
+        assert_eq!(api.status().await.unwrap().daemon, "host:4711");
+        stop.cancel();
+        assert!(admin.join());
+    }
 }

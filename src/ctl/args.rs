@@ -135,7 +135,7 @@ pub(super) enum Command {
     #[command(after_help = "Examples:\n  proxyctl history\n  proxyctl history --limit 200 --json")]
     History {
         /// How many lines at most
-        #[arg(long, short = 'n', default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+        #[arg(long, short = 'n', default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=1000))]
         limit: u32,
     },
     /// Probe every backend now

@@ -224,6 +224,27 @@ pgpivot 0.1.0 as host:4711, up 2 h 3 m, generation 9
         }
     }
 
+    /// The views that the page is tested with.
+    #[test]
+    fn what_the_page_shows_fits_the_terminal_too() {
+        for text in [
+            include_str!("../../tests/samples/status/blocked.json"),
+            include_str!("../../tests/samples/status/exhausted.json"),
+            include_str!("../../tests/samples/status/promoting.json"),
+            include_str!("../../tests/samples/status/quarantined.json"),
+            include_str!("../../tests/samples/status/steady.json"),
+            include_str!("../../tests/samples/status/suspect.json"),
+        ] {
+            let status: Status = serde_json::from_str(text).unwrap();
+            let text = shown(&status);
+            let explained =
+                crate::ctl::explain::render(&status, &status.services.iter().collect::<Vec<_>>(), Paint::new(false));
+            for line in text.lines().chain(explained.lines()) {
+                assert!(line.chars().count() <= 80, "too wide: {line}");
+            }
+        }
+    }
+
     #[test]
     fn without_colors_there_is_no_escape_sequence() {
         assert!(!shown(&sample::blocked()).contains('\x1b'));

@@ -142,7 +142,8 @@ impl<W: Write> Screen<W> {
         match seen {
             Seen::Commit { rows, took, .. } => {
                 (self.last, self.broken) = (Some(Instant::now()), None);
-                let line = format!("{rows:>8} rows committed, now on {side}, the last in {:.1} ms", took.as_secs_f64() * 1e3);
+                let line =
+                    format!("{rows:>8} rows committed, now on {side}, the last in {:.1} ms", took.as_secs_f64() * 1e3);
                 self.moving(&line, false)
             }
             Seen::Broken { why } => {
@@ -254,7 +255,10 @@ mod tests {
     fn once_the_other_side_is_active_the_next_lines_are_told() {
         let scene = scene();
         let text = scene.after_switch(&scene.sides[1], &scene.sides[0]);
-        assert!(text.starts_with("us-west is active now. To make us-east a standby again:\n  /tmp/d/us-east/rebuild\n"), "{text}");
+        assert!(
+            text.starts_with("us-west is active now. To make us-east a standby again:\n  /tmp/d/us-east/rebuild\n"),
+            "{text}"
+        );
         assert!(text.contains("proxyctl restore") && text.contains("kill -9 15434"), "{text}");
     }
 }

@@ -100,7 +100,9 @@ impl Writer {
         loop {
             let (row, began) = (self.rows + 1, Instant::now());
             // The row that was under way when a connection broke may stand already.
-            session.query(&format!("INSERT INTO commits (id) VALUES ({row}) ON CONFLICT DO NOTHING"), deadline()).await?;
+            session
+                .query(&format!("INSERT INTO commits (id) VALUES ({row}) ON CONFLICT DO NOTHING"), deadline())
+                .await?;
             let before = self.last.replace(Instant::now());
             let lasted = before.map(|b| b.elapsed()).filter(|l| fresh || *l > GAP);
             if let Some(lasted) = lasted {
