@@ -1,6 +1,6 @@
 //! `explain`: the evidence in words. What is seen, what is next, what stands in the way, and the statement to type.
 
-use super::render::{Paint, duration, labelled};
+use super::render::{Paint, duration, labelled, words};
 use crate::view::{BackendStatus, Level, ServiceStatus, Status};
 
 /// Columns of the labels.
@@ -68,7 +68,7 @@ fn one(out: &mut String, status: &Status, s: &ServiceStatus, paint: Paint) {
     match &s.blocked {
         Some(b) => {
             let since = duration(status.at.since(b.since));
-            line("  blocked", Some(Level::Bad), &format!("{} for {since}: {}", b.reason, b.sentence));
+            line("  blocked", Some(Level::Bad), &format!("{} for {since}: {}", words(&b.reason), b.sentence));
         }
         None => line("  blocked", None, "by nothing"),
     }
@@ -118,7 +118,7 @@ fn backend(status: &Status, b: &BackendStatus) -> Vec<(Option<Level>, String)> {
     if b.active {
         return said;
     }
-    if let Some(witness) = &b.witness {
+    if let Some(witness) = b.witness.as_ref().filter(|w| *w != "unknown") {
         said.push((None, format!("its stream: {witness}")));
     }
     match (b.armed, b.unarmed_why.is_empty()) {

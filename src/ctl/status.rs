@@ -2,11 +2,11 @@
 
 use std::fmt::Write as _;
 
-use super::render::{Paint, bytes, duration, labelled, plain, table, wall};
+use super::render::{Paint, bytes, duration, labelled, plain, table, wall, words};
 use crate::view::{BackendStatus, Level, ServiceStatus, Status};
 
 /// Columns of the labels.
-const LABEL: usize = 12;
+const LABEL: usize = 14;
 
 /// The whole status of the given services.
 pub(super) fn render(status: &Status, services: &[&ServiceStatus], paint: Paint) -> String {
@@ -59,7 +59,7 @@ fn one(out: &mut String, status: &Status, s: &ServiceStatus, paint: Paint) {
     };
     if let Some(b) = &s.blocked {
         let since = duration(status.at.since(b.since));
-        warn(out, "  blocked", Level::Bad, &format!("{} for {since}: {}", b.reason, b.sentence));
+        warn(out, "  blocked", Level::Bad, &format!("{} for {since}: {}", words(&b.reason), b.sentence));
     }
     if let Some(by) = &s.paused {
         warn(out, "  paused", Level::Warn, by);
@@ -83,7 +83,7 @@ fn one(out: &mut String, status: &Status, s: &ServiceStatus, paint: Paint) {
 /// The phase, with the state's word where it says more.
 fn phase(s: &ServiceStatus) -> String {
     match &s.blocked {
-        Some(b) => format!("{} ({})", s.phase, b.reason),
+        Some(b) => format!("{} ({})", s.phase, words(&b.reason)),
         None => s.phase.clone(),
     }
 }
@@ -188,12 +188,12 @@ mod tests {
             shown(&sample::steady()),
             "\
 main  postgres  steady
-  active    us-east since 2026-11-20 09:00:00Z (2 h 3 m), epoch 3: first start,
-            us-east proved to be the only primary
-  evidence  us-east answers as primary, us-west streams 0 bytes behind
-  next      nothing; should us-east die, us-west is promoted
-  automatic armed, promoter postgres, 3 of 3 left in 24 h; a crash is decided
-            within 500 ms, a hang within 3.00 s
+  active      us-east since 2026-11-20 09:00:00Z (2 h 3 m), epoch 3: first
+              start, us-east proved to be the only primary
+  evidence    us-east answers as primary, us-west streams 0 bytes behind
+  next        nothing; should us-east die, us-west is promoted
+  automatic   armed, promoter postgres, 3 of 3 left in 24 h; a crash is decided
+              within 500 ms, a hang within 3.00 s
 
   BACKEND  ROLE     HEALTH  LAG      TIMELINE  ARMED  WEIGHT  OPEN
 * us-east  primary  up      -        1         -      100     12
@@ -211,8 +211,11 @@ pgpivot 0.1.0 as host:4711, up 2 h 3 m, generation 9
     fn what_is_wrong_stands_in_the_first_screen() {
         let text = shown(&sample::blocked());
         assert!(text.contains("main  postgres  blocked (witness alive)"), "{text}");
-        assert!(text.contains("  blocked   witness alive for 12.00 s: us-west still receives from us-east"), "{text}");
-        assert!(text.contains("  held      7 client(s); newcomers wait:"), "{text}");
+        assert!(
+            text.contains("  blocked     witness alive for 12.00 s: us-west still receives from us-east"),
+            "{text}"
+        );
+        assert!(text.contains("  held        7 client(s); newcomers wait:"), "{text}");
     }
 
     #[test]
