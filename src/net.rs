@@ -1,8 +1,10 @@
-//! Our own connections to servers: names to addresses, dialling, TLS and a minimal PostgreSQL client.
-//! Relayed connections of clients are not made here; what a server's answer means for health is `probe`'s.
+//! Sockets and our own connections: options, names, TLS, dialling, and a minimal PostgreSQL session.
+//! Clients' bytes are `relay`'s; what a reply means is `probe`'s.
 
 pub mod dial;
 pub mod fault;
 pub mod resolve;
 pub mod session;
+pub mod socket;
+pub mod sockopt;
 pub mod tls;
