@@ -172,6 +172,7 @@ impl Machine {
             Vec::new()
         };
         BackendStatus {
+            recoveries: 0,
             name: side.name.clone(),
             active,
             role: match side.role() {
