@@ -324,9 +324,15 @@ fn typed(path: &Path) -> String {
 
 /// Early, so that the flag can be named before anything was started.
 fn is_free(address: SocketAddr, flag: &'static str) -> Result<(), DemoError> {
-    TcpListener::bind(address)
-        .map(drop)
-        .map_err(|cause| DemoError::Address { address, cause, flag })
+    let words = |cause: io::Error| match cause.kind() {
+        io::ErrorKind::AddrInUse => "it is taken".to_owned(),
+        _ => cause.to_string(),
+    };
+    TcpListener::bind(address).map(drop).map_err(|e| DemoError::Address {
+        address,
+        cause: words(e),
+        flag,
+    })
 }
 
 /// The daemon's log, which has no place on this screen.
