@@ -5,6 +5,7 @@ pub mod binaries;
 pub mod configuration;
 pub mod folder;
 pub mod postgres;
+mod rebuild;
 pub mod story;
 pub mod writer;
 

@@ -356,7 +356,7 @@ mod tests {
     use crate::failover::action::{Command, Refusal};
 
     /// The real server, with a daemon behind it that takes every command but a restore.
-    async fn server(settings: Settings) -> (crate::admin::Admin, CancellationToken, mpsc::Receiver<CommandRequest>) {
+    fn server(settings: Settings) -> (crate::admin::Admin, CancellationToken, mpsc::Receiver<CommandRequest>) {
         let (commands, orders) = mpsc::channel(4);
         let stop = CancellationToken::new();
         let state = AdminState {
@@ -386,7 +386,7 @@ mod tests {
             tokens: vec![("ops".into(), Secret::new("s3cret".into()))],
             ..Settings::default()
         };
-        let (admin, stop, mut orders) = server(settings).await;
+        let (admin, stop, mut orders) = server(settings);
         let api = api(Target::parse(&admin.listen().unwrap().to_string()).unwrap());
         assert_eq!(api.status().await.unwrap(), sample::steady());
         let lines = api.history(Some("main"), 3).await.unwrap();
@@ -437,8 +437,7 @@ mod tests {
         let (admin, stop, _orders) = server(Settings {
             socket: Some(socket.clone()),
             ..Settings::default()
-        })
-        .await;
+        });
         let api = Api::new(Target::Unix(socket), None, None);
         assert_eq!(api.status().await.unwrap().daemon, "host:4711");
         stop.cancel();

@@ -16,6 +16,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::binaries::{Account, Binaries};
 use super::folder::postmaster;
+use super::rebuild;
 use crate::config::{Login, Tls, TlsMode};
 use crate::net::session::{Session, Target};
 use crate::net::tls::{ClientTls, TlsConfigError};
@@ -26,7 +27,6 @@ pub const NAMES: [&str; 2] = ["us-east", "us-west"];
 pub const DAEMON_ROLE: &str = "pgpivot";
 /// The role and the database of the writer.
 pub const WRITER_ROLE: &str = "demo";
-const REPLICATION_ROLE: &str = "replicator";
 
 /// One of PostgreSQL's programs must be done by then.
 const PROGRAM_PATIENCE: Duration = Duration::from_secs(60);
@@ -233,7 +233,7 @@ impl Starter<'_> {
     async fn create_standby(&self, server: &Server, primary: &Server) -> Result<(), PairError> {
         self.make_folders(server)?;
         let mut copy = self.program("pg_basebackup", server);
-        copy.args(basebackup(primary)).arg("-D").arg(&server.data);
+        copy.args(rebuild::basebackup(primary)).arg("-D").arg(&server.data);
         run_program("pg_basebackup", copy, "").await
     }
 
@@ -249,7 +249,7 @@ impl Starter<'_> {
         let mut postgres = self.program("postgres", server);
         // A group of its own: Ctrl-C is for the demo, which ends it in its turn.
         postgres
-            .args(arguments(server))
+            .args(rebuild::arguments(server))
             .arg("-D")
             .arg(&server.data)
             .stdout(log)
@@ -323,68 +323,9 @@ impl Starter<'_> {
             path: path.clone(),
             cause,
         };
-        std::fs::write(&path, rebuild(self.binaries, self.account, server, other)).map_err(wrong)?;
+        std::fs::write(&path, rebuild::script(self.binaries, self.account, server, other)).map_err(wrong)?;
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).map_err(wrong)
     }
-}
-
-/// What differs between the two; everything else is copied with the data.
-fn arguments(server: &Server) -> [String; 4] {
-    [
-        "-p".into(),
-        server.address.port().to_string(),
-        "-c".into(),
-        format!("cluster_name={}", server.name),
-    ]
-}
-
-fn basebackup(source: &Server) -> [String; 9] {
-    let port = source.address.port().to_string();
-    [
-        "-h",
-        "127.0.0.1",
-        "-p",
-        &port,
-        "-U",
-        REPLICATION_ROLE,
-        "--checkpoint=fast",
-        "--no-sync",
-        "-R",
-    ]
-    .map(str::to_owned)
-}
-
-/// The text of the script.
-fn rebuild(binaries: &Binaries, account: Account, server: &Server, source: &Server) -> String {
-    let user = match account {
-        Account::Own => "",
-        Account::Postgres { .. } => "runuser -u postgres -- ",
-    };
-    let bin = quoted(&binaries.folder);
-    let (data, log) = (quoted(&server.data), quoted(&server.log));
-    let quick = format!("{user}{bin}/pg_ctl -D {data}");
-    format!(
-        "#!/bin/sh\n\
-         # Stops {name} if it runs, and makes it a standby that streams from {source}.\n\
-         set -eu\n\
-         cd \"$(dirname \"$0\")\"\n\
-         {quick} status >/dev/null && {quick} -m immediate -t 20 stop\n\
-         rm -rf -- {data}\n\
-         {user}{bin}/pg_basebackup {copy} -D {data}\n\
-         {quick} -l {log} -t 30 -o {options} start\n",
-        name = server.name,
-        source = source.name,
-        copy = basebackup(source).join(" "),
-        options = shell(&arguments(server).join(" ")),
-    )
-}
-
-fn quoted(path: &Path) -> String {
-    shell(&path.to_string_lossy())
-}
-
-fn shell(text: &str) -> String {
-    format!("'{}'", text.replace('\'', "'\\''"))
 }
 
 /// Waits until the standby's receiver streams.
@@ -527,7 +468,7 @@ mod tests {
         (folder, pair.unwrap())
     }
 
-    async fn rebuild(server: &Server) {
+    async fn rebuild_by_script(server: &Server) {
         let output = Command::new(Pair::rebuild_script(server)).stdin(Stdio::null()).output();
         let output = timeout(PROGRAM_PATIENCE, output).await.unwrap().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -602,9 +543,9 @@ mod tests {
         let killed = rustix::process::Pid::from_raw(east.pid().unwrap()).unwrap();
         rustix::process::kill_process(killed, rustix::process::Signal::KILL).unwrap();
         until(&west, "SELECT pg_promote()::text", "true").await;
-        rebuild(&east).await;
+        rebuild_by_script(&east).await;
         // A side that runs is rebuilt too, and what it has become is ended with the folder.
-        rebuild(&east).await;
+        rebuild_by_script(&east).await;
         let pid = east.pid().unwrap();
         folder.clean_up().await.unwrap();
         assert!(!Path::new(&format!("/proc/{pid}/cwd")).exists(), "{pid} still runs");

@@ -155,7 +155,7 @@ pub const TABLE: &[Room] = &[
         Pure::None,
         Import(&["view", "backoff", "cockroach_cloud"]),
     ),
-    // `config` for `check-config`, `action` for the commands it sends.
+    // `config` for `check-config`, `action` for the commands it sends, `explain` for the printed graph.
     room(
         "ctl",
         Pure::None,
@@ -165,10 +165,12 @@ pub const TABLE: &[Room] = &[
             "daemon",
             "config",
             "failover::action",
+            "failover::explain",
             "failover::phase",
         ]),
     ),
-    room("demo", Pure::None, Import(&["daemon", "sim", "config"])),
+    // `net` for the writer's connection.
+    room("demo", Pure::None, Import(&["daemon", "sim", "config", "net"])),
     room(
         "sim",
         Pure::None,
