@@ -335,6 +335,23 @@ impl Machine {
         self.gate.as_ref()
     }
 
+    /// Why the state cannot be written, when it cannot.
+    pub fn disk_error(&self) -> Option<&str> {
+        self.disk_error.as_deref()
+    }
+
+    /// An address of this backend for our own orders: one that is up if there is one.
+    pub fn address_of(&self, backend: &BackendName) -> Option<SocketAddr> {
+        let side = self.side(backend)?;
+        let up = side.addresses.iter().find(|(_, address)| address.health.state() == Health::Up);
+        up.or_else(|| side.addresses.iter().next()).map(|(address, _)| *address)
+    }
+
+    /// The greatest `wal_receiver_timeout` read on a standby: it bounds how fast a hang is told.
+    pub fn slowest_receiver_timeout(&self) -> Option<Duration> {
+        self.sides.iter().filter_map(|side| side.witness.timeout()).max()
+    }
+
     /// How often each edge between phases was taken.
     pub fn edges(&self) -> &BTreeMap<(Phase, Phase), u64> {
         &self.edges
