@@ -17,6 +17,8 @@ use crate::view::{ServiceStatus, Status};
 const INTERVAL: Duration = Duration::from_millis(200);
 /// An episode that the receipt names shows within this, or it is over already.
 const APPEARS_WITHIN: Duration = Duration::from_secs(2);
+/// How often the history is asked for the end of an episode that the status shows to be over.
+const LOOKS_AT_HISTORY: u32 = 5;
 /// Lines of history that an episode may have written since.
 const LINES: u32 = 200;
 
@@ -175,20 +177,18 @@ async fn ended(api: &Api, watched: &Watched, status: &Status, reached: bool) -> 
             });
         }
     };
-    // The history may be unreadable while the switch was made: its absence is no failure of the switch.
-    let lines = api
-        .history(watched.services.first().map(|(name, _)| name.as_str()), LINES)
-        .await
-        .unwrap_or_default();
-    let lines: Vec<Line> = lines.iter().map(Line::read).filter(|l| l.episode == Some(id)).collect();
+    let lines = lines_of(api, watched, id).await;
     Ok(match lines.iter().rfind(|l| l.switched() || l.cancelled()) {
         Some(last) if last.cancelled() && !reached => Ended::Cancelled {
             sentence: last.sentence.clone(),
         },
-        Some(last) if last.switched() => Ended::Done {
-            sentence: last.sentence.clone(),
-            took: lines.first().map(|first| last.at.since(first.at)),
-        },
+        Some(last) if last.switched() => {
+            let took = lines.first().map(|first| last.at.since(first.at));
+            Ended::Done {
+                sentence: last.sentence.clone(),
+                took,
+            }
+        }
         _ if reached => Ended::Done {
             sentence: now,
             took: None,
@@ -197,6 +197,22 @@ async fn ended(api: &Api, watched: &Watched, status: &Status, reached: bool) -> 
             sentence: format!("episode {id} has ended: {now}"),
         },
     })
+}
+
+/// The episode's part of the history. It is written behind the decision, so its last line may come a little later.
+async fn lines_of(api: &Api, watched: &Watched, id: u64) -> Vec<Line> {
+    let service = watched.services.first().map(|(name, _)| name.as_str());
+    let mut lines = Vec::new();
+    for _ in 0..LOOKS_AT_HISTORY {
+        // It may be unreadable although the switch was made: its absence is no failure of the switch.
+        let all = api.history(service, LINES).await.unwrap_or_default();
+        lines = all.iter().map(Line::read).filter(|l| l.episode == Some(id)).collect();
+        if lines.iter().any(|l| l.switched() || l.cancelled()) {
+            break;
+        }
+        tokio::time::sleep(INTERVAL).await;
+    }
+    lines
 }
 
 fn stands(s: &ServiceStatus) -> String {
