@@ -197,10 +197,10 @@ impl Play {
 
 /// The one place where the demo meets the daemon.
 async fn run_daemon(config: Config, stop: CancellationToken) -> Result<(), DemoError> {
-    // Until the daemon is there to be run.
-    drop(config);
-    stop.cancelled().await;
-    Ok(())
+    let (_never, reloads) = mpsc::channel(1);
+    let halt = CancellationToken::new();
+    let options = crate::daemon::Options { config, source: None, stop, halt, reloads, notify: false };
+    crate::daemon::run(options).await.map(drop).map_err(|error| DemoError::Daemon(error.to_string()))
 }
 
 /// Shows what the writer sees, and what to type once the other side is active.
