@@ -1,1 +1,4 @@
-//! (to be written)
+//! `pgpivot demo`
+pub mod binaries;
+pub mod folder;
+pub mod postgres;

@@ -2,5 +2,13 @@
 //! It imports no runtime, socket, file, clock or random source; the driver in `daemon` owns those.
 
 pub mod action;
+pub mod analysis;
+pub mod candidate;
+pub mod explain;
+pub mod health;
+pub mod machine;
 pub mod observation;
 pub mod phase;
+pub mod side;
+pub mod transition;
+pub mod witness;

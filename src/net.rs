@@ -1,4 +1,10 @@
-//! Sockets and how to reach a server: the map of this room, no code.
+//! Sockets and our own connections: options, names, TLS, dialling, and a minimal PostgreSQL session.
+//! Clients' bytes are `relay`'s; what a reply means is `probe`'s.
 
+pub mod dial;
+pub mod fault;
+pub mod resolve;
+pub mod session;
 pub mod socket;
 pub mod sockopt;
+pub mod tls;

@@ -1,1 +1,7 @@
-fn main(){}
+//! The command line client. Everything it does lives in [`pgpivot::ctl`].
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    pgpivot::ctl::run()
+}

@@ -77,8 +77,18 @@ pub enum Unknown {
     LocalResource,
 }
 
+impl Unknown {
+    /// Did a live server say it?
+    pub fn proves_life(self) -> bool {
+        !matches!(
+            self,
+            Self::OwnDelay | Self::NoAddress | Self::LocalResource | Self::CrashShutdown
+        )
+    }
+}
+
 /// How a server failed to serve.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, thiserror::Error)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, thiserror::Error)]
 #[serde(rename_all = "snake_case")]
 pub enum Failure {
     /// ECONNREFUSED.

@@ -35,8 +35,9 @@ pub struct Record {
     pub paused: Option<Pause>,
     /// When another daemon was last seen on this pair.
     pub other_daemon_seen: Option<WallTime>,
-    /// A frozen old primary whose undo is still owed.
-    pub undo: Option<BackendName>,
+    /// Sides that a switchover made read-only; the active one is released before it is opened.
+    #[serde(default)]
+    pub frozen: Vec<BackendName>,
 }
 
 /// The persisted decision which backend is active.
@@ -100,7 +101,7 @@ pub struct Intent {
 }
 
 /// What an episode is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum EpisodeKind {
     /// Unplanned: the old side is dead or hung.

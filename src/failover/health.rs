@@ -1,0 +1,353 @@
+//! Counts passes and failures of one address. Holds no clock and decides nothing: a backend's death is `analysis`'s.
+
+use std::time::Duration;
+
+use super::observation::{Failure, Unknown, Verdict};
+use crate::types::Moment;
+
+/// What the counters say.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub enum State {
+    /// No fresh verdict: never counted as down.
+    #[default]
+    Unknown,
+    /// `rise` passes, or the first one after the start.
+    Up,
+    /// `fall` failures in a row.
+    Down,
+    /// 57P03: it comes back by itself; `fall` is frozen.
+    Recovering,
+}
+
+impl State {
+    /// The word in view, metrics and page.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Up => "up",
+            Self::Down => "down",
+            Self::Recovering => "recovering",
+        }
+    }
+}
+
+/// The limits of the counters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Failures in a row to become down.
+    pub fall: u32,
+    /// Passes in a row to become up again.
+    pub rise: u32,
+    /// How long recovery freezes the failures.
+    pub patience: Duration,
+}
+
+/// The counters of one address.
+#[derive(Debug, Clone, Default)]
+pub struct Health {
+    state: State,
+    /// When the state was entered.
+    since: Moment,
+    failures: u32,
+    passes: u32,
+    /// Start of the newest fresh probe that passed.
+    passed: Option<Moment>,
+    /// Start and end of the newest fresh probe that failed, and how.
+    failed: Option<(Moment, Moment, Failure)>,
+    /// The first failure of the run that stands now.
+    failing_since: Option<Moment>,
+    /// When the run of recovering answers began.
+    recovering_since: Option<Moment>,
+    /// Beginnings of recoveries, to notice a server that crashes again and again.
+    recoveries: Vec<Moment>,
+    /// Newest answer on any connection, the kept one and traffic included.
+    alive: Option<Moment>,
+    /// When a verdict of any sort last came.
+    heard: Option<Moment>,
+    /// Why the last verdict says nothing.
+    unknown: Option<Unknown>,
+    refusals: Vec<Moment>,
+}
+
+const RECOVERY_WINDOW: Duration = Duration::from_secs(120);
+const RECOVERIES_ARE_DOWN: usize = 3;
+
+impl Health {
+    /// Counts one probe's verdict. Only fresh connects move the failures: a kept connection that answers while new ones
+    /// hang proves a stuck server, not a healthy one.
+    pub fn count(&mut self, started: Moment, finished: Moment, fresh: bool, verdict: &Verdict, limits: Limits) {
+        self.heard = Some(finished);
+        self.unknown = None;
+        match verdict {
+            Verdict::Answered(_) => {
+                self.alive = self.alive.max(Some(finished));
+                if fresh {
+                    self.pass(started, finished, limits);
+                }
+            }
+            Verdict::Unknown(why) => {
+                self.unknown = Some(*why);
+                if fresh && why.proves_life() {
+                    self.lives(started, finished);
+                }
+            }
+            Verdict::Recovering => self.recover(finished, limits),
+            Verdict::Failed(failure) if fresh => self.fail(started, finished, *failure, limits),
+            Verdict::Failed(_) => {}
+        }
+    }
+
+    /// A live server refused us: no pass, but the run of failures is over.
+    fn lives(&mut self, started: Moment, finished: Moment) {
+        self.alive = self.alive.max(Some(finished));
+        if self.failed.is_none_or(|(failed, ..)| failed <= started) {
+            self.failures = 0;
+            self.failing_since = None;
+            self.refusals.clear();
+            if self.state == State::Down {
+                self.enter(State::Unknown, finished);
+            }
+        }
+    }
+
+    /// Traffic of clients got an answer at that time. It ends a run of failures that began earlier.
+    pub fn answered(&mut self, at: Moment) {
+        self.alive = self.alive.max(Some(at));
+    }
+
+    fn pass(&mut self, started: Moment, finished: Moment, limits: Limits) {
+        self.passed = self.passed.max(Some(started));
+        self.failures = 0;
+        self.failing_since = None;
+        self.recovering_since = None;
+        self.refusals.clear();
+        self.passes = self.passes.saturating_add(1);
+        self.recoveries.retain(|at| finished.since(*at) < RECOVERY_WINDOW);
+        let crashes_again_and_again = self.recoveries.len() >= RECOVERIES_ARE_DOWN;
+        let enough = self.passes >= limits.rise || matches!(self.state, State::Unknown | State::Up);
+        if enough && !crashes_again_and_again {
+            self.enter(State::Up, finished);
+        }
+    }
+
+    fn fail(&mut self, started: Moment, finished: Moment, failure: Failure, limits: Limits) {
+        // An overlapping probe that began later has already passed.
+        if self.passed.is_some_and(|passed| passed > started) {
+            return;
+        }
+        self.passes = 0;
+        self.failed = self.failed.max(Some((started, finished, failure)));
+        self.failing_since.get_or_insert(started);
+        if failure == Failure::Refused {
+            self.refusals.push(started);
+            self.refusals.sort_unstable();
+            let surplus = self.refusals.len().saturating_sub(16);
+            self.refusals.drain(..surplus);
+        } else {
+            self.refusals.clear();
+        }
+        self.failures = self.failures.saturating_add(1);
+        if self.failures >= limits.fall {
+            self.enter(State::Down, finished);
+        }
+    }
+
+    fn recover(&mut self, finished: Moment, limits: Limits) {
+        self.passes = 0;
+        self.refusals.clear();
+        if self.recovering_since.is_none() {
+            self.recovering_since = Some(finished);
+            self.recoveries.retain(|at| finished.since(*at) < RECOVERY_WINDOW);
+            self.recoveries.push(finished);
+        }
+        let began = self.recovering_since.unwrap_or(finished);
+        let again_and_again = self.recoveries.len() >= RECOVERIES_ARE_DOWN;
+        if again_and_again || finished.since(began) >= limits.patience {
+            self.failing_since.get_or_insert(began);
+            self.failures = self.failures.max(limits.fall);
+            self.failed = self.failed.max(Some((finished, finished, Failure::BadReply)));
+            self.enter(State::Down, finished);
+        } else {
+            self.enter(State::Recovering, finished);
+        }
+    }
+
+    fn enter(&mut self, state: State, at: Moment) {
+        if self.state != state {
+            self.state = state;
+            self.since = at;
+        }
+    }
+
+    /// Forgets verdicts older than `patience`: no fresh verdict is *unknown*.
+    pub fn expire(&mut self, now: Moment, patience: Duration) {
+        if self.state != State::Unknown && self.heard.is_none_or(|heard| now.since(heard) > patience) {
+            self.reset();
+            self.enter(State::Unknown, now);
+        }
+    }
+
+    /// Forgets the counters (this daemon slept, or was late), not who the server is.
+    pub fn reset(&mut self) {
+        *self = Self {
+            recoveries: std::mem::take(&mut self.recoveries),
+            ..Self::default()
+        };
+    }
+
+    /// What the counters say.
+    pub fn state(&self) -> State {
+        self.state
+    }
+
+    /// Since when.
+    pub fn since(&self) -> Moment {
+        self.since
+    }
+
+    /// Failures in a row.
+    pub fn failures(&self) -> u32 {
+        self.failures
+    }
+
+    /// Start of the newest fresh probe that passed.
+    pub fn passed(&self) -> Option<Moment> {
+        self.passed
+    }
+
+    /// Start, end and kind of the newest fresh probe that failed.
+    pub fn failed(&self) -> Option<(Moment, Moment, Failure)> {
+        self.failed
+    }
+
+    /// Start of the first failure of the run that stands now.
+    pub fn failing_since(&self) -> Option<Moment> {
+        self.failing_since
+    }
+
+    /// Newest sign of life on any connection.
+    pub fn alive(&self) -> Option<Moment> {
+        self.alive
+    }
+
+    /// Why the last verdict says nothing.
+    pub fn unknown(&self) -> Option<Unknown> {
+        self.unknown
+    }
+
+    /// Was any verdict heard?
+    pub fn heard(&self) -> Option<Moment> {
+        self.heard
+    }
+
+    /// Starts of refused connects, oldest first, nothing else having come between.
+    pub fn refusals(&self) -> &[Moment] {
+        &self.refusals
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::failover::observation::Facts;
+
+    const LIMITS: Limits = Limits {
+        fall: 3,
+        rise: 2,
+        patience: Duration::from_secs(30),
+    };
+
+    fn ms(n: u64) -> Moment {
+        Moment(Duration::from_millis(n))
+    }
+
+    fn answered() -> Verdict {
+        Verdict::Answered(Box::new(Facts::default()))
+    }
+
+    fn counted(verdicts: &[(u64, Verdict)]) -> Health {
+        let mut health = Health::default();
+        for (at, verdict) in verdicts {
+            health.count(ms(*at), ms(*at + 1), true, verdict, LIMITS);
+        }
+        health
+    }
+
+    #[test]
+    fn three_failures_are_down_and_two_passes_up_again() {
+        let lost = Verdict::Failed(Failure::TimedOut);
+        let mut health = counted(&[(0, answered()), (10, lost.clone()), (20, lost.clone())]);
+        assert_eq!((health.state(), health.failures()), (State::Up, 2));
+        health.count(ms(30), ms(31), true, &lost, LIMITS);
+        assert_eq!(health.state(), State::Down);
+        health.count(ms(40), ms(41), true, &answered(), LIMITS);
+        assert_eq!(health.state(), State::Down);
+        health.count(ms(50), ms(51), true, &answered(), LIMITS);
+        assert_eq!(health.state(), State::Up);
+    }
+
+    #[test]
+    fn a_refused_login_or_a_full_server_never_counts_as_a_failure() {
+        for why in [
+            Unknown::Authentication,
+            Unknown::TooManyConnections,
+            Unknown::DiskFull,
+            Unknown::OwnDelay,
+        ] {
+            let health = counted(&[(0, answered()), (1, Verdict::Unknown(why)), (2, Verdict::Unknown(why))]);
+            assert_eq!((health.state(), health.failures()), (State::Up, 0), "{why}");
+        }
+    }
+
+    #[test]
+    fn recovery_freezes_the_failures_for_its_patience_and_is_down_then() {
+        let mut health = counted(&[
+            (0, answered()),
+            (10, Verdict::Recovering),
+            (20_000, Verdict::Recovering),
+        ]);
+        assert_eq!(health.state(), State::Recovering);
+        health.count(ms(30_100), ms(30_101), true, &Verdict::Recovering, LIMITS);
+        assert_eq!(health.state(), State::Down);
+    }
+
+    #[test]
+    fn three_recoveries_in_two_minutes_are_down_whatever_passes_between() {
+        let health = counted(&[
+            (0, answered()),
+            (10_000, Verdict::Recovering),
+            (20_000, answered()),
+            (30_000, Verdict::Recovering),
+            (40_000, answered()),
+            (50_000, Verdict::Recovering),
+            (60_000, answered()),
+            (61_000, answered()),
+        ]);
+        assert_eq!(health.state(), State::Down);
+    }
+
+    #[test]
+    fn a_probe_that_began_before_a_later_pass_does_not_count() {
+        let mut health = Health::default();
+        health.count(ms(300), ms(310), true, &answered(), LIMITS);
+        health.count(ms(0), ms(1000), true, &Verdict::Failed(Failure::TimedOut), LIMITS);
+        assert_eq!(health.failures(), 0);
+    }
+
+    #[test]
+    fn a_kept_connection_proves_life_but_not_that_new_ones_pass() {
+        let mut health = counted(&[(0, Verdict::Failed(Failure::TimedOut))]);
+        health.count(ms(5), ms(6), false, &answered(), LIMITS);
+        assert_eq!(health.failures(), 1);
+        assert_eq!(health.alive(), Some(ms(6)));
+    }
+
+    #[test]
+    fn without_a_fresh_verdict_health_is_unknown_not_down() {
+        let mut health = counted(&[(0, answered())]);
+        health.expire(ms(5_000), Duration::from_secs(10));
+        assert_eq!(health.state(), State::Up);
+        health.expire(ms(11_000), Duration::from_secs(10));
+        assert_eq!(health.state(), State::Unknown);
+    }
+}

@@ -1,0 +1,615 @@
+//! The failover machine of one pair: inputs come in through `handle_*`, outputs leave through `poll_*`.
+//! After any `handle_*` the driver drains all output before the next. Time is an argument. What each state does stands
+//! in `machine/{start,watch,episode,switchover,command,gate}`.
+
+mod command;
+mod episode;
+mod gate;
+mod latch;
+mod start;
+mod steps;
+mod switchover;
+mod watch;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::action::{Action, Cadence, Event, EventKind, Gate, Operator, Outcome};
+use super::analysis::{self, Suspicion};
+use super::health::{Limits, State as Health};
+use super::observation::{Evidence, Failure, Observation, Receiver, Verdict};
+use super::phase::{BlockReason, EpisodeId, EpisodeKind, Latch, Phase, Record};
+use super::side::Side;
+use super::transition;
+use crate::config::{Authority, ProbeKind, Promoter, Service};
+use crate::types::{BackendName, Epoch, HostPort, Moment, Now, Timeline, WallTime};
+
+pub(super) use steps::{Run, Step};
+
+/// The machine.
+#[derive(Debug)]
+pub struct Machine {
+    pub(super) service: Service,
+    daemon: String,
+    pub(super) record: Record,
+    pub(super) sides: Vec<Side>,
+    pub(super) state: State,
+    pub(super) suspicion: Option<Suspicion>,
+    pub(super) block: Option<Block>,
+    pub(super) mismatch: Option<(BlockReason, String)>,
+    pub(super) phase: Phase,
+    pub(super) gate: Option<Gate>,
+    cut: Option<BackendName>,
+    cadence: Cadence,
+    pub(super) disk_error: Option<String>,
+    /// Other daemons of this pair: name and when they were last seen.
+    pub(super) daemons: BTreeMap<String, Moment>,
+    pub(super) settling: Option<Moment>,
+    /// A release from read-only was ordered at that time.
+    releasing: Option<Moment>,
+    /// A try was called off: none before that moment, for this reason.
+    setback: Option<(Moment, BlockReason, String)>,
+    /// The record that is being written as the new latch.
+    next_record: Option<Box<Record>>,
+    /// A side's switch to `Healthy` or not, to tell changes.
+    told: BTreeMap<BackendName, Health>,
+    pub(super) evidence: String,
+    tickets: u64,
+    actions: VecDeque<Action>,
+    events: VecDeque<Event>,
+    edges: BTreeMap<(Phase, Phase), u64>,
+    pub(super) counts: BTreeMap<(bool, EpisodeKind, bool), u64>,
+}
+
+/// What the machine is doing.
+#[derive(Debug)]
+pub(super) enum State {
+    /// The start checks.
+    Starting {
+        /// Since when.
+        since: Moment,
+    },
+    /// The latch stands; evidence is weighed.
+    Watching,
+    /// An episode runs.
+    Episode(Box<Run>),
+}
+
+/// Something must not be decided.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Block {
+    pub(super) reason: BlockReason,
+    pub(super) sentence: String,
+    pub(super) since: WallTime,
+}
+
+impl Machine {
+    /// A machine for this service as last persisted. `daemon` is this daemon's own name on the pair; names order by age.
+    pub fn new(service: Service, daemon: String, record: Record, now: Now) -> Self {
+        let sides = service.backends.iter().map(Side::new).collect();
+        let mut machine = Self {
+            service,
+            daemon,
+            record,
+            sides,
+            state: State::Starting { since: now.at },
+            suspicion: None,
+            block: None,
+            mismatch: None,
+            phase: Phase::Starting,
+            gate: None,
+            cut: None,
+            cadence: Cadence::Calm,
+            disk_error: None,
+            daemons: BTreeMap::new(),
+            settling: None,
+            releasing: None,
+            setback: None,
+            next_record: None,
+            told: BTreeMap::new(),
+            evidence: "nothing was heard yet".into(),
+            tickets: 0,
+            actions: VecDeque::new(),
+            events: VecDeque::new(),
+            edges: BTreeMap::new(),
+            counts: BTreeMap::new(),
+        };
+        let said = match (&machine.record.latch, &machine.record.intent) {
+            (_, Some(intent)) => format!("started with episode {} open at stage {:?}", intent.id, intent.stage),
+            (Some(latch), None) => format!("started with {} latched in epoch {}", latch.active, latch.epoch),
+            (None, None) => "started without a latch".to_owned(),
+        };
+        machine.tell(now, EventKind::Started, said);
+        machine.resume(now);
+        machine.advance(now);
+        machine
+    }
+
+    /// The addresses a backend's names resolve to now.
+    pub fn handle_addresses(&mut self, backend: &BackendName, addresses: &[(HostPort, SocketAddr)], now: Now) {
+        if let Some(side) = self.side_mut(backend) {
+            side.resolved(addresses);
+        }
+        self.advance(now);
+    }
+
+    /// One probe's result.
+    pub fn handle_observation(&mut self, seen: &Observation, now: Now) {
+        let limits = self.limits();
+        let latched = self.timeline();
+        let active = self.active_name();
+        let cascade = self.is_cascade(seen);
+        let Some(side) = self.side_mut(&seen.backend) else {
+            return;
+        };
+        if !side.observe(seen, limits, now) {
+            return;
+        }
+        if let Verdict::Answered(facts) = &seen.verdict {
+            if active.as_ref() != Some(&seen.backend) {
+                side.witness
+                    .sample(seen.started, seen.finished, facts, latched, cascade);
+            }
+            for application in &facts.daemons {
+                // pgpivot/<daemon>/<service>/<epoch>
+                let name = application.split('/').nth(1).unwrap_or(application);
+                if name != self.daemon {
+                    self.daemons.insert(name.to_owned(), now.at);
+                }
+            }
+        }
+        if active.as_ref() == Some(&seen.backend) {
+            self.weigh(seen, now);
+        }
+        self.tell_health(&seen.backend, now);
+        self.advance(now);
+    }
+
+    /// What the data plane and the kept connections saw.
+    pub fn handle_evidence(&mut self, evidence: &Evidence, now: Now) {
+        let trigger = self.service.probe.hang_trigger;
+        let passive = self.service.probe.passive;
+        let active = self.active_name();
+        let backend = evidence.backend().clone();
+        let is_active = active.as_ref() == Some(&backend);
+        let Some(side) = self.side_mut(&backend) else {
+            return;
+        };
+        let mut adverse = None;
+        let mut probe = false;
+        match evidence {
+            Evidence::ConnectFailed { failure, .. } => adverse = Some(format!("a client's connect failed: {failure}")),
+            Evidence::ServerEnded { .. } => probe = true,
+            Evidence::Connections { live, .. } => {
+                probe = *live == 0 && side.live > 0;
+                side.live = *live;
+            }
+            Evidence::ProbeConnectionLost { .. } => {
+                side.kept_lost = Some(now.at);
+                adverse = Some("the probe's kept connection was lost".to_owned());
+            }
+            Evidence::Answered { at, .. } => {
+                for address in side.addresses.values_mut() {
+                    address.health.answered(*at);
+                }
+            }
+            Evidence::Unanswered { since, .. } if now.at.since(*since) >= trigger => {
+                let waited = now.at.since(*since).as_millis();
+                adverse = Some(format!("a request stands without any byte back for {waited} ms"));
+            }
+            Evidence::Unanswered { .. } => {}
+        }
+        if is_active && passive {
+            if let Some(why) = adverse {
+                let fresh = self.suspicion.is_none();
+                self.suspect(why, now);
+                probe |= fresh;
+            }
+            if probe && matches!(self.state, State::Watching) {
+                self.actions.push_back(Action::ProbeNow { backend });
+            }
+        }
+        self.advance(now);
+    }
+
+    /// What came of an action.
+    pub fn handle_outcome(&mut self, outcome: Outcome, now: Now) {
+        match outcome {
+            Outcome::Persisted { ticket, result } => self.persisted(ticket, result, now),
+            Outcome::Unfrozen { episode, result } => self.unfrozen(episode, result, now),
+            other => self.episode_outcome(other, now),
+        }
+        self.advance(now);
+    }
+
+    /// The deadline of `poll_timeout` has come.
+    pub fn handle_timeout(&mut self, now: Now) {
+        self.advance(now);
+    }
+
+    /// The control thread woke this much too late: what was heard meanwhile is worth nothing.
+    pub fn handle_delay(&mut self, late: Duration, now: Now) {
+        if late <= Duration::from_millis(500) {
+            return;
+        }
+        self.tell(
+            now,
+            EventKind::Notice,
+            format!(
+                "this daemon was stopped or starved for {} ms: evidence is discarded",
+                late.as_millis()
+            ),
+        );
+        for side in &mut self.sides {
+            side.forget();
+        }
+        self.suspicion = None;
+        if let State::Episode(run) = &mut self.state
+            && run.may_be_cancelled()
+        {
+            self.cancel("this daemon was stopped or starved meanwhile".into(), now);
+        }
+        if late > Duration::from_secs(2) && matches!(self.state, State::Watching) {
+            self.state = State::Starting { since: now.at };
+            self.probe_all();
+        }
+        self.advance(now);
+    }
+
+    /// The disk can (`None`) or cannot be written, learned by a write that belongs to no step.
+    pub fn handle_disk(&mut self, error: Option<String>, now: Now) {
+        if self.disk_error != error {
+            let said = match &error {
+                Some(why) => format!("cannot fail over: the state cannot be written: {why}"),
+                None => "the state can be written again".to_owned(),
+            };
+            self.tell(now, EventKind::Notice, said);
+            self.disk_error = error;
+        }
+        self.advance(now);
+    }
+
+    /// A new configuration of the same service. The active backend must still be in it.
+    pub fn handle_config(&mut self, service: Service, now: Now) {
+        let mut old = std::mem::take(&mut self.sides);
+        for config in &service.backends {
+            let side = match old.iter().position(|side| side.name == config.name) {
+                Some(at) => Side {
+                    config: config.clone(),
+                    ..old.swap_remove(at)
+                },
+                None => Side::new(config),
+            };
+            self.sides.push(side);
+        }
+        self.service = service;
+        self.advance(now);
+    }
+
+    /// The next order, in the order they must be carried out.
+    pub fn poll_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// The next thing to write down.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// When to call `handle_timeout` at the latest, and what for.
+    pub fn poll_timeout(&self, now: Now) -> (Moment, &'static str) {
+        let tick = |ms| now.at + Duration::from_millis(ms);
+        match (&self.state, self.phase) {
+            (State::Starting { .. }, _) => (tick(100), "start checks"),
+            (State::Episode(_), _) => (tick(50), "episode"),
+            (State::Watching, Phase::Steady | Phase::Paused) if self.suspicion.is_none() => (tick(1000), "freshness"),
+            (State::Watching, Phase::Settling) => (tick(200), "settling"),
+            (State::Watching, _) if self.cadence == Cadence::Death => (tick(20), "death path"),
+            (State::Watching, _) => (tick(100), "evidence"),
+        }
+    }
+
+    /// How often probes run now.
+    pub fn cadence(&self) -> Cadence {
+        self.cadence
+    }
+
+    /// The active side and its epoch.
+    pub fn active(&self) -> Option<(&BackendName, Epoch)> {
+        self.record.latch.as_ref().map(|latch| (&latch.active, latch.epoch))
+    }
+
+    /// Where the machine stands.
+    pub fn phase(&self) -> Phase {
+        self.phase
+    }
+
+    /// What it believes to be on disk.
+    pub fn record(&self) -> &Record {
+        &self.record
+    }
+
+    /// The gate as last published.
+    pub fn gate(&self) -> Option<&Gate> {
+        self.gate.as_ref()
+    }
+
+    /// How often each edge between phases was taken.
+    pub fn edges(&self) -> &BTreeMap<(Phase, Phase), u64> {
+        &self.edges
+    }
+
+    // ---- shared by the states ----
+
+    /// Runs the states until nothing changes, then brings gate, phase and cadence in line.
+    fn advance(&mut self, now: Now) {
+        self.expire(now);
+        self.judge_claims(now);
+        for _ in 0..16 {
+            let before = self.marker();
+            match &self.state {
+                State::Starting { .. } => self.advance_start(now),
+                State::Watching => self.advance_watch(now),
+                State::Episode(_) => self.advance_episode(now),
+            }
+            if self.marker() == before {
+                break;
+            }
+        }
+        self.sync_gate(now);
+        self.sync_phase(now);
+        self.sync_cadence();
+    }
+
+    fn marker(&self) -> (u8, Option<(EpisodeId, Step)>) {
+        match &self.state {
+            State::Starting { .. } => (0, None),
+            State::Watching => (1, None),
+            State::Episode(run) => (2, Some((run.intent.id, run.step.clone()))),
+        }
+    }
+
+    fn expire(&mut self, now: Now) {
+        let probe = &self.service.probe;
+        let patience = probe.interval.max(probe.down_interval) * 3 + probe.timeout;
+        for side in &mut self.sides {
+            for address in side.addresses.values_mut() {
+                address.health.expire(now.at, patience);
+            }
+        }
+        self.daemons
+            .retain(|_, seen| now.at.since(*seen) < Duration::from_secs(10).max(probe.interval * 3));
+    }
+
+    fn sync_phase(&mut self, now: Now) {
+        let phase = self.derive_phase();
+        if phase == self.phase {
+            return;
+        }
+        let from = std::mem::replace(&mut self.phase, phase);
+        *self.edges.entry((from, phase)).or_default() += 1;
+        let known = transition::edge(from, phase);
+        let why = known.map_or("an edge the table does not know", |edge| edge.why);
+        let said = match &self.block {
+            Some(block) if phase == Phase::Blocked => {
+                format!("{}: {}", block.reason.as_str(), block.sentence)
+            }
+            _ => format!("{} → {}: {why}", from.as_str(), phase.as_str()),
+        };
+        let kind = if phase == Phase::Blocked {
+            EventKind::Blocked
+        } else {
+            EventKind::Phase
+        };
+        self.tell(now, kind, said);
+    }
+
+    fn derive_phase(&self) -> Phase {
+        match &self.state {
+            State::Starting { .. } if self.block.is_some() => Phase::Blocked,
+            State::Starting { .. } => Phase::Starting,
+            State::Episode(run) => run.phase(self.block.is_some()),
+            State::Watching if self.block.is_some() => Phase::Blocked,
+            State::Watching if self.record.paused.is_some() => Phase::Paused,
+            State::Watching => match &self.suspicion {
+                Some(suspicion) if suspicion.threshold.is_some() => Phase::Confirming,
+                Some(_) => Phase::Suspect,
+                None if self.settling.is_some() => Phase::Settling,
+                None => Phase::Steady,
+            },
+        }
+    }
+
+    fn sync_cadence(&mut self) {
+        self.cadence = match &self.state {
+            State::Episode(_) => Cadence::Episode,
+            State::Starting { .. } => Cadence::Episode,
+            State::Watching => match (&self.suspicion, self.active_side()) {
+                (Some(_), Some(side)) if self.may_be_dead(side) => Cadence::Death,
+                (Some(_), _) => Cadence::Fast,
+                (None, _)
+                    if self.mismatch.is_some()
+                        || self.sides.iter().any(|s| s.claim.is_some() && !self.is_active(&s.name)) =>
+                {
+                    Cadence::Fast
+                }
+                (None, _) => Cadence::Calm,
+            },
+        };
+    }
+
+    fn may_be_dead(&self, side: &Side) -> bool {
+        let lost = side
+            .kept_lost
+            .is_some_and(|at| side.alive().is_none_or(|alive| at >= alive));
+        let refused = side
+            .addresses
+            .values()
+            .all(|a| a.health.failed().is_none_or(|(.., how)| how == Failure::Refused) || a.health.failures() == 0);
+        self.service.probe.passive && lost && refused && side.state() != Health::Down
+    }
+
+    pub(super) fn tell(&mut self, now: Now, kind: EventKind, sentence: String) {
+        self.tell_as(now, kind, sentence, None, None);
+    }
+
+    fn tell_as(
+        &mut self,
+        now: Now,
+        kind: EventKind,
+        sentence: String,
+        took: Option<Duration>,
+        operator: Option<Operator>,
+    ) {
+        let episode = match &self.state {
+            State::Episode(run) => Some(run.intent.id),
+            _ => None,
+        };
+        let (active, epoch) = match &self.record.latch {
+            Some(latch) => (Some(latch.active.clone()), latch.epoch),
+            None => (None, Epoch::default()),
+        };
+        self.events.push_back(Event {
+            at: now.wall,
+            episode,
+            epoch,
+            kind,
+            sentence,
+            took,
+            operator,
+            active,
+        });
+    }
+
+    fn tell_health(&mut self, backend: &BackendName, now: Now) {
+        let Some(side) = self.side(backend) else {
+            return;
+        };
+        let state = side.state();
+        let last = side
+            .last_probe
+            .as_ref()
+            .map_or_else(String::new, |probe| format!(": {}", probe.text));
+        if self.told.get(backend) == Some(&state) {
+            return;
+        }
+        self.told.insert(backend.clone(), state);
+        self.tell(now, EventKind::Health, format!("{backend} is {}{last}", state.as_str()));
+    }
+
+    fn probe_all(&mut self) {
+        for side in &self.sides {
+            self.actions.push_back(Action::ProbeNow {
+                backend: side.name.clone(),
+            });
+        }
+    }
+
+    fn persist(&mut self) -> u64 {
+        self.tickets += 1;
+        let record = Box::new(self.record.clone());
+        self.actions.push_back(Action::Persist {
+            ticket: self.tickets,
+            record,
+        });
+        self.tickets
+    }
+
+    fn limits(&self) -> Limits {
+        let probe = &self.service.probe;
+        Limits {
+            fall: probe.fall,
+            rise: probe.rise,
+            patience: self.service.failover.recovery_patience,
+        }
+    }
+
+    pub(super) fn latch(&self) -> Option<&Latch> {
+        self.record.latch.as_ref()
+    }
+
+    fn timeline(&self) -> Option<Timeline> {
+        Some(self.latch()?.identity.as_ref()?.timeline)
+    }
+
+    pub(super) fn active_name(&self) -> Option<BackendName> {
+        self.latch().map(|latch| latch.active.clone())
+    }
+
+    pub(super) fn is_active(&self, name: &BackendName) -> bool {
+        self.latch().is_some_and(|latch| latch.active == *name)
+    }
+
+    pub(super) fn side(&self, name: &BackendName) -> Option<&Side> {
+        self.sides.iter().find(|side| side.name == *name)
+    }
+
+    fn side_mut(&mut self, name: &BackendName) -> Option<&mut Side> {
+        self.sides.iter_mut().find(|side| side.name == *name)
+    }
+
+    pub(super) fn active_side(&self) -> Option<&Side> {
+        self.side(&self.latch()?.active)
+    }
+
+    fn is_cascade(&self, seen: &Observation) -> bool {
+        let Verdict::Answered(facts) = &seen.verdict else {
+            return false;
+        };
+        let Receiver::Row(row) = &facts.receiver else {
+            return false;
+        };
+        let Some(latch) = self.latch() else {
+            return false;
+        };
+        analysis::cascades(row.sender.as_deref(), &self.sides, &seen.backend, &latch.active)
+    }
+
+    /// The probes can tell who is who.
+    pub(super) fn knows_identity(&self) -> bool {
+        matches!(self.service.probe.kind, ProbeKind::Sql { .. })
+    }
+
+    /// This daemon may decide by itself (another question is whether it may now).
+    pub(super) fn decides(&self) -> bool {
+        self.service.failover.authority == Authority::SelfDecides && self.service.failover.automatic && self.can_move()
+    }
+
+    fn can_move(&self) -> bool {
+        self.service.failover.standby_serves || !matches!(self.service.failover.promoter, Promoter::None)
+    }
+
+    /// An older daemon that decides on this pair, unless something else keeps two apart.
+    pub(super) fn older_decider(&self) -> Option<&String> {
+        if self.service.failover.fence_required || self.only_sync_candidate() {
+            return None;
+        }
+        self.daemons
+            .keys()
+            .find(|name| name.starts_with("s-") && **name < self.daemon)
+    }
+
+    fn only_sync_candidate(&self) -> bool {
+        let standbys = self.sides.len().saturating_sub(1);
+        let sync = self
+            .active_side()
+            .and_then(|side| side.facts.as_ref())
+            .and_then(|heard| heard.facts.sync.as_ref());
+        standbys == 1 && sync.is_some_and(|sync| sync.synchronous.len() == 1)
+    }
+}
+
+impl Evidence {
+    /// Whose side it speaks of.
+    pub fn backend(&self) -> &BackendName {
+        match self {
+            Self::ConnectFailed { backend, .. }
+            | Self::ServerEnded { backend }
+            | Self::Connections { backend, .. }
+            | Self::ProbeConnectionLost { backend }
+            | Self::Answered { backend, .. }
+            | Self::Unanswered { backend, .. } => backend,
+        }
+    }
+}

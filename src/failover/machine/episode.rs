@@ -1,0 +1,562 @@
+//! The steps of an episode in their order: intent, cut, recheck, fence, lock, `sent`, promote, prove, latch.
+//! What only a switchover does stands in `switchover`, the end in `latch`.
+
+use std::time::Duration;
+
+use super::watch::kind_word;
+use super::{Machine, Run, State, Step};
+use crate::config::{ProbeKind, Promoter, WitnessRule};
+use crate::failover::action::{Action, EventKind, LockResult, Outcome, PromotionResult, Rechecked};
+use crate::failover::health::State as Health;
+use crate::failover::observation::Role;
+use crate::failover::phase::{BlockReason, EpisodeId, EpisodeKind, Stage};
+use crate::types::{BackendName, Now};
+
+impl Machine {
+    /// One turn of the episode.
+    pub(super) fn advance_episode(&mut self, now: Now) {
+        let State::Episode(run) = &self.state else {
+            return;
+        };
+        match run.step.clone() {
+            Step::Rechecking { from, until } => self.recheck(from, until, now),
+            Step::Draining { until } => self.drained(until, now),
+            Step::Freezing { until } if now.at >= until => {
+                self.cancel("the old primary could not be frozen in time".into(), now)
+            }
+            Step::Replaying { since, lsn, until } => self.replayed(since, lsn, until, now),
+            Step::Promoting { since } => self.prove(since, now),
+            Step::ClearingSync { until } if now.at >= until => self.latch_new(now),
+            Step::Latching { ticket: None, retry } if now.at >= retry => self.latch_new(now),
+            Step::Cancelling {
+                ticket: None,
+                retry,
+                why,
+            } if now.at >= retry => self.cancel(why, now),
+            _ => {}
+        }
+    }
+
+    /// Enters the next step; how long the last one took goes to the history.
+    pub(super) fn step(&mut self, step: Step, said: String, now: Now) {
+        let State::Episode(run) = &mut self.state else {
+            return;
+        };
+        let took = now.at.since(run.step_since);
+        run.step = step;
+        run.step_since = now.at;
+        self.tell_as(now, EventKind::Step, said, Some(took), None);
+    }
+
+    pub(super) fn run_mut(&mut self) -> Option<&mut Run> {
+        match &mut self.state {
+            State::Episode(run) => Some(run),
+            _ => None,
+        }
+    }
+
+    pub(super) fn run(&self) -> Option<&Run> {
+        match &self.state {
+            State::Episode(run) => Some(run),
+            _ => None,
+        }
+    }
+
+    /// The intent is on disk.
+    fn decided(&mut self, now: Now) {
+        let Some(run) = self.run() else { return };
+        let fast = self.service.probe.fast_interval;
+        let patience = self.service.probe.timeout * 2 + Duration::from_secs(10);
+        let from = crate::types::Moment(run.began.0.saturating_sub(fast));
+        match run.intent.kind {
+            EpisodeKind::Follow => self.latch_new(now),
+            EpisodeKind::Switchover => {
+                let until = now.at + self.service.failover.drain_timeout;
+                self.step(
+                    Step::Draining { until },
+                    "intent written; newcomers wait, running work may end".into(),
+                    now,
+                );
+            }
+            EpisodeKind::Failover | EpisodeKind::Route => {
+                let step = Step::Rechecking {
+                    from,
+                    until: now.at + patience,
+                };
+                self.step(step, "intent written; the old side is cut off".into(), now);
+            }
+        }
+    }
+
+    /// The last look at the old side, after the cut.
+    fn recheck(&mut self, from: crate::types::Moment, until: crate::types::Moment, now: Now) {
+        let Some(run) = self.run() else { return };
+        let (intent, resumed) = (run.intent.clone(), run.resumed);
+        let Some(name) = intent.from.clone() else {
+            return self.rechecked("there is no old side".into(), now);
+        };
+        if intent.forced {
+            return self.rechecked("forced by an operator".into(), now);
+        }
+        if let Some(rechecked) = &run.rechecked {
+            let said = rechecked.sentence.clone();
+            return self.rechecked(said, now);
+        }
+        let Some(side) = self.side(&name) else { return };
+        if side.passed().is_some_and(|passed| passed >= from) {
+            return self.cancel(format!("{name} answers again"), now);
+        }
+        let failed = side.failed_since(from);
+        if intent.kind == EpisodeKind::Failover
+            && let Some(other) = self
+                .sides
+                .iter()
+                .find(|s| s.name != name && s.witness.testimony().alive())
+            && !run_needs_fence(self.run())
+        {
+            let said = format!("{} receives from {name} again", other.name);
+            return self.cancel(said, now);
+        }
+        if failed && (!resumed || self.candidate_lost(&intent.to)) {
+            return self.rechecked(format!("{name} failed another probe"), now);
+        }
+        if now.at >= until {
+            self.cancel(format!("the recheck of {name} came to no verdict"), now);
+        }
+    }
+
+    /// After a restart: the candidate's own stream must be lost now, too.
+    fn candidate_lost(&self, name: &BackendName) -> bool {
+        let optional = self.service.failover.witness == WitnessRule::Optional || !self.knows_identity();
+        self.side(name)
+            .is_some_and(|side| side.state() == Health::Up && (optional || side.witness.testimony().lost()))
+    }
+
+    pub(super) fn rechecked(&mut self, said: String, now: Now) {
+        let Some(run) = self.run_mut() else { return };
+        run.rechecked = Some(Rechecked { sentence: said.clone() });
+        if run.intent.kind == EpisodeKind::Route {
+            return self.latch_new(now);
+        }
+        let (episode, from, needed) = (run.intent.id, run.intent.from.clone(), run.fence_needed);
+        match (self.service.failover.fence_command.is_some(), from) {
+            (true, Some(backend)) => {
+                self.step(Step::Fencing, format!("rechecked: {said}"), now);
+                self.actions.push_back(Action::Fence { episode, backend });
+            }
+            (false, _) if needed => {
+                self.cancel("a node fence is needed and no fence_command is configured".into(), now);
+            }
+            _ => self.lock(format!("rechecked: {said}"), now),
+        }
+    }
+
+    /// Takes the lock between daemons, where there are servers that can hold one.
+    pub(super) fn lock(&mut self, said: String, now: Now) {
+        let Some(run) = self.run() else { return };
+        let (episode, to, from) = (run.intent.id, run.intent.to.clone(), run.intent.from.clone());
+        if !matches!(self.service.probe.kind, ProbeKind::Sql { .. }) {
+            return self.send(said, now);
+        }
+        let mut backends = vec![to];
+        if self.sides.len() > 2 {
+            let others = self.sides.iter().map(|side| side.name.clone());
+            backends.extend(
+                others
+                    .filter(|name| Some(name) != from.as_ref() && *name != backends[0])
+                    .collect::<Vec<_>>(),
+            );
+        }
+        let needed = if self.sides.len() > 2 {
+            self.sides.len() / 2 + 1
+        } else {
+            1
+        };
+        // The old side is down: of three, the two that are left are the majority.
+        let needed = needed.min(backends.len());
+        self.step(Step::Locking, said, now);
+        self.actions.push_back(Action::Lock {
+            episode,
+            backends,
+            needed,
+        });
+    }
+
+    /// Writes `sent`. What is promoted from here on is proven or pending, never taken back.
+    fn send(&mut self, said: String, now: Now) {
+        let Some(run) = self.run_mut() else { return };
+        run.intent.stage = Stage::Sent;
+        let intent = run.intent.clone();
+        if intent.kind == EpisodeKind::Failover {
+            self.record
+                .spent
+                .retain(|at| now.wall.since(*at) < Duration::from_secs(24 * 3600));
+            self.record.spent.push(intent.decided_at);
+        }
+        self.record.intent = Some(intent);
+        let ticket = self.persist();
+        self.step(Step::Sending { ticket }, said, now);
+    }
+
+    fn sent(&mut self, now: Now) {
+        let Some(run) = self.run_mut() else { return };
+        run.ordered = None;
+        self.step(
+            Step::Promoting { since: now.at },
+            "sent is on disk: no way back".into(),
+            now,
+        );
+        self.prove(now.at, now);
+    }
+
+    fn order_promotion(&mut self, now: Now) {
+        let Some(run) = self.run_mut() else { return };
+        let rechecked = run.rechecked.clone().unwrap_or(Rechecked {
+            sentence: "already sent before a restart".into(),
+        });
+        run.ordered = Some(now.at);
+        run.word = None;
+        let (episode, epoch, backend) = (run.intent.id, run.intent.epoch, run.intent.to.clone());
+        let (kind, from) = (run.intent.kind, run.intent.from.clone());
+        self.actions.push_back(Action::Promote {
+            episode,
+            epoch,
+            backend,
+            rechecked,
+        });
+        if let (EpisodeKind::Switchover, Some(backend)) = (kind, from) {
+            self.actions.push_back(Action::ReadFlush { episode, backend });
+        }
+    }
+
+    /// Looks for the proof; without it the promotion stays pending, for ever if need be.
+    fn prove(&mut self, since: crate::types::Moment, now: Now) {
+        let Some(run) = self.run() else { return };
+        let (to, id, word, ordered) = (run.intent.to.clone(), run.intent.id, run.word.clone(), run.ordered);
+        if run.intent.kind == EpisodeKind::Follow {
+            return self.prove_followed(&to, since, now);
+        }
+        if self.is_proven(&to, since) {
+            let took = self
+                .run()
+                .and_then(|run| run.ordered)
+                .map_or(0, |at| now.at.since(at).as_millis());
+            return self.promoted(format!("{to} proves to be primary, {took} ms after the order"), now);
+        }
+        let Some(ordered) = ordered else {
+            return self.order_promotion(now);
+        };
+        match word {
+            Some((_, PromotionResult::Refused(why))) => return self.refused(why, now),
+            Some((at, PromotionResult::Unknown(_))) => {
+                // Ordering again is safe (a primary says 55000), and needed where the first order never arrived.
+                let still = self.side(&to).is_some_and(|side| {
+                    side.facts
+                        .as_ref()
+                        .is_some_and(|heard| heard.started > at && heard.facts.role == Role::Standby)
+                });
+                if still
+                    && now.at.since(at) >= Duration::from_secs(1)
+                    && now.at.since(ordered) >= Duration::from_secs(2)
+                {
+                    self.order_promotion(now);
+                }
+            }
+            _ => {}
+        }
+        if now.at.since(since) >= self.service.failover.promote_timeout {
+            let waited = now.at.since(since).as_secs();
+            let said = format!(
+                "the promotion of {to} (episode {id}) was ordered {waited} s ago and nothing proves it: look at {to}; if it is off for good, `proxyctl abandon {to}`"
+            );
+            self.set_block(Some((BlockReason::PromotionPending, said)), now);
+        }
+    }
+
+    /// A promotion of somebody else, taken up again after a restart: its proof must be fresh.
+    fn prove_followed(&mut self, to: &BackendName, since: crate::types::Moment, now: Now) {
+        let serves = self.side(to).is_some_and(|side| {
+            let fresh = side.facts.as_ref().filter(|heard| heard.started >= since);
+            let primary = fresh.is_some_and(|heard| heard.facts.role == Role::Primary);
+            if self.knows_identity() { primary } else { fresh.is_some() && side.state() == Health::Up }
+        });
+        if serves {
+            self.latch_new(now);
+        } else if now.at.since(since) >= self.service.failover.verify_wait + Duration::from_secs(10) {
+            self.cancel(format!("{to} does not prove to be primary any more"), now);
+        }
+    }
+
+    /// Does the new side prove to be primary on a line that descends from the latched one?
+    fn is_proven(&mut self, to: &BackendName, since: crate::types::Moment) -> bool {
+        let identity = self.latch().and_then(|latch| latch.identity.clone());
+        let Some(side) = self.side(to) else {
+            return false;
+        };
+        let Some(heard) = side.facts.as_ref().filter(|heard| heard.started >= since) else {
+            return false;
+        };
+        match identity {
+            Some(identity) => {
+                let facts = &heard.facts;
+                let proven = facts.role == Role::Primary
+                    && facts.system_id == Some(identity.system_id)
+                    && facts.timeline.is_some_and(|timeline| timeline > identity.timeline);
+                if proven {
+                    let proof = super::latch::identity_of(facts);
+                    if let Some(run) = self.run_mut() {
+                        run.proven = proof;
+                    }
+                }
+                proven
+            }
+            // Without identities the promoter's word and a check that passes afterwards are all there is.
+            None => {
+                let done = self.run().is_some_and(|run| {
+                    run.word
+                        .as_ref()
+                        .is_some_and(|(at, word)| *word == PromotionResult::Done && heard.started >= *at)
+                });
+                done && side.state() == Health::Up
+            }
+        }
+    }
+
+    /// Proven: before opening, commits must be able to end.
+    fn promoted(&mut self, said: String, now: Now) {
+        self.block = None;
+        let Some(run) = self.run() else { return };
+        let (episode, to) = (run.intent.id, run.intent.to.clone());
+        let blocked = self
+            .side(&to)
+            .and_then(|side| side.facts.as_ref())
+            .and_then(|heard| heard.facts.sync.clone());
+        match blocked.filter(|sync| sync.blocks_commits()) {
+            Some(sync) if self.service.failover.sync_after_failover == crate::config::SyncRule::Clear => {
+                let until = now.at + Duration::from_secs(5);
+                self.step(
+                    Step::ClearingSync { until },
+                    format!("{said}; clearing synchronous_standby_names ({})", sync.names),
+                    now,
+                );
+                self.actions.push_back(Action::ClearSync { episode, backend: to });
+            }
+            Some(sync) => {
+                if let Some(run) = self.run_mut() {
+                    run.notes.push(format!(
+                        "commits on {to} wait for a synchronous standby that is not there (synchronous_standby_names = '{}')",
+                        sync.names
+                    ));
+                }
+                self.tell(now, EventKind::Step, said);
+                self.latch_new(now);
+            }
+            None => {
+                self.tell(now, EventKind::Step, said);
+                self.latch_new(now);
+            }
+        }
+    }
+
+    /// A command's exit 3: it did not promote and will not.
+    fn refused(&mut self, why: String, now: Now) {
+        self.cancel(format!("the promoter refused: {why}"), now);
+    }
+
+    /// An outcome that belongs to the episode; one of an older episode is dropped.
+    pub(super) fn episode_outcome(&mut self, outcome: Outcome, now: Now) {
+        let Some(run) = self.run() else { return };
+        if outcome.episode() != Some(run.intent.id) {
+            return;
+        }
+        let (needed, forced, step) = (run.fence_needed, run.intent.forced, run.step.clone());
+        match (outcome, step) {
+            (Outcome::Fenced { result: Ok(()), .. }, Step::Fencing) => {
+                self.lock("the node fence succeeded".into(), now)
+            }
+            (Outcome::Fenced { result: Err(why), .. }, Step::Fencing) if needed => {
+                self.set_back(BlockReason::FenceFailed, format!("the node fence failed: {why}"), now);
+            }
+            (Outcome::Fenced { result: Err(why), .. }, Step::Fencing) => {
+                self.lock(format!("the node fence failed, which is allowed here: {why}"), now);
+            }
+            (
+                Outcome::Locked {
+                    result: LockResult::Held,
+                    ..
+                },
+                Step::Locking,
+            ) => {
+                if let Some(run) = self.run_mut() {
+                    run.locked = true;
+                }
+                self.send("the lock between daemons is held".into(), now);
+            }
+            (
+                Outcome::Locked {
+                    result: LockResult::Busy,
+                    ..
+                },
+                Step::Locking,
+            ) => {
+                self.set_back(
+                    BlockReason::LockBusy,
+                    "another daemon holds the lock: it decides".into(),
+                    now,
+                );
+            }
+            (
+                Outcome::Locked {
+                    result: LockResult::Failed(why),
+                    ..
+                },
+                Step::Locking,
+            ) => {
+                self.set_back(
+                    BlockReason::LockBusy,
+                    format!("the lock could not be taken: {why}"),
+                    now,
+                );
+            }
+            (Outcome::Promotion { result, .. }, Step::Promoting { .. }) => {
+                let said = match &result {
+                    PromotionResult::Done => "the promoter says it is done".to_owned(),
+                    PromotionResult::Unknown(why) => format!("the promotion is pending: {why}"),
+                    PromotionResult::Refused(why) => format!("the promoter refuses: {why}"),
+                };
+                if let Some(run) = self.run_mut() {
+                    run.word = Some((now.at, result));
+                }
+                self.tell(now, EventKind::Step, said);
+            }
+            (Outcome::Frozen { result, .. }, Step::Freezing { .. }) => self.frozen(result, forced, now),
+            (Outcome::FlushRead { result, .. }, _) => {
+                if let Some(run) = self.run_mut() {
+                    run.flush_after = Some(result);
+                }
+            }
+            (Outcome::SyncCleared { result, .. }, Step::ClearingSync { .. }) => {
+                if let (Err(why), Some(run)) = (result, self.run_mut()) {
+                    run.notes
+                        .push(format!("synchronous_standby_names could not be cleared: {why}"));
+                }
+                self.latch_new(now);
+            }
+            _ => {}
+        }
+    }
+
+    /// A write of the record ended.
+    pub(super) fn persisted(&mut self, ticket: u64, result: Result<(), String>, now: Now) {
+        let step = self.run().map(|run| run.step.clone());
+        self.handle_disk_result(&result, now);
+        let retry = now.at + Duration::from_secs(1);
+        match (step, result) {
+            (Some(Step::Deciding { ticket: t }), Ok(())) if t == ticket => self.decided(now),
+            (Some(Step::Deciding { ticket: t }), Err(why)) if t == ticket => self.undecide(&why, now),
+            (Some(Step::MarkFreezing { ticket: t }), Ok(())) if t == ticket => self.freeze(now),
+            (Some(Step::MarkFreezing { ticket: t }), Err(why)) if t == ticket => {
+                self.cancel(format!("the state cannot be written: {why}"), now);
+            }
+            (Some(Step::Sending { ticket: t }), Ok(())) if t == ticket => self.sent(now),
+            (Some(Step::Sending { ticket: t }), Err(why)) if t == ticket => self.unsend(&why, now),
+            (Some(Step::Latching { ticket: Some(t), .. }), Ok(())) if t == ticket => self.latched(now),
+            (Some(Step::Latching { ticket: Some(t), .. }), Err(_)) if t == ticket => {
+                if let Some(run) = self.run_mut() {
+                    run.step = Step::Latching { ticket: None, retry };
+                }
+            }
+            (
+                Some(Step::Cancelling {
+                    ticket: Some(t), why, ..
+                }),
+                Ok(()),
+            ) if t == ticket => self.cancelled(&why, now),
+            (
+                Some(Step::Cancelling {
+                    ticket: Some(t), why, ..
+                }),
+                Err(_),
+            ) if t == ticket => {
+                if let Some(run) = self.run_mut() {
+                    run.step = Step::Cancelling {
+                        ticket: None,
+                        retry,
+                        why,
+                    };
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn handle_disk_result(&mut self, result: &Result<(), String>, now: Now) {
+        let error = result.as_ref().err().cloned();
+        if error != self.disk_error {
+            if let Some(why) = &error {
+                self.tell(
+                    now,
+                    EventKind::Notice,
+                    format!("cannot fail over: the state cannot be written: {why}"),
+                );
+            }
+            self.disk_error = error;
+        }
+    }
+
+    /// The intent did not reach the disk: nothing was promoted and nothing will be.
+    fn undecide(&mut self, why: &str, now: Now) {
+        let Some(run) = self.run() else { return };
+        let said = format!(
+            "episode {} ({}) is called off: the state cannot be written: {why}",
+            run.intent.id,
+            kind_word(run.intent.kind)
+        );
+        self.count(false);
+        self.record.intent = None;
+        self.tell(now, EventKind::Cancelled, said.clone());
+        self.state = if self.latch().is_some() {
+            State::Watching
+        } else {
+            State::Starting { since: now.at }
+        };
+        self.suspicion = None;
+        self.set_block(Some((BlockReason::Disk, said)), now);
+    }
+
+    /// `sent` may or may not be on disk: only a written cancellation may reopen the old side.
+    fn unsend(&mut self, why: &str, now: Now) {
+        if let Some(run) = self.run_mut() {
+            run.intent.stage = Stage::Intent;
+        }
+        self.record.spent.pop();
+        self.cancel(format!("the state cannot be written: {why}"), now);
+    }
+}
+
+fn run_needs_fence(run: Option<&Run>) -> bool {
+    run.is_some_and(|run| run.fence_needed)
+}
+
+impl Outcome {
+    /// Whose it is; `None` for a write.
+    pub fn episode(&self) -> Option<EpisodeId> {
+        match self {
+            Self::Persisted { .. } => None,
+            Self::Fenced { episode, .. }
+            | Self::Locked { episode, .. }
+            | Self::Promotion { episode, .. }
+            | Self::Frozen { episode, .. }
+            | Self::Unfrozen { episode, .. }
+            | Self::FlushRead { episode, .. }
+            | Self::SyncCleared { episode, .. } => Some(*episode),
+        }
+    }
+}
+
+impl Machine {
+    /// May this service's standbys be promoted by us?
+    pub(super) fn can_promote(&self) -> bool {
+        !matches!(self.service.failover.promoter, Promoter::None)
+    }
+}

@@ -1,0 +1,125 @@
+//! Who gets traffic, from the state alone. Cutting goes with closing; opening was preceded by a latch on disk.
+
+use super::{Machine, State};
+use crate::failover::action::{Action, Gate, OpenBackend};
+use crate::failover::analysis;
+use crate::failover::health::State as Health;
+use crate::failover::phase::Latch;
+use crate::failover::side::Side;
+use crate::types::{BackendName, Now};
+
+impl Machine {
+    /// Publishes the gate when it changed; cuts the side that lost it.
+    pub(super) fn sync_gate(&mut self, _now: Now) {
+        let (gate, cut) = self.desired_gate();
+        if self.gate.as_ref() != Some(&gate) {
+            self.gate = Some(gate.clone());
+            self.actions.push_back(Action::Publish(gate));
+        }
+        if self.cut != cut {
+            if let Some(backend) = &cut {
+                self.actions.push_back(Action::Cut {
+                    backend: backend.clone(),
+                });
+            }
+            self.cut = cut;
+        }
+    }
+
+    fn desired_gate(&self) -> (Gate, Option<BackendName>) {
+        let closed = |why: &str| Gate::Closed { why: why.to_owned() };
+        let Some(latch) = self.latch() else {
+            return (closed("no side is latched yet"), None);
+        };
+        match &self.state {
+            State::Starting { .. } => {
+                // An open intent outranks the latch, also while this daemon finds its feet.
+                let from = self.record.intent.as_ref().and_then(|intent| intent.from.clone());
+                (closed("the start checks have not passed yet"), from)
+            }
+            State::Episode(run) if run.closed => (
+                Gate::Closed {
+                    why: format!("traffic moves to {}", run.intent.to),
+                },
+                run.intent.from.clone(),
+            ),
+            State::Episode(_) => (self.open(latch, true), None),
+            State::Watching => {
+                if let Some((_, why)) = &self.mismatch {
+                    return (closed(why), Some(latch.active.clone()));
+                }
+                if self.record.frozen.contains(&latch.active) {
+                    return (
+                        Gate::Closed {
+                            why: format!("{} is being released from read-only", latch.active),
+                        },
+                        None,
+                    );
+                }
+                let recovering = self
+                    .active_side()
+                    .is_some_and(|side| side.state() == Health::Recovering);
+                (self.open(latch, recovering), None)
+            }
+        }
+    }
+
+    fn open(&self, latch: &Latch, hold: bool) -> Gate {
+        let open = |side: &Side| OpenBackend {
+            name: side.name.clone(),
+            weight: side.config.weight,
+            addresses: side
+                .addresses
+                .iter()
+                .filter(|(_, address)| !self.is_active(&side.name) || Side::proves(address, latch.identity.as_ref()))
+                .filter(|(_, address)| address.facts.is_some())
+                .map(|(ip, _)| *ip)
+                .collect(),
+        };
+        let tier = self
+            .sides
+            .iter()
+            .filter(|side| self.serves_with(side, latch))
+            .map(open)
+            .collect();
+        let timeline = latch.identity.as_ref().map(|identity| identity.timeline);
+        let reads = |side: &&Side| {
+            !self.is_active(&side.name)
+                && side.quarantine.is_none()
+                && side.state() == Health::Up
+                && (timeline.is_none_or(|t| analysis::streams_on(side, t)))
+        };
+        let readers = self.sides.iter().filter(reads).map(open).collect();
+        Gate::Open {
+            active: latch.active.clone(),
+            epoch: latch.epoch,
+            tier,
+            readers,
+            hold,
+        }
+    }
+
+    /// The latched side; where sides always serve, also those of the same configured role that are up.
+    fn serves_with(&self, side: &Side, latch: &Latch) -> bool {
+        if side.name == latch.active {
+            // A tier of several drops a member that is down; a lone side stays, its newcomers wait.
+            return side.state() != Health::Down || self.tier_peers(latch).count() == 0;
+        }
+        self.tier_peers(latch).any(|peer| peer.name == side.name)
+    }
+
+    /// Other backends that share the active tier and are up.
+    pub(super) fn tier_peers<'a>(&'a self, latch: &Latch) -> impl Iterator<Item = &'a Side> {
+        let role = self.side(&latch.active).and_then(|side| side.config.role);
+        let active = latch.active.clone();
+        let serves = self.service.failover.standby_serves;
+        self.sides.iter().filter(move |side| {
+            serves
+                && side.name != active
+                && role.is_some()
+                && side.config.role == role
+                && side.quarantine.is_none()
+                && side.state() == Health::Up
+        })
+    }
+}

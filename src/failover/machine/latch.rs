@@ -1,0 +1,228 @@
+//! How an episode ends: the latch on disk and traffic opened, or the cancellation on disk and the old side reopened.
+
+use std::time::Duration;
+
+use super::watch::kind_word;
+use super::{Machine, State, Step};
+use crate::failover::action::{Action, EventKind};
+use crate::failover::observation::Facts;
+use crate::failover::phase::{BlockReason, EpisodeKind, Identity, Latch, Stage};
+use crate::types::Now;
+
+/// Who a server proves to be; `None` when it does not show enough.
+pub(super) fn identity_of(facts: &Facts) -> Option<Identity> {
+    let ancestors = facts.history.clone().unwrap_or_default();
+    Some(Identity {
+        system_id: facts.system_id?,
+        timeline: facts.timeline?,
+        switch_lsn: ancestors.last().map(|ancestor| ancestor.switch_lsn),
+        ancestors,
+        node: facts.node.clone(),
+    })
+}
+
+/// How long a failed try keeps the next automatic one away.
+const SETBACK: Duration = Duration::from_secs(5);
+const SETTLING: Duration = Duration::from_secs(5);
+
+impl Machine {
+    /// Writes the latch; traffic opens when it is on disk.
+    pub(super) fn latch_new(&mut self, now: Now) {
+        let Some(run) = self.run() else { return };
+        let intent = run.intent.clone();
+        let shown = self
+            .side(&intent.to)
+            .and_then(|side| side.facts.as_ref())
+            .and_then(|heard| identity_of(&heard.facts));
+        let identity = run.proven.clone().or(shown).filter(|_| self.knows_identity());
+        let mut record = self.record.clone();
+        record.latch = Some(Latch {
+            active: intent.to.clone(),
+            epoch: intent.epoch,
+            since: now.wall,
+            why: format!("{}: {}", kind_word(intent.kind), intent.why),
+            identity,
+            route_only: intent.kind == EpisodeKind::Route,
+        });
+        record.intent = None;
+        if intent.from.is_some() && intent.kind != EpisodeKind::Follow {
+            record.cooldown_until = Some(now.wall.plus(self.service.failover.cooldown));
+        }
+        if self
+            .daemons
+            .keys()
+            .any(|name| name.starts_with("s-") || name.starts_with("o-"))
+        {
+            record.other_daemon_seen = Some(now.wall);
+        }
+        // What is written is the state after the step; the machine takes it over only once it is on disk.
+        let before = std::mem::replace(&mut self.record, record);
+        let ticket = self.persist();
+        let next = std::mem::replace(&mut self.record, before);
+        let step = Step::Latching {
+            ticket: Some(ticket),
+            retry: now.at,
+        };
+        self.step(
+            step,
+            format!("the latch of epoch {} is being written", intent.epoch),
+            now,
+        );
+        self.next_record = Some(Box::new(next));
+    }
+
+    /// The latch is on disk: open.
+    pub(super) fn latched(&mut self, now: Now) {
+        let Some(record) = self.next_record.take() else {
+            return;
+        };
+        let State::Episode(run) = std::mem::replace(&mut self.state, State::Watching) else {
+            return;
+        };
+        self.record = *record;
+        self.counted(run.intent.operator.is_some(), run.intent.kind, true);
+        self.block = None;
+        self.mismatch = None;
+        self.suspicion = None;
+        self.settling = Some(now.at + SETTLING);
+        let to = run.intent.to.clone();
+        for side in &mut self.sides {
+            side.witness.end();
+            if side.name == to {
+                side.quarantine = None;
+                side.kept_lost = None;
+                side.stopping = None;
+            }
+        }
+        if run.locked {
+            self.actions.push_back(Action::Unlock { episode: run.intent.id });
+        }
+        let took = now.at.since(run.began);
+        let mut said = format!(
+            "episode {}: {to} is active in epoch {}, {} ms after the decision",
+            run.intent.id,
+            run.intent.epoch,
+            took.as_millis()
+        );
+        match (run.intent.frozen_at, &run.flush_after) {
+            (Some(frozen), Some(Ok(after))) if frozen == *after => said.push_str("; no acknowledged row was lost"),
+            (Some(_), Some(Ok(after))) => {
+                said.push_str(&format!("; the old side moved on to {after} after it was frozen"))
+            }
+            (Some(_), _) => said.push_str("; that no row was lost could not be proven"),
+            (None, _) => said.push_str(&self.loss_sentence(&run.intent)),
+        }
+        for note in &run.notes {
+            said.push_str("; ");
+            said.push_str(note);
+        }
+        let kind = if run.intent.kind == EpisodeKind::Follow {
+            EventKind::Followed
+        } else {
+            EventKind::Switched
+        };
+        self.tell_as(now, kind, said, Some(took), run.intent.operator.clone());
+        self.tell_last_of(run.intent.id);
+    }
+
+    fn loss_sentence(&self, intent: &crate::failover::phase::Intent) -> String {
+        if intent.kind != EpisodeKind::Failover {
+            return String::new();
+        }
+        let flushed = intent
+            .from
+            .as_ref()
+            .and_then(|from| self.side(from))
+            .and_then(|side| side.flushed);
+        let branched = self
+            .latch()
+            .and_then(|latch| latch.identity.as_ref())
+            .and_then(|identity| identity.switch_lsn);
+        match (flushed, branched) {
+            (Some(flushed), Some(branched)) if branched >= flushed => {
+                "; nothing that was last seen on the old side is missing".into()
+            }
+            (Some(flushed), Some(branched)) => format!(
+                "; {} bytes of log last seen on the old side are lost",
+                branched.behind(flushed)
+            ),
+            _ => String::new(),
+        }
+    }
+
+    /// Ends the episode without a change. The old side is reopened when that is on disk.
+    pub(super) fn cancel(&mut self, why: String, now: Now) {
+        let Some(run) = self.run_mut() else { return };
+        if run.intent.stage == Stage::Sent {
+            // Only a promoter's clean refusal or an operator who states that the target is off gets here after `sent`.
+            run.intent.stage = Stage::Intent;
+        }
+        self.record.intent = None;
+        let ticket = self.persist();
+        self.record.intent = self.run().map(|run| run.intent.clone());
+        let said = format!("called off: {why}");
+        self.step(
+            Step::Cancelling {
+                ticket: Some(ticket),
+                retry: now.at,
+                why,
+            },
+            said,
+            now,
+        );
+    }
+
+    /// Cancels, and keeps the next automatic try away for a while, with this reason shown.
+    pub(super) fn set_back(&mut self, reason: BlockReason, why: String, now: Now) {
+        self.setback = Some((now.at + SETBACK, reason, format!("the last try was called off: {why}")));
+        self.cancel(why, now);
+    }
+
+    /// The cancellation is on disk.
+    pub(super) fn cancelled(&mut self, why: &str, now: Now) {
+        let State::Episode(run) = std::mem::replace(&mut self.state, State::Watching) else {
+            return;
+        };
+        self.record.intent = None;
+        self.counted(run.intent.operator.is_some(), run.intent.kind, false);
+        let verified = self.active_side().is_some_and(|side| side.facts.is_some());
+        if self.latch().is_none() || (run.resumed && !verified) {
+            self.state = State::Starting { since: now.at };
+        }
+        self.suspicion = None;
+        for side in &mut self.sides {
+            side.witness.end();
+        }
+        if run.locked {
+            self.actions.push_back(Action::Unlock { episode: run.intent.id });
+        }
+        let (id, kind) = (run.intent.id, kind_word(run.intent.kind));
+        self.tell_as(
+            now,
+            EventKind::Cancelled,
+            format!("episode {id} ({kind}) is called off: {why}"),
+            None,
+            run.intent.operator.clone(),
+        );
+        self.tell_last_of(id);
+        self.probe_all();
+    }
+
+    pub(super) fn count(&mut self, switched: bool) {
+        if let Some(run) = self.run() {
+            let (by_operator, kind) = (run.intent.operator.is_some(), run.intent.kind);
+            self.counted(by_operator, kind, switched);
+        }
+    }
+
+    fn counted(&mut self, by_operator: bool, kind: EpisodeKind, switched: bool) {
+        *self.counts.entry((by_operator, kind, switched)).or_default() += 1;
+    }
+
+    /// The last sentence of an episode is said when it has already ended: it still belongs to it.
+    fn tell_last_of(&mut self, id: crate::failover::phase::EpisodeId) {
+        if let Some(event) = self.events.back_mut() {
+            event.episode = Some(id);
+        }
+    }
+}

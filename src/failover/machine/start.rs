@@ -1,0 +1,282 @@
+//! The start checks: the gate stays closed until the latched side proves itself, or the first latch is found.
+
+use super::watch::kind_word;
+use super::{Machine, Run, State, Step};
+use crate::config::{ConfiguredRole, ProbeKind, Promoter};
+use crate::failover::action::EventKind;
+use crate::failover::analysis::{self, Lineage};
+use crate::failover::health::State as Health;
+use crate::failover::observation::Role;
+use crate::failover::phase::{BlockReason, EpisodeKind, Stage};
+use crate::failover::side::Side;
+use crate::types::{BackendName, Moment, Now};
+
+impl Machine {
+    /// Takes up an intent that was open when the daemon ended. It is resumed or cancelled, never decided again.
+    pub(super) fn resume(&mut self, now: Now) {
+        let Some(intent) = self.record.intent.clone() else {
+            return;
+        };
+        for side in &mut self.sides {
+            side.witness.resume(now.at);
+        }
+        let said = format!(
+            "episode {} ({}) is taken up again at stage {:?}",
+            intent.id,
+            kind_word(intent.kind),
+            intent.stage
+        );
+        let automatic = intent.operator.is_none() || intent.forced;
+        let step = match (intent.stage, intent.kind) {
+            (Stage::Sent, EpisodeKind::Follow) => Step::Latching {
+                ticket: None,
+                retry: now.at,
+            },
+            (Stage::Sent, _) => Step::Promoting { since: now.at },
+            (Stage::Intent, EpisodeKind::Failover) if automatic => {
+                let patience = self.service.probe.timeout * 2 + self.service.failover.verify_wait;
+                Step::Rechecking {
+                    from: now.at,
+                    until: now.at + patience + std::time::Duration::from_secs(10),
+                }
+            }
+            (Stage::Intent | Stage::Freezing, _) => Step::Cancelling {
+                ticket: None,
+                retry: now.at,
+                why: "it was interrupted by a restart before the promotion".into(),
+            },
+        };
+        let mut run = Run::new(intent, step, true, now.at);
+        run.resumed = true;
+        run.fence_needed = self.service.failover.fence_required;
+        self.state = State::Episode(Box::new(run));
+        self.tell(now, EventKind::Notice, said);
+    }
+
+    /// One turn of the start checks.
+    pub(super) fn advance_start(&mut self, now: Now) {
+        let State::Starting { since } = self.state else {
+            return;
+        };
+        match &self.record.latch {
+            Some(_) => self.verify_latch(since, now),
+            None => self.find_latch(since, now),
+        }
+    }
+
+    fn verify_latch(&mut self, since: Moment, now: Now) {
+        let Some(latch) = self.record.latch.clone() else {
+            return;
+        };
+        let Some(active) = self.active_side() else {
+            let said = format!(
+                "the latch names {}, which is not configured: configure it, or `proxyctl adopt` another backend",
+                latch.active
+            );
+            self.evidence.clone_from(&said);
+            self.set_block(Some((BlockReason::LatchUnproven, said)), now);
+            return;
+        };
+        let patience = now.at.since(since) >= self.service.failover.verify_wait;
+        let proven = active
+            .addresses
+            .values()
+            .any(|a| a.health.heard().is_some_and(|at| at >= since) && Side::proves(a, latch.identity.as_ref()));
+        let mismatch = analysis::mismatch(active, latch.identity.as_ref())
+            .filter(|_| active.facts.as_ref().is_some_and(|h| h.started >= since));
+        let successor = self
+            .sides
+            .iter()
+            .any(|side| side.name != latch.active && self.descends(side));
+        let others = self
+            .sides
+            .iter()
+            .filter(|side| side.name != latch.active)
+            .all(|side| side.heard_since(since));
+        let routing_up = latch.identity.is_none() && active.state() == Health::Up;
+        if successor {
+            self.mismatch = mismatch;
+            if !self.follow_if_due(now) {
+                let said = format!(
+                    "{} is latched, but another backend is primary on a timeline that descends from it: `proxyctl adopt` decides",
+                    latch.active
+                );
+                self.evidence.clone_from(&said);
+                self.set_block(Some((BlockReason::SplitBrain, said)), now);
+            }
+        } else if mismatch.is_some() {
+            // Watching keeps the gate closed for a latched side that is not what it was, and says why.
+            if patience || others {
+                self.leave_start(now);
+            }
+        } else if (proven || routing_up) && (others || patience) {
+            self.leave_start(now);
+        } else if patience {
+            let last = active
+                .last_probe
+                .as_ref()
+                .map_or("nothing was heard", |probe| probe.text.as_str());
+            let said = format!(
+                "{} is latched in epoch {} and does not prove to be that server ({last}): bring it back, or `proxyctl adopt` another primary",
+                latch.active, latch.epoch
+            );
+            self.evidence.clone_from(&said);
+            self.set_block(Some((BlockReason::LatchUnproven, said)), now);
+        } else {
+            self.evidence = format!("waiting for {} to prove itself", latch.active);
+        }
+    }
+
+    fn descends(&self, side: &Side) -> bool {
+        let (Some(latch), Some(heard)) = (self.latch(), &side.facts) else {
+            return false;
+        };
+        let Some(identity) = &latch.identity else {
+            return false;
+        };
+        let streamed = side.witness.streamed_at().is_some();
+        side.role() == Role::Primary && analysis::lineage(&heard.facts, identity, streamed) == Lineage::Descends
+    }
+
+    fn leave_start(&mut self, now: Now) {
+        self.state = State::Watching;
+        self.block = None;
+        self.mismatch = self
+            .active_side()
+            .and_then(|side| analysis::mismatch(side, self.latch()?.identity.as_ref()));
+        if let (Some(latch), None) = (&self.record.latch, &self.mismatch) {
+            let said = format!(
+                "{} proved to be the latched side of epoch {}",
+                latch.active, latch.epoch
+            );
+            self.tell(now, EventKind::Notice, said);
+        }
+    }
+
+    fn find_latch(&mut self, since: Moment, now: Now) {
+        let patience = now.at.since(since) >= self.service.failover.verify_wait;
+        match self.first_active(since) {
+            Ok((to, why)) => {
+                let mut intent = self.intent(EpisodeKind::Follow, to, why, now);
+                intent.stage = Stage::Sent;
+                self.begin(Run::new(intent, Step::Deciding { ticket: 0 }, true, now.at), now);
+            }
+            Err(said) => {
+                self.evidence.clone_from(&said);
+                if patience {
+                    self.set_block(Some((BlockReason::NoLatch, said)), now);
+                }
+            }
+        }
+    }
+
+    /// The first latch: all backends heard, exactly one primary, and a standby streams from it; routing only: the
+    /// configured primary once it is up.
+    fn first_active(&self, since: Moment) -> Result<(BackendName, String), String> {
+        if !self.knows_identity() {
+            return self.first_route();
+        }
+        let unheard: Vec<&str> = self
+            .sides
+            .iter()
+            .filter(|s| !s.heard_since(since) || s.facts.is_none())
+            .map(|s| s.name.as_str())
+            .collect();
+        if !unheard.is_empty() {
+            let last = self
+                .sides
+                .iter()
+                .filter_map(|s| s.last_probe.as_ref().map(|p| format!("{}: {}", s.name, p.text)));
+            let last: Vec<String> = last.filter(|text| !text.ends_with(": answered")).collect();
+            let tail = if last.is_empty() {
+                String::new()
+            } else {
+                format!(" ({})", last.join("; "))
+            };
+            return Err(format!(
+                "no side is latched yet and {} did not prove its role{tail}; `proxyctl adopt BACKEND` decides",
+                unheard.join(", ")
+            ));
+        }
+        let primaries: Vec<&Side> = self.sides.iter().filter(|side| side.role() == Role::Primary).collect();
+        let [primary] = primaries.as_slice() else {
+            let names: Vec<&str> = primaries.iter().map(|side| side.name.as_str()).collect();
+            return Err(match names.as_slice() {
+                [] => {
+                    "no side is latched yet and no backend is primary; promote one, or `proxyctl adopt BACKEND`".into()
+                }
+                names => format!(
+                    "no side is latched yet and {} are all primary; `proxyctl adopt BACKEND` decides",
+                    names.join(", ")
+                ),
+            });
+        };
+        let facts = primary.facts.as_ref().map(|heard| &heard.facts);
+        let (Some(system), Some(timeline)) = (facts.and_then(|f| f.system_id), facts.and_then(|f| f.timeline)) else {
+            return Err(format!(
+                "{} is primary but shows no system identifier or timeline: check the probe's grants",
+                primary.name
+            ));
+        };
+        let follows = |side: &&Side| {
+            side.facts
+                .as_ref()
+                .is_some_and(|heard| heard.facts.system_id == Some(system))
+                && analysis::streams_on(side, timeline)
+        };
+        match self.sides.iter().find(follows) {
+            _ if self.sides.len() == 1 => Ok((
+                primary.name.clone(),
+                format!("{} is primary and the only backend", primary.name),
+            )),
+            Some(standby) => Ok((
+                primary.name.clone(),
+                format!(
+                    "{} is the only primary (timeline {timeline}) and {} streams from it",
+                    primary.name, standby.name
+                ),
+            )),
+            None => Err(format!(
+                "no side is latched yet: {} is primary, but no standby streams from it on timeline {timeline}; `proxyctl adopt {}` decides",
+                primary.name, primary.name
+            )),
+        }
+    }
+
+    fn first_route(&self) -> Result<(BackendName, String), String> {
+        let configured = self
+            .sides
+            .iter()
+            .find(|side| side.config.role == Some(ConfiguredRole::Primary));
+        if let Some(side) = configured
+            && side.state() == Health::Up
+        {
+            return Ok((
+                side.name.clone(),
+                format!("{} is configured as primary and is up", side.name),
+            ));
+        }
+        let serving = matches!(self.service.probe.kind, ProbeKind::Http(_));
+        let mut up = self.sides.iter().filter(|side| side.state() == Health::Up);
+        if let (true, Some(side), None) = (
+            serving && matches!(self.service.failover.promoter, Promoter::None),
+            up.next(),
+            up.next(),
+        ) {
+            return Ok((
+                side.name.clone(),
+                format!("{} is the only backend that passes its check", side.name),
+            ));
+        }
+        match configured {
+            Some(side) => Err(format!(
+                "no side is latched yet and {}, configured as primary, is {}",
+                side.name,
+                side.state().as_str()
+            )),
+            None => Err(
+                "no side is latched yet and no backend has role = \"primary\"; `proxyctl adopt BACKEND` decides".into(),
+            ),
+        }
+    }
+}

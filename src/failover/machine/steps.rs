@@ -1,0 +1,108 @@
+//! An episode's steps: the in-memory half of an intent. What each step does stands in `episode` and `switchover`.
+
+use crate::failover::action::{PromotionResult, Rechecked};
+use crate::failover::phase::{EpisodeKind, Identity, Intent, Phase, Stage};
+use crate::types::{Lsn, Moment};
+
+/// An episode under way.
+#[derive(Debug)]
+pub(in crate::failover) struct Run {
+    pub(in crate::failover) intent: Intent,
+    pub(in crate::failover) step: Step,
+    /// When it was decided.
+    pub(super) began: Moment,
+    /// When the step was entered.
+    pub(super) step_since: Moment,
+    /// Nobody gets traffic (a switchover's drain still serves running work).
+    pub(in crate::failover) closed: bool,
+    pub(super) rechecked: Option<Rechecked>,
+    pub(super) fence_needed: bool,
+    /// What the new side proved to be.
+    pub(super) proven: Option<Identity>,
+    /// Resumed after a restart.
+    pub(super) resumed: bool,
+    pub(super) locked: bool,
+    /// The newest word of the promoter and when it was given.
+    pub(super) word: Option<(Moment, PromotionResult)>,
+    /// When the promotion was last ordered.
+    pub(super) ordered: Option<Moment>,
+    /// The old primary's position read after `sent`.
+    pub(super) flush_after: Option<Result<Lsn, String>>,
+    /// What to say when it is over, beyond the standard sentence.
+    pub(super) notes: Vec<String>,
+}
+
+/// A step.
+#[derive(Debug, Clone, PartialEq)]
+pub(in crate::failover) enum Step {
+    /// The intent is being written.
+    Deciding { ticket: u64 },
+    /// Switchover: running work may end.
+    Draining { until: Moment },
+    /// A last look at the old side; probes that began at `from` or later count.
+    Rechecking { from: Moment, until: Moment },
+    /// Switchover: `freezing` is being written.
+    MarkFreezing { ticket: u64 },
+    /// The old primary is being made read-only.
+    Freezing { until: Moment },
+    /// The candidate replays up to the old primary's last position.
+    Replaying { since: Moment, lsn: Lsn, until: Moment },
+    /// The node fence runs.
+    Fencing,
+    /// The lock is being taken.
+    Locking,
+    /// `sent` is being written.
+    Sending { ticket: u64 },
+    /// Ordered; until a probe proves it.
+    Promoting { since: Moment },
+    /// `synchronous_standby_names` is being emptied.
+    ClearingSync { until: Moment },
+    /// The latch is being written; `None`: the last write failed, again at `retry`.
+    Latching { ticket: Option<u64>, retry: Moment },
+    /// The end without a change is being written.
+    Cancelling {
+        ticket: Option<u64>,
+        retry: Moment,
+        why: String,
+    },
+}
+
+impl Run {
+    pub(super) fn new(intent: Intent, step: Step, closed: bool, began: Moment) -> Self {
+        Self {
+            intent,
+            step,
+            began,
+            step_since: began,
+            closed,
+            rechecked: None,
+            fence_needed: false,
+            proven: None,
+            resumed: false,
+            locked: false,
+            word: None,
+            ordered: None,
+            flush_after: None,
+            notes: Vec::new(),
+        }
+    }
+
+    pub(super) fn phase(&self, blocked: bool) -> Phase {
+        match &self.step {
+            Step::Promoting { .. } if blocked => Phase::Blocked,
+            Step::Promoting { .. } => Phase::Promoting,
+            Step::ClearingSync { .. } | Step::Latching { .. } => Phase::Switching,
+            _ => Phase::Fencing,
+        }
+    }
+
+    /// Before `sent`, and not already being cancelled.
+    pub(super) fn may_be_cancelled(&self) -> bool {
+        self.intent.stage < Stage::Sent
+            && self.intent.kind != EpisodeKind::Follow
+            && !matches!(
+                self.step,
+                Step::Cancelling { .. } | Step::Latching { .. } | Step::Sending { .. }
+            )
+    }
+}

@@ -1,0 +1,149 @@
+//! What only a planned switchover does: drain, freeze the old primary, let the candidate replay to its last position,
+//! and release a side that was frozen.
+
+use std::time::Duration;
+
+use super::{Machine, State, Step};
+use crate::failover::action::{Action, EventKind};
+use crate::failover::phase::{EpisodeId, Stage};
+use crate::types::{Lsn, Moment, Now};
+
+const FREEZE_TIME: Duration = Duration::from_secs(15);
+const REPLAY_TIME: Duration = Duration::from_secs(5);
+
+impl Machine {
+    /// Running work ended, or its time is up: from here on the old primary gets no byte.
+    pub(super) fn drained(&mut self, until: Moment, now: Now) {
+        let Some(run) = self.run() else { return };
+        let Some(from) = run.intent.from.clone() else {
+            return;
+        };
+        let live = self.side(&from).map_or(0, |side| side.live);
+        if live > 0 && now.at < until {
+            return;
+        }
+        let Some(run) = self.run_mut() else { return };
+        run.closed = true;
+        run.intent.stage = Stage::Freezing;
+        self.record.intent = self.run().map(|run| run.intent.clone());
+        if !self.record.frozen.contains(&from) {
+            self.record.frozen.push(from.clone());
+        }
+        let ticket = self.persist();
+        let said = if live == 0 {
+            "drained".to_owned()
+        } else {
+            format!("drained but for {live} connections, which are cut")
+        };
+        self.step(Step::MarkFreezing { ticket }, said, now);
+    }
+
+    /// `freezing` is on disk.
+    pub(super) fn freeze(&mut self, now: Now) {
+        let Some(run) = self.run() else { return };
+        let (episode, from) = (run.intent.id, run.intent.from.clone());
+        let Some(backend) = from else { return };
+        self.step(
+            Step::Freezing {
+                until: now.at + FREEZE_TIME,
+            },
+            format!("{backend} is being made read-only"),
+            now,
+        );
+        self.actions.push_back(Action::Freeze { episode, backend });
+    }
+
+    /// The old primary stands still, or could not be brought to it.
+    pub(super) fn frozen(&mut self, result: Result<Lsn, String>, _forced: bool, now: Now) {
+        match result {
+            Ok(lsn) => {
+                if let Some(run) = self.run_mut() {
+                    run.intent.frozen_at = Some(lsn);
+                }
+                let step = Step::Replaying {
+                    since: now.at,
+                    lsn,
+                    until: now.at + REPLAY_TIME,
+                };
+                self.step(
+                    step,
+                    format!("the old primary takes no writes and stands still at {lsn}"),
+                    now,
+                );
+            }
+            Err(why) => self.cancel(format!("the old primary could not be frozen: {why}"), now),
+        }
+    }
+
+    /// The candidate has received and replayed all of it, or did not in time.
+    pub(super) fn replayed(&mut self, since: Moment, lsn: Lsn, until: Moment, now: Now) {
+        let Some(run) = self.run() else { return };
+        let to = run.intent.to.clone();
+        let reached = self
+            .side(&to)
+            .and_then(|side| side.facts.as_ref())
+            .is_some_and(|heard| {
+                let at_least = |position: Option<Lsn>| position.is_some_and(|position| position >= lsn);
+                heard.started >= since && at_least(heard.facts.lsn) && at_least(heard.facts.replay_lsn)
+            });
+        if reached {
+            if let Some(run) = self.run_mut() {
+                run.rechecked = Some(crate::failover::action::Rechecked {
+                    sentence: format!("{to} replayed up to {lsn}"),
+                });
+            }
+            self.lock(format!("{to} replayed up to {lsn}"), now);
+        } else if now.at >= until {
+            self.cancel(
+                format!("{to} did not reach {lsn} within {} s", REPLAY_TIME.as_secs()),
+                now,
+            );
+        }
+    }
+
+    /// The active side must not stay read-only: releases it before it is opened (after a cancelled switchover, or when
+    /// a side that was frozen once becomes active again).
+    pub(super) fn release_frozen(&mut self, now: Now) {
+        let Some(active) = self.active_name() else {
+            return;
+        };
+        if !self.record.frozen.contains(&active) {
+            self.releasing = None;
+            return;
+        }
+        if self
+            .releasing
+            .is_none_or(|at| now.at.since(at) >= Duration::from_secs(5))
+        {
+            self.releasing = Some(now.at);
+            let episode = self.record.last_episode;
+            self.actions.push_back(Action::Unfreeze {
+                episode,
+                backend: active,
+            });
+        }
+    }
+
+    /// The release ended.
+    pub(super) fn unfrozen(&mut self, _episode: EpisodeId, result: Result<(), String>, now: Now) {
+        let Some(active) = self.active_name() else {
+            return;
+        };
+        if !matches!(self.state, State::Watching) || !self.record.frozen.contains(&active) {
+            return;
+        }
+        match result {
+            Ok(()) => {
+                self.record.frozen.retain(|name| *name != active);
+                self.persist();
+                self.releasing = None;
+                self.tell(now, EventKind::Notice, format!("{active} takes writes again"));
+            }
+            Err(why) => {
+                // Again in a second, not at once.
+                self.releasing = Some(Moment(now.at.0.saturating_sub(Duration::from_secs(4))));
+                self.evidence = format!("{active} is still read-only: {why}");
+            }
+        }
+    }
+}

@@ -1,0 +1,555 @@
+//! The latch stands: suspicion begins and ends, claims are judged, and a failover is decided or refused with a reason.
+
+use std::time::Duration;
+
+use super::{Block, Machine, Run, State, Step};
+use crate::config::{Authority, ForeignPromotion};
+use crate::failover::action::{Action, EventKind, Rechecked};
+use crate::failover::analysis::{self, Decision, Finding, Lineage, Suspicion};
+use crate::failover::health::State as Health;
+use crate::failover::observation::{Failure, Observation, Role, Unknown, Verdict};
+use crate::failover::phase::{BlockReason, EpisodeId, EpisodeKind, Intent, Phase, Stage};
+use crate::failover::witness::Testimony;
+use crate::types::{BackendName, Moment, Now, WallTime};
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+impl Machine {
+    /// Weighs one observation of the active side: it may begin or end a suspicion.
+    pub(super) fn weigh(&mut self, seen: &Observation, now: Now) {
+        if !matches!(self.state, State::Watching) || !seen.fresh {
+            return;
+        }
+        match &seen.verdict {
+            Verdict::Failed(failure) => {
+                let down = self
+                    .side(&seen.backend)
+                    .is_some_and(|side| side.failures() > 0 || side.state() == Health::Down);
+                if down {
+                    self.suspect(format!("a probe failed: {failure}"), now);
+                }
+                if *failure == Failure::Refused && self.suspicion.is_none() {
+                    self.suspect("a probe was refused".into(), now);
+                }
+            }
+            Verdict::Answered(_) => self.relax(seen.started, now),
+            Verdict::Unknown(why) if why.proves_life() => self.relax(seen.started, now),
+            Verdict::Unknown(Unknown::CrashShutdown) | Verdict::Recovering => {
+                self.suspect("the server is recovering from a crash or starting up".into(), now);
+            }
+            Verdict::Unknown(_) => {}
+        }
+    }
+
+    /// Adverse evidence: T0 if it is the first.
+    pub(super) fn suspect(&mut self, why: String, now: Now) {
+        if self.suspicion.is_some() || !matches!(self.state, State::Watching) || self.latch().is_none() {
+            return;
+        }
+        let c0 = self.active_side().and_then(|side| {
+            let usable = !side.clock_jumped;
+            side.offset
+                .filter(|_| usable)
+                .map(|offset| WallTime(now.wall.0.saturating_add(offset)))
+        });
+        for side in &mut self.sides {
+            side.witness.begin(now.at, c0);
+        }
+        self.suspicion = Some(Suspicion {
+            t0: now.at,
+            wall: now.wall,
+            why,
+            threshold: None,
+            idle_since: None,
+        });
+    }
+
+    fn relax(&mut self, started: Moment, now: Now) {
+        let Some(suspicion) = &self.suspicion else {
+            return;
+        };
+        let up = self
+            .active_side()
+            .is_some_and(|side| side.state() != Health::Down && side.failures() == 0);
+        if started >= suspicion.t0 && up {
+            let lasted = now.at.since(suspicion.t0).as_millis();
+            if suspicion.threshold.is_some() {
+                self.tell(
+                    now,
+                    EventKind::Notice,
+                    format!("the active side answers again after {lasted} ms: nothing is done"),
+                );
+            }
+            self.suspicion = None;
+            for side in &mut self.sides {
+                side.witness.end();
+            }
+        }
+    }
+
+    /// Compares every other backend's claim to be primary with the latch: quarantine, or release.
+    pub(super) fn judge_claims(&mut self, now: Now) {
+        let Some(latch) = self.record.latch.clone() else {
+            return;
+        };
+        let Some(identity) = &latch.identity else {
+            return;
+        };
+        let target = match &self.state {
+            State::Episode(run) if run.intent.stage == Stage::Sent => Some(run.intent.to.clone()),
+            _ => None,
+        };
+        let mut said = Vec::new();
+        for side in &mut self.sides {
+            if side.name == latch.active || Some(&side.name) == target.as_ref() {
+                continue;
+            }
+            let Some(heard) = &side.facts else { continue };
+            let facts = &heard.facts;
+            let streamed = side.witness.streamed_at().is_some();
+            let shown = facts
+                .timeline
+                .map_or_else(|| "an unknown timeline".into(), |t| format!("timeline {t}"));
+            let verdict = match (facts.role, analysis::lineage(facts, identity, streamed)) {
+                (Role::Primary, Lineage::Descends) => Ok(()),
+                (Role::Primary, Lineage::Same) => Err(format!("it is primary on {shown} beside {}", latch.active)),
+                (Role::Primary, Lineage::Older) => Err(format!(
+                    "it is primary on {shown}, the latch is on {}",
+                    identity.timeline
+                )),
+                (Role::Primary, Lineage::Unproven) => Err(format!(
+                    "it is primary on {shown} and does not prove to descend from {}",
+                    identity.timeline
+                )),
+                (_, Lineage::Stranger) => Err(format!("it belongs to another system or branch ({shown})")),
+                _ if side.quarantine.is_some() && !analysis::streams_on(side, identity.timeline) => {
+                    continue;
+                }
+                _ => Ok(()),
+            };
+            match (verdict, &side.quarantine) {
+                (Err(why), before) if before.as_ref() != Some(&why) => {
+                    said.push((
+                        EventKind::Quarantined,
+                        format!("{} is quarantined, it gets not one byte: {why}", side.name),
+                    ));
+                    side.quarantine = Some(why);
+                }
+                (Ok(()), Some(_)) => {
+                    said.push((EventKind::Released, format!("{} is no longer quarantined", side.name)));
+                    side.quarantine = None;
+                }
+                _ => {}
+            }
+        }
+        for (kind, sentence) in said {
+            self.tell(now, kind, sentence);
+        }
+    }
+
+    /// One turn of watching.
+    pub(super) fn advance_watch(&mut self, now: Now) {
+        self.release_frozen(now);
+        self.mismatch = self
+            .active_side()
+            .and_then(|side| analysis::mismatch(side, self.latch()?.identity.as_ref()));
+        if self.settling.is_some_and(|until| now.at >= until) {
+            self.settling = None;
+        }
+        if self.follow_if_due(now) {
+            return;
+        }
+        let finding = self.finding(now);
+        match finding {
+            None => {
+                let block = self.standing_block();
+                self.set_block(block, now);
+                self.evidence = self.calm_sentence();
+            }
+            Some(Finding::Suspect(said) | Finding::Waiting(said)) => {
+                let block = self.standing_block();
+                self.set_block(block, now);
+                self.evidence = said;
+            }
+            Some(Finding::Blocked(reason, said)) => {
+                self.evidence.clone_from(&said);
+                self.set_block(Some((reason, said)), now);
+            }
+            Some(Finding::Decide(decision)) => match self.forbidden(&decision, now) {
+                Some((reason, said)) => {
+                    self.evidence = format!("{}; {said}", decision.why);
+                    self.set_block(Some((reason, format!("{}; {said}", decision.why))), now);
+                }
+                None => self.begin_failover(decision, now),
+            },
+        }
+    }
+
+    fn finding(&mut self, now: Now) -> Option<Finding> {
+        let down = self.active_side()?.state() == Health::Down;
+        let idle = self
+            .sides
+            .iter()
+            .any(|side| side.witness.testimony() == Testimony::Idle);
+        let suspicion = self.suspicion.as_mut()?;
+        if down {
+            suspicion.threshold.get_or_insert(now.at);
+        }
+        suspicion.idle_since = if idle {
+            suspicion.idle_since.or(Some(now.at))
+        } else {
+            None
+        };
+        let latch = self.record.latch.as_ref()?;
+        let suspicion = self.suspicion.as_ref()?;
+        let evidence = analysis::Evidence {
+            service: &self.service,
+            sides: &self.sides,
+            active: self.active_side()?,
+            identity: latch.identity.as_ref(),
+            suspicion,
+            now: now.at,
+        };
+        Some(if self.service.failover.standby_serves {
+            analysis::judge_route(&evidence, self.tier_peers(latch).next().is_some())
+        } else {
+            analysis::judge(&evidence)
+        })
+    }
+
+    /// What must be said although the active side is not suspect.
+    fn standing_block(&self) -> Option<(BlockReason, String)> {
+        if let Some(mismatch) = &self.mismatch {
+            return Some(mismatch.clone());
+        }
+        if let Some(said) = analysis::same_server(&self.sides) {
+            return Some((BlockReason::SameServer, said));
+        }
+        self.rival()
+    }
+
+    /// Another backend is primary beside the latched one.
+    fn rival(&self) -> Option<(BlockReason, String)> {
+        let latch = self.latch()?;
+        let identity = latch.identity.as_ref()?;
+        let active_node = self
+            .active_side()?
+            .facts
+            .as_ref()
+            .and_then(|heard| heard.facts.node.clone());
+        self.sides
+            .iter()
+            .filter(|side| side.name != latch.active)
+            .find_map(|side| {
+                let facts = &side.facts.as_ref()?.facts;
+                side.claim.as_ref().filter(|claim| claim.proven())?;
+                let lineage = analysis::lineage(facts, identity, side.witness.streamed_at().is_some());
+                let beside = format!(
+                    "{} is primary too ({}), beside {}",
+                    side.name,
+                    lineage_words(lineage),
+                    latch.active
+                );
+                match lineage {
+                    Lineage::Same if facts.node != active_node => Some((BlockReason::SplitBrain, beside)),
+                    Lineage::Descends => Some((
+                        BlockReason::SplitBrain,
+                        format!("{beside}: decide with `proxyctl adopt {}`", side.name),
+                    )),
+                    _ => None,
+                }
+            })
+    }
+
+    /// What keeps an established decision from being carried out automatically.
+    fn forbidden(&self, decision: &Decision, now: Now) -> Option<(BlockReason, String)> {
+        let because = |reason, said: &str| Some((reason, said.to_owned()));
+        if let Some(standing) = self.standing_block() {
+            return Some(standing);
+        }
+        if !self.decides() {
+            return because(
+                BlockReason::NotAutomatic,
+                match self.service.failover.authority {
+                    Authority::Observe => "this daemon only observes and waits for a proven promotion",
+                    Authority::SelfDecides => "automatic failover is off: `proxyctl failover`",
+                },
+            );
+        }
+        if let Some(pause) = &self.record.paused {
+            return Some((
+                BlockReason::NotAutomatic,
+                format!("paused by {}: `proxyctl resume`", pause.by.name),
+            ));
+        }
+        if let Some(error) = &self.disk_error {
+            return Some((BlockReason::Disk, format!("the state cannot be written: {error}")));
+        }
+        if self.active_side().is_some_and(|side| side.indirect) {
+            return because(
+                BlockReason::IndirectIdentity,
+                "a pooler or balancer stands before the active side: no automatic promotion",
+            );
+        }
+        if let Some((until, reason, said)) = &self.setback
+            && now.at < *until
+        {
+            return Some((*reason, said.clone()));
+        }
+        if let Some(older) = self.older_decider() {
+            return Some((
+                BlockReason::SecondDecider,
+                format!("daemon {older} was here first and decides on this pair"),
+            ));
+        }
+        if let Some(left) = self.cooldown_left(now.wall) {
+            return Some((
+                BlockReason::Cooldown,
+                format!(
+                    "the last episode was too recent, {} s of cool-down left",
+                    left.as_secs()
+                ),
+            ));
+        }
+        if self.budget_left(now.wall) == 0 {
+            let max = self.service.failover.max_per_day;
+            return Some((
+                BlockReason::BudgetExhausted,
+                format!("{max} failovers within 24 h are spent: `proxyctl failover --force`"),
+            ));
+        }
+        if decision.fence_needed && self.service.failover.fence_command.is_none() {
+            return because(
+                BlockReason::FenceFailed,
+                "a node fence is needed and no fence_command is configured",
+            );
+        }
+        None
+    }
+
+    fn begin_failover(&mut self, decision: Decision, now: Now) {
+        let kind = if self.service.failover.standby_serves {
+            EpisodeKind::Route
+        } else {
+            EpisodeKind::Failover
+        };
+        let intent = self.intent(kind, decision.to, decision.why.clone(), now);
+        self.evidence.clone_from(&decision.why);
+        let mut run = Run::new(intent, Step::Deciding { ticket: 0 }, true, now.at);
+        run.fence_needed = decision.fence_needed;
+        if decision.rechecked {
+            run.rechecked = Some(Rechecked { sentence: decision.why });
+        }
+        self.begin(run, now);
+    }
+
+    /// A fresh intent from the latched side to `to`.
+    pub(super) fn intent(&self, kind: EpisodeKind, to: BackendName, why: String, now: Now) -> Intent {
+        let (from, epoch) = match self.latch() {
+            Some(latch) => (Some(latch.active.clone()), latch.epoch.next()),
+            None => (None, crate::types::Epoch(1)),
+        };
+        Intent {
+            id: EpisodeId(self.record.last_episode.0 + 1),
+            epoch,
+            from,
+            to,
+            kind,
+            stage: Stage::Intent,
+            why,
+            decided_at: now.wall,
+            operator: None,
+            forced: false,
+            frozen_at: None,
+        }
+    }
+
+    /// Writes the intent down, and begins. Closing and cutting do not wait for the disk.
+    pub(super) fn begin(&mut self, mut run: Run, now: Now) {
+        self.record.last_episode = run.intent.id;
+        self.record.intent = Some(run.intent.clone());
+        let ticket = self.persist();
+        run.step = Step::Deciding { ticket };
+        let from = run.intent.from.clone();
+        let said = format!(
+            "episode {}: {} from {} to {}: {}",
+            run.intent.id,
+            kind_word(run.intent.kind),
+            from.as_ref().map_or("nobody", BackendName::as_str),
+            run.intent.to,
+            run.intent.why
+        );
+        let operator = run.intent.operator.clone();
+        self.block = None;
+        self.state = State::Episode(Box::new(run));
+        self.tell_as(now, EventKind::Decided, said, None, operator);
+        if let Some(from) = from {
+            self.actions.push_back(Action::ProbeNow { backend: from });
+        }
+    }
+
+    /// A promotion that somebody else made is adopted as soon as it is proven and allowed.
+    pub(super) fn follow_if_due(&mut self, now: Now) -> bool {
+        let Some(latch) = self.record.latch.clone() else {
+            return false;
+        };
+        let due = match &latch.identity {
+            Some(_) => self.proven_successor(now),
+            None => self.serving_successor(),
+        };
+        let Some((to, why)) = due else { return false };
+        let mut intent = self.intent(EpisodeKind::Follow, to, why, now);
+        intent.stage = Stage::Sent;
+        self.begin(Run::new(intent, Step::Deciding { ticket: 0 }, true, now.at), now);
+        true
+    }
+
+    fn proven_successor(&self, now: Now) -> Option<(BackendName, String)> {
+        let latch = self.latch()?;
+        let identity = latch.identity.as_ref()?;
+        let observe = self.service.failover.authority == Authority::Observe;
+        if observe && let Some((BlockReason::Rewound, _)) = &self.mismatch {
+            return Some((
+                latch.active.clone(),
+                format!("{} shows a timeline that descends from the latched one", latch.active),
+            ));
+        }
+        let side = self.sides.iter().find(|side| {
+            side.name != latch.active
+                && side.claim.as_ref().is_some_and(super::super::side::Claim::proven)
+                && side.facts.as_ref().is_some_and(|heard| {
+                    let streamed = side.witness.streamed_at().is_some();
+                    heard.facts.role == Role::Primary
+                        && analysis::lineage(&heard.facts, identity, streamed) == Lineage::Descends
+                })
+        })?;
+        let others = self
+            .record
+            .other_daemon_seen
+            .is_some_and(|seen| now.wall.since(seen) < DAY);
+        let follow = match self.service.failover.foreign_promotion {
+            Some(rule) => rule == ForeignPromotion::Follow,
+            None => observe || others,
+        };
+        let still_primary = self.active_side().is_some_and(|active| {
+            active.state() != Health::Down
+                && active.role() == Role::Primary
+                && self.mismatch.is_none()
+                && self.suspicion.is_none()
+        });
+        let dead = self.active_side().is_none_or(|active| active.state() == Health::Down) || self.mismatch.is_some();
+        if follow || (!still_primary && dead) {
+            let timeline = side
+                .facts
+                .as_ref()
+                .and_then(|heard| heard.facts.timeline)
+                .map_or(0, |t| t.0);
+            return Some((
+                side.name.clone(),
+                format!(
+                    "{} was promoted by somebody else: it proves to be primary on timeline {timeline}, a descendant of {}",
+                    side.name, identity.timeline
+                ),
+            ));
+        }
+        None
+    }
+
+    /// Without identities (`http`): another side passes as primary while the latched one is down.
+    fn serving_successor(&self) -> Option<(BackendName, String)> {
+        let proves = matches!(self.service.probe.kind, crate::config::ProbeKind::Http(_));
+        if !proves || self.service.failover.standby_serves || self.active_side()?.state() != Health::Down {
+            return None;
+        }
+        let latch = self.latch()?;
+        let mut up = self
+            .sides
+            .iter()
+            .filter(|side| side.name != latch.active && side.state() == Health::Up);
+        let (first, second) = (up.next()?, up.next());
+        second.is_none().then(|| {
+            (
+                first.name.clone(),
+                format!(
+                    "{} no longer passes its check as primary and {} does",
+                    latch.active, first.name
+                ),
+            )
+        })
+    }
+
+    pub(super) fn set_block(&mut self, block: Option<(BlockReason, String)>, now: Now) {
+        match (block, &mut self.block) {
+            (None, _) => self.block = None,
+            (Some((reason, sentence)), Some(standing)) if standing.reason == reason => standing.sentence = sentence,
+            (Some((reason, sentence)), standing) => {
+                let was_blocked = standing.is_some();
+                *standing = Some(Block {
+                    reason,
+                    sentence: sentence.clone(),
+                    since: now.wall,
+                });
+                if was_blocked && self.phase == Phase::Blocked {
+                    self.tell(now, EventKind::Blocked, format!("{}: {sentence}", reason.as_str()));
+                }
+            }
+        }
+    }
+
+    fn calm_sentence(&self) -> String {
+        let Some(side) = self.active_side() else {
+            return "nothing is latched".into();
+        };
+        match side.state() {
+            Health::Up => format!("{} answers as it should", side.name),
+            Health::Recovering => {
+                format!("{} is starting up or recovering; newcomers wait", side.name)
+            }
+            Health::Down | Health::Unknown => {
+                let why = side
+                    .last_probe
+                    .as_ref()
+                    .map_or("nothing was heard", |probe| probe.text.as_str());
+                format!("{}: {why}", side.name)
+            }
+        }
+    }
+
+    /// How long no new automatic episode may begin.
+    pub(in crate::failover) fn cooldown_left(&self, now: WallTime) -> Option<Duration> {
+        let left = self
+            .record
+            .cooldown_until?
+            .since(now)
+            .min(self.service.failover.cooldown);
+        (!left.is_zero()).then_some(left)
+    }
+
+    /// Automatic failovers left within 24 hours.
+    pub(in crate::failover) fn budget_left(&self, now: WallTime) -> u32 {
+        let spent = self.record.spent.iter().filter(|at| now.since(**at) < DAY).count();
+        self.service
+            .failover
+            .max_per_day
+            .saturating_sub(u32::try_from(spent).unwrap_or(u32::MAX))
+    }
+}
+
+pub(super) fn kind_word(kind: EpisodeKind) -> &'static str {
+    match kind {
+        EpisodeKind::Failover => "failover",
+        EpisodeKind::Switchover => "switchover",
+        EpisodeKind::Route => "route",
+        EpisodeKind::Follow => "follow",
+    }
+}
+
+fn lineage_words(lineage: Lineage) -> &'static str {
+    match lineage {
+        Lineage::Descends => "on a timeline that descends from the latched one",
+        Lineage::Same => "on the latched timeline",
+        Lineage::Older => "on an older timeline",
+        Lineage::Stranger => "of another system",
+        Lineage::Unproven => "of unproven descent",
+    }
+}

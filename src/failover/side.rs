@@ -1,0 +1,325 @@
+//! Everything heard about one backend: its addresses' health, what it says it is, its claim to be primary.
+//! Holds no decision; `analysis` compares it with the latch.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::health::{Health, Limits, State};
+use super::observation::{Facts, Failure, Observation, Role, Verdict};
+use super::phase::Identity;
+use super::witness::Witness;
+use crate::config;
+use crate::types::{BackendName, HostPort, Lsn, Moment, Now, Timeline, WallTime};
+
+/// One backend as heard.
+#[derive(Debug, Clone)]
+pub struct Side {
+    /// Its name.
+    pub name: BackendName,
+    /// Its configuration.
+    pub config: config::Backend,
+    /// Its addresses, as resolved.
+    pub addresses: BTreeMap<SocketAddr, Address>,
+    /// The newest facts and when their probe began and ended.
+    pub facts: Option<Heard>,
+    /// As primary: its replication stream is not asked; as standby: what it testifies.
+    pub witness: Witness,
+    /// Not one byte goes there, and why.
+    pub quarantine: Option<String>,
+    /// Its claim to be primary, while it makes one.
+    pub claim: Option<Claim>,
+    /// Relayed connections that live.
+    pub live: usize,
+    /// Connections were attached since it was last seen empty.
+    pub had_connections: bool,
+    /// When the probe's kept connection was last lost.
+    pub kept_lost: Option<Moment>,
+    /// The first and last word of a shutdown on purpose.
+    pub stopping: Option<(Moment, Moment)>,
+    /// The newest flush position it showed as primary.
+    pub flushed: Option<Lsn>,
+    /// Its clock minus ours, microseconds, and by how much that moved between the last two probes.
+    pub offset: Option<i64>,
+    /// The offset moved by half a second or more: C0 is void.
+    pub clock_jumped: bool,
+    /// The node key changed between two fresh connects.
+    pub indirect: bool,
+    /// It is frozen read-only by an episode of ours.
+    pub last_probe: Option<LastProbe>,
+    /// Probes since the start.
+    pub probes: u64,
+    /// Failed ones among them.
+    pub failed_probes: u64,
+}
+
+/// One resolved address.
+#[derive(Debug, Clone, Default)]
+pub struct Address {
+    /// As configured.
+    pub configured: Option<HostPort>,
+    /// Its counters.
+    pub health: Health,
+    /// What it proved last as an answer, by itself.
+    pub facts: Option<Facts>,
+}
+
+/// Facts with their probe's times.
+#[derive(Debug, Clone)]
+pub struct Heard {
+    /// When the probe began.
+    pub started: Moment,
+    /// When it ended.
+    pub finished: Moment,
+    /// What it read.
+    pub facts: Facts,
+}
+
+/// A backend that is not latched says that it is primary.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claim {
+    /// Start of the first probe that heard it.
+    pub first: Moment,
+    /// Start of the newest one.
+    pub last: Moment,
+    /// On this timeline.
+    pub timeline: Option<Timeline>,
+}
+
+impl Claim {
+    /// Two probes 200 ms apart heard it.
+    pub fn proven(&self) -> bool {
+        self.last.since(self.first) >= Duration::from_millis(200)
+    }
+}
+
+/// The last probe, for the view.
+#[derive(Debug, Clone)]
+pub struct LastProbe {
+    /// When its verdict stood.
+    pub at: WallTime,
+    /// How long it took.
+    pub took: Duration,
+    /// In words.
+    pub text: String,
+}
+
+const CLOCK_JUMP_US: i64 = 500_000;
+
+impl Side {
+    /// A backend nothing was heard of yet.
+    pub fn new(config: &config::Backend) -> Self {
+        Self {
+            name: config.name.clone(),
+            config: config.clone(),
+            addresses: BTreeMap::new(),
+            facts: None,
+            witness: Witness::default(),
+            quarantine: None,
+            claim: None,
+            live: 0,
+            had_connections: false,
+            kept_lost: None,
+            stopping: None,
+            flushed: None,
+            offset: None,
+            clock_jumped: false,
+            indirect: false,
+            last_probe: None,
+            probes: 0,
+            failed_probes: 0,
+        }
+    }
+
+    /// The addresses its names resolve to now; those that are gone are forgotten.
+    pub fn resolved(&mut self, addresses: &[(HostPort, SocketAddr)]) {
+        self.addresses
+            .retain(|known, _| addresses.iter().any(|(_, address)| address == known));
+        for (configured, address) in addresses {
+            self.addresses.entry(*address).or_default().configured = Some(configured.clone());
+        }
+    }
+
+    /// Takes one observation. Returns `false` for an address that is not (any more) one of its own.
+    pub fn observe(&mut self, seen: &Observation, limits: Limits, now: Now) -> bool {
+        let Some(address) = self.addresses.get_mut(&seen.address) else {
+            return false;
+        };
+        address
+            .health
+            .count(seen.started, seen.finished, seen.fresh, &seen.verdict, limits);
+        self.probes += 1;
+        let text = match &seen.verdict {
+            Verdict::Answered(facts) => {
+                address.facts = Some((**facts).clone());
+                self.answered(seen, facts, now);
+                "answered".to_owned()
+            }
+            Verdict::Recovering => "the server is starting up or in recovery".to_owned(),
+            Verdict::Unknown(why) => why.to_string(),
+            Verdict::Failed(failure) => {
+                self.failed_probes += 1;
+                if *failure == Failure::ShuttingDown {
+                    let first = self.stopping.map_or(seen.finished, |(first, _)| first);
+                    self.stopping = Some((first, seen.finished));
+                }
+                if self.facts.as_ref().is_some_and(|heard| heard.started <= seen.started) {
+                    self.witness.sample_failed();
+                }
+                failure.to_string()
+            }
+        };
+        if seen.fresh || !matches!(seen.verdict, Verdict::Answered(_)) {
+            self.last_probe = Some(LastProbe {
+                at: now.wall,
+                took: seen.finished.since(seen.started),
+                text,
+            });
+        }
+        true
+    }
+
+    fn answered(&mut self, seen: &Observation, facts: &Facts, now: Now) {
+        if self.facts.as_ref().is_some_and(|heard| heard.started > seen.started) {
+            return;
+        }
+        if let Some(clock) = facts.clock {
+            let offset = clock.0 - now.wall.0;
+            self.clock_jumped = self
+                .offset
+                .is_some_and(|before| (before - offset).abs() >= CLOCK_JUMP_US);
+            self.offset = Some(offset);
+        }
+        if seen.fresh
+            && let (Some(before), Some(node)) = (self.facts.as_ref().and_then(|h| h.facts.node.as_ref()), &facts.node)
+            && before != node
+            && self.addresses.len() == 1
+        {
+            self.indirect = true;
+        }
+        if facts.role == Role::Primary {
+            self.flushed = facts.lsn.max(self.flushed);
+            let claim = self.claim.get_or_insert(Claim {
+                first: seen.started,
+                last: seen.started,
+                timeline: facts.timeline,
+            });
+            claim.last = claim.last.max(seen.started);
+            claim.timeline = facts.timeline;
+        } else {
+            self.claim = None;
+        }
+        if seen.fresh
+            && self
+                .stopping
+                .is_some_and(|(_, last)| seen.finished.since(last) > Duration::from_secs(60))
+        {
+            self.stopping = None;
+        }
+        self.facts = Some(Heard {
+            started: seen.started,
+            finished: seen.finished,
+            facts: facts.clone(),
+        });
+    }
+
+    /// Up if one address is, down if all are, else what is better known.
+    pub fn state(&self) -> State {
+        let states = || self.addresses.values().map(|address| address.health.state());
+        if states().any(|state| state == State::Up) {
+            State::Up
+        } else if states().any(|state| state == State::Recovering) {
+            State::Recovering
+        } else if !self.addresses.is_empty() && states().all(|state| state == State::Down) {
+            State::Down
+        } else {
+            State::Unknown
+        }
+    }
+
+    /// When the aggregated state was entered (of the address that changed last).
+    pub fn state_since(&self) -> Option<Moment> {
+        self.addresses.values().map(|address| address.health.since()).max()
+    }
+
+    /// The most failures in a row of its best address.
+    pub fn failures(&self) -> u32 {
+        self.addresses
+            .values()
+            .map(|address| address.health.failures())
+            .min()
+            .unwrap_or(0)
+    }
+
+    /// What it says it is.
+    pub fn role(&self) -> Role {
+        self.facts.as_ref().map_or(Role::Unknown, |heard| heard.facts.role)
+    }
+
+    /// Newest sign of life on any address or relayed connection.
+    pub fn alive(&self) -> Option<Moment> {
+        self.addresses
+            .values()
+            .filter_map(|address| address.health.alive())
+            .max()
+    }
+
+    /// Every address has an answer or a verdict since `since`.
+    pub fn heard_since(&self, since: Moment) -> bool {
+        !self.addresses.is_empty()
+            && self
+                .addresses
+                .values()
+                .all(|address| address.health.heard().is_some_and(|at| at >= since))
+    }
+
+    /// Start of the newest fresh pass of any address.
+    pub fn passed(&self) -> Option<Moment> {
+        self.addresses
+            .values()
+            .filter_map(|address| address.health.passed())
+            .max()
+    }
+
+    /// Did every address fail a fresh probe that began at `from` or later, and none pass one?
+    pub fn failed_since(&self, from: Moment) -> bool {
+        !self.addresses.is_empty()
+            && self.passed().is_none_or(|passed| passed < from)
+            && self
+                .addresses
+                .values()
+                .all(|a| a.health.failed().is_some_and(|(started, ..)| started >= from))
+    }
+
+    /// Does this address prove, by its own last answer, to be the latched server serving as primary?
+    pub fn proves(address: &Address, identity: Option<&Identity>) -> bool {
+        let Some(facts) = &address.facts else {
+            return false;
+        };
+        match identity {
+            None => true,
+            Some(identity) => {
+                facts.role == Role::Primary
+                    && facts.system_id == Some(identity.system_id)
+                    && facts.timeline == Some(identity.timeline)
+            }
+        }
+    }
+
+    /// Forgets counters and suspicion (this daemon slept or was late), keeps what was proven.
+    pub fn forget(&mut self) {
+        for address in self.addresses.values_mut() {
+            address.health.reset();
+        }
+        self.witness.end();
+        self.kept_lost = None;
+        self.claim = None;
+    }
+}
+
+impl Heard {
+    /// Bytes received but not replayed.
+    pub fn backlog(&self) -> Option<u64> {
+        Some(self.facts.replay_lsn?.behind(self.facts.lsn?))
+    }
+}

@@ -1,0 +1,148 @@
+//! What configuration a daemon is started with: the example of a PostgreSQL pair, and what a test changes in it.
+
+use super::cluster::Cluster;
+use super::daemon::Daemon;
+use super::eventually::SOON;
+use super::ports::free_port;
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::Path;
+use tempfile::TempDir;
+use toml::{Table, Value};
+
+/// A configuration to be started, and what stands in its environment.
+#[derive(Debug)]
+pub struct DaemonPlan {
+    pub(super) config: Table,
+    pub(super) environment: Vec<(String, String)>,
+    pub(super) home: TempDir,
+    pub(super) listen: SocketAddr,
+    pub(super) admin: SocketAddr,
+}
+
+impl DaemonPlan {
+    /// The example configuration of a PostgreSQL pair with the fast preset; the first server is the primary to begin with.
+    pub fn new(servers: &[&Cluster]) -> Self {
+        let home = tempfile::Builder::new()
+            .prefix("pgpivot-it-")
+            .tempdir()
+            .unwrap();
+        let loopback = |port| SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port);
+        let (listen, admin) = (loopback(free_port()), loopback(free_port()));
+        let password = home.path().join("password");
+        fs::write(&password, "pgpivot\n").unwrap();
+        fs::set_permissions(
+            &password,
+            std::os::unix::fs::PermissionsExt::from_mode(0o600),
+        )
+        .unwrap();
+        let text = format!(
+            r#"
+            admin = {{ listen = "{admin}", socket = "{home}/admin.sock" }}
+            state = {{ path = "{home}/state" }}
+            [service.main]
+            kind = "postgres"
+            listener = [{{ address = "{listen}" }}]
+            backend = []
+            probe = {{ kind = "sql", user = "pgpivot", password_file = "{home}/password", detection = "fast" }}
+            failover = {{ promoter = "postgres", authority = "self", automatic = true }}
+            "#,
+            home = home.path().display()
+        );
+        let mut plan = Self {
+            config: text.parse().unwrap(),
+            environment: Vec::new(),
+            home,
+            listen,
+            admin,
+        };
+        let backends = servers
+            .iter()
+            .enumerate()
+            .map(|(i, server)| Value::Table(backend(server, i == 0)))
+            .collect();
+        plan.service()
+            .insert("backend".into(), Value::Array(backends));
+        plan
+    }
+
+    /// A key of `[service.main.failover]`.
+    pub fn failover(self, key: &str, value: impl Into<Value>) -> Self {
+        self.set("failover", key, value)
+    }
+
+    /// A key of `[service.main.probe]`.
+    pub fn probe(self, key: &str, value: impl Into<Value>) -> Self {
+        self.set("probe", key, value)
+    }
+
+    fn set(mut self, section: &str, key: &str, value: impl Into<Value>) -> Self {
+        let table = self
+            .service()
+            .entry(section)
+            .or_insert_with(|| Value::Table(Table::new()));
+        table
+            .as_table_mut()
+            .unwrap()
+            .insert(key.into(), value.into());
+        self
+    }
+
+    /// Another address for applications.
+    pub fn listen(mut self, address: SocketAddr) -> Self {
+        self.listen = address;
+        self.service()["listener"][0]["address"] = address.to_string().into();
+        self
+    }
+
+    /// Another state directory.
+    pub fn state(mut self, path: &Path) -> Self {
+        self.config["state"]["path"] = path.display().to_string().into();
+        self
+    }
+
+    /// A variable of the daemon's environment, which is empty otherwise.
+    pub fn environment(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.into(), value.into()));
+        self
+    }
+
+    fn service(&mut self) -> &mut Table {
+        service(&mut self.config)
+    }
+
+    /// Starts the daemon without waiting for anything.
+    pub fn launch(self) -> Daemon {
+        let daemon = Daemon::install(self);
+        daemon.launch();
+        daemon
+    }
+
+    /// Starts the daemon and waits until it lets clients through.
+    pub async fn start(self) -> Daemon {
+        let daemon = self.launch();
+        daemon
+            .until("open", SOON, |s| s.open && s.phase == "steady" && s.armed)
+            .await;
+        daemon
+    }
+}
+
+fn backend(server: &Cluster, is_primary: bool) -> Table {
+    let mut table = Table::new();
+    table.insert("name".into(), server.name.clone().into());
+    table.insert(
+        "addresses".into(),
+        vec![server.address().to_string()].into(),
+    );
+    table.insert(
+        "role".into(),
+        if is_primary { "primary" } else { "standby" }.into(),
+    );
+    table
+}
+
+/// `[service.main]`.
+pub(super) fn service(config: &mut Table) -> &mut Table {
+    config["service"]["main"].as_table_mut().unwrap()
+}
