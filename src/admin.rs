@@ -114,3 +114,5 @@ pub enum Order {
 
 #[cfg(test)]
 mod fixture;
+#[cfg(test)]
+mod tests;

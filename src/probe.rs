@@ -1,1 +1,284 @@
-//! (to be written)
+//! Probes: one task per address checks it in the pace the decision core orders and reports stamped verdicts.
+//! Nothing is counted here and nothing decided: fall and rise are `failover`'s.
+//!
+//! For the reader of the reports:
+//! - `fresh` verdicts come from a connection made for the probe. With kind `sql` the kept connection is sampled
+//!   besides, so a silent server gives two verdicts per interval until the kept connection is given up; what counts
+//!   towards `fall` should be the fresh ones alone.
+//! - [`Evidence::ProbeConnectionLost`] comes at once; if the server said why (57P01, 57P02), that verdict precedes it.
+//! - [`ProbeReport::Addresses`] precedes the first verdict of every address it names.
+
+mod addresses;
+mod check;
+mod classify;
+mod http;
+mod schedule;
+mod sql;
+mod startup;
+mod tcp;
+mod timing;
+mod watcher;
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::config::{HttpProbe, Kind, Login, ProbeKind, Promoter, Service, Tls, TlsMode};
+use crate::failover::action::Cadence;
+use crate::failover::observation::{Evidence, Observation};
+use crate::net::resolve::Resolver;
+use crate::net::tls::{ClientTls, TlsConfigError};
+use crate::types::{BackendName, Epoch, HostPort, Now};
+
+pub use sql::PROBE_SQL;
+
+/// PostgreSQL cuts `application_name` after so many bytes.
+const MAX_APPLICATION_NAME: usize = 63;
+/// How long [`Probes::stop`] waits for its tasks.
+const STOP_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// What probes tell their driver.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ProbeReport {
+    /// One verdict about one address.
+    Observation(Observation),
+    /// The addresses of a backend, at the start and whenever they change; those not named any more are probed no more.
+    Addresses {
+        /// Whose.
+        backend: BackendName,
+        /// Configured name and what it stands for now; empty while no name resolves.
+        addresses: Vec<(HostPort, SocketAddr)>,
+    },
+    /// What a kept connection saw without asking.
+    Evidence(Evidence),
+}
+
+/// The probes of one service. Dropping it ends them without waiting.
+#[derive(Debug)]
+pub struct Probes {
+    orders: watch::Sender<Orders>,
+    pokes: HashMap<BackendName, watch::Sender<u64>>,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+/// Why probes cannot start.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[error("backend {backend}: {cause}")]
+pub struct ProbeError {
+    /// Whose settings.
+    pub backend: BackendName,
+    /// What is wrong with them.
+    pub cause: TlsConfigError,
+}
+
+/// What the decision core orders, the same for all tasks of a service.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Orders {
+    cadence: Cadence,
+    /// When this cadence was ordered.
+    since: Instant,
+    active: Option<BackendName>,
+    epoch: Epoch,
+}
+
+/// What all tasks of one backend share.
+#[derive(Debug)]
+struct Common {
+    backend: BackendName,
+    kind: Kind,
+    probe: crate::config::Probe,
+    daemon: String,
+    service: String,
+    tls: Arc<ClientTls>,
+    promoter: Option<Login>,
+    sender: mpsc::Sender<ProbeReport>,
+    clock: fn() -> Now,
+}
+
+impl Probes {
+    /// Starts probing every backend of `service` at once, in the calm cadence and with no side active. Must be called
+    /// within the runtime the probes shall live on.
+    ///
+    /// # Errors
+    /// When a backend's `ca_file` cannot be used.
+    pub fn start(
+        service: &Service,
+        daemon: &str,
+        sender: mpsc::Sender<ProbeReport>,
+        clock: fn() -> Now,
+    ) -> Result<Self, ProbeError> {
+        let calm = Orders {
+            cadence: Cadence::Calm,
+            since: Instant::now(),
+            active: None,
+            epoch: Epoch::default(),
+        };
+        let (orders, _) = watch::channel(calm);
+        let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+        let resolver = Arc::new(Resolver::default());
+        let mut probes = Self {
+            orders,
+            pokes: HashMap::new(),
+            tasks,
+            stop,
+        };
+        let commons = service.backends.iter().map(|backend| {
+            let tls = tls_for(&service.probe.kind, &backend.tls);
+            let tls = tls.map_err(|cause| ProbeError {
+                backend: backend.name.clone(),
+                cause,
+            })?;
+            Ok((backend, tls))
+        });
+        for (backend, tls) in commons.collect::<Result<Vec<_>, _>>()? {
+            let common = Arc::new(Common {
+                backend: backend.name.clone(),
+                kind: service.kind,
+                probe: service.probe.clone(),
+                daemon: daemon.to_owned(),
+                service: service.name.as_str().to_owned(),
+                tls,
+                promoter: promoter_login(&service.failover.promoter),
+                sender: sender.clone(),
+                clock,
+            });
+            let (poke, poked) = watch::channel(0);
+            probes.pokes.insert(backend.name.clone(), poke);
+            let ears = watcher::Ears {
+                orders: probes.orders.subscribe(),
+                poked,
+            };
+            let names = backend.addresses.clone();
+            probes.tasks.spawn(addresses::run(
+                common,
+                names,
+                Arc::clone(&resolver),
+                ears,
+                probes.stop.clone(),
+            ));
+        }
+        probes.tasks.close();
+        Ok(probes)
+    }
+
+    /// From now on in this pace; the same cadence again changes nothing.
+    pub fn set_cadence(&self, cadence: Cadence) {
+        self.orders.send_if_modified(|orders| {
+            let changed = orders.cadence != cadence;
+            if changed {
+                (orders.cadence, orders.since) = (cadence, Instant::now());
+            }
+            changed
+        });
+    }
+
+    /// Which side is active, and the epoch that our connections are named after.
+    pub fn set_active(&self, active: Option<BackendName>, epoch: Epoch) {
+        self.orders.send_if_modified(|orders| {
+            let changed = orders.active != active || orders.epoch != epoch;
+            if changed {
+                (orders.active, orders.epoch) = (active, epoch);
+            }
+            changed
+        });
+    }
+
+    /// Starts a fresh probe of every address of this backend at once.
+    pub fn probe_now(&self, backend: &BackendName) {
+        if let Some(poke) = self.pokes.get(backend) {
+            poke.send_modify(|count| *count = count.wrapping_add(1));
+        }
+    }
+
+    /// Ends all probes and waits for them, 2 s at most.
+    pub async fn stop(self) {
+        self.stop.cancel();
+        if tokio::time::timeout(STOP_TIMEOUT, self.tasks.wait()).await.is_err() {
+            tracing::warn!(left = self.tasks.len(), "probes did not end in time");
+        }
+    }
+}
+
+impl Drop for Probes {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+/// The backend's TLS settings; an `http` probe with `tls` encrypts whatever `mode` says of the database port.
+fn tls_for(kind: &ProbeKind, tls: &Tls) -> Result<Arc<ClientTls>, TlsConfigError> {
+    let https = matches!(kind, ProbeKind::Http(HttpProbe { tls: true, .. }));
+    match tls.mode {
+        TlsMode::Disable if https => ClientTls::build(&Tls {
+            mode: TlsMode::Require,
+            ..tls.clone()
+        }),
+        _ => ClientTls::build(tls),
+    }
+}
+
+fn promoter_login(promoter: &Promoter) -> Option<Login> {
+    match promoter {
+        Promoter::Postgres { login } => Some(login.clone()),
+        Promoter::None | Promoter::Command(_) => None,
+    }
+}
+
+/// `pgpivot/<daemon>/<service>/<epoch>` within what PostgreSQL keeps: a name that is too long is cut and ends in a
+/// checksum of the whole, so that two daemons never look like one.
+fn application_name(daemon: &str, service: &str, epoch: Epoch) -> String {
+    let epoch = epoch.to_string();
+    let room = MAX_APPLICATION_NAME - "pgpivot///".len() - epoch.len();
+    let service = shortened(service, room / 2);
+    let daemon = shortened(daemon, room - service.len());
+    format!("pgpivot/{daemon}/{service}/{epoch}")
+}
+
+fn shortened(name: &str, room: usize) -> String {
+    let plain: String = name
+        .chars()
+        .map(|c| if c.is_ascii_graphic() && c != '/' { c } else { '_' })
+        .collect();
+    if plain.len() <= room && plain == name {
+        return plain;
+    }
+    let checksum = format!("~{:08x}", crc32c::crc32c(name.as_bytes()));
+    let head = plain.len().min(room.saturating_sub(checksum.len()));
+    format!("{}{checksum}", &plain[..head])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_of_a_daemon_bear_its_name_its_service_and_the_epoch() {
+        assert_eq!(application_name("host:17", "main", Epoch(4)), "pgpivot/host:17/main/4");
+    }
+
+    #[test]
+    fn long_names_are_cut_to_what_postgresql_keeps_and_stay_distinct() {
+        let long = "a-very-long-host-name.in.some.data.center.example.com:4";
+        let (one, two) = (format!("{long}1"), format!("{long}2"));
+        let (one, two) = (
+            application_name(&one, "main", Epoch(7)),
+            application_name(&two, "main", Epoch(7)),
+        );
+        assert!(one.len() <= MAX_APPLICATION_NAME && one.ends_with("/main/7"), "{one}");
+        assert_ne!(one, two);
+        let full = application_name(
+            long,
+            "a service with a rather long name, and a / in it",
+            Epoch(u64::MAX),
+        );
+        assert!(full.len() <= MAX_APPLICATION_NAME, "{full}");
+        assert_eq!(full.split('/').count(), 4);
+    }
+}

@@ -74,9 +74,9 @@ pub enum Reason {
 impl Reason {
     pub(crate) fn of(error: &io::Error) -> Self {
         match error.kind() {
-            io::ErrorKind::ConnectionReset
-            | io::ErrorKind::BrokenPipe
-            | io::ErrorKind::ConnectionAborted => Self::Reset,
+            io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionAborted => {
+                Self::Reset
+            }
             io::ErrorKind::TimedOut => Self::TimedOut,
             io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => Self::Unreachable,
             other => Self::Failed(other),
@@ -96,3 +96,6 @@ impl Reason {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -21,10 +21,6 @@ use crate::view::Status;
 
 /// The longest body, bytes.
 pub(super) const BODY_LIMIT: usize = 64 * 1024;
-/// How long a body may take to arrive.
-const BODY_PATIENCE: Duration = Duration::from_secs(10);
-/// How long the daemon may take to answer.
-const ANSWER_PATIENCE: Duration = Duration::from_secs(10);
 
 /// The commands that have a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -179,7 +175,7 @@ async fn carry_out(verb: Verb, shared: &Shared, request: Request) -> Result<Resp
     let asked: Asked = query(parts.uri.query())?;
     let dry_run = asked.dry_run()?;
     let service = service(&shared.state.status.load(), asked.service.as_deref(), verb.is_specific())?;
-    let (order, reason) = verb.order(&read(body).await?)?;
+    let (order, reason) = verb.order(&read(body, shared.patience.body).await?)?;
     if let Some(reason) = reason.as_deref().map(note).filter(|r| !r.is_empty()) {
         operator.note = Some(operator.note.map_or_else(|| reason.clone(), |who| format!("{who}: {reason}")));
     }
@@ -190,16 +186,17 @@ async fn carry_out(verb: Verb, shared: &Shared, request: Request) -> Result<Resp
         shared.state.commands.send(wanted).await.map_err(|_| Fault::Stopping)?;
         answer.await.map_err(|_| Fault::Stopping)
     };
-    let no_answer = |_| Fault::NoAnswer { seconds: ANSWER_PATIENCE.as_secs() };
-    match timeout(ANSWER_PATIENCE, exchange).await.map_err(no_answer)?? {
+    let patience = shared.patience.answer;
+    let no_answer = |_| Fault::NoAnswer { seconds: patience.as_secs() };
+    match timeout(patience, exchange).await.map_err(no_answer)?? {
         Ok(receipt) => Ok(Json(receipt).into_response()),
         Err(refusal) => Err(Fault::Refused(refusal)),
     }
 }
 
-async fn read(body: Body) -> Result<Bytes, Fault> {
-    match timeout(BODY_PATIENCE, to_bytes(body, BODY_LIMIT)).await {
-        Err(_) => Err(Fault::SlowBody { seconds: BODY_PATIENCE.as_secs() }),
+async fn read(body: Body, patience: Duration) -> Result<Bytes, Fault> {
+    match timeout(patience, to_bytes(body, BODY_LIMIT)).await {
+        Err(_) => Err(Fault::SlowBody { seconds: patience.as_secs() }),
         Ok(Ok(body)) => Ok(body),
         Ok(Err(cause)) if is_length_limit(&cause) => Err(Fault::TooLarge { limit: BODY_LIMIT }),
         Ok(Err(_)) => Err(Fault::BadBody { detail: "the body ended before its announced length".to_owned() }),

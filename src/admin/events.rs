@@ -21,7 +21,6 @@ use tokio_util::sync::CancellationToken;
 use super::problem::Fault;
 use super::server::Shared;
 use super::{AdminState, ServiceEvent};
-use crate::types::WallTime;
 use crate::view::Status;
 
 /// How many may follow at one time.
@@ -50,6 +49,8 @@ pub(super) struct Hub {
     recent: Mutex<Recent>,
     /// Tells this start of the daemon from another in event ids.
     start: i64,
+    /// The view before the first follower could come: what changed since is told.
+    first: Arc<Status>,
 }
 
 #[derive(Debug, Default)]
@@ -61,22 +62,36 @@ struct Recent {
 }
 
 impl Hub {
-    pub(super) fn new(started: WallTime) -> Self {
+    pub(super) fn new(first: Arc<Status>) -> Self {
         Self {
             sent: broadcast::channel(BACKLOG).0,
             seats: Arc::new(Semaphore::new(FOLLOWERS)),
             recent: Mutex::default(),
-            start: started.0,
+            start: first.started.0,
+            first,
         }
     }
 
-    /// Watches until stopped. Polling the view costs a pointer comparison; nothing is encoded without a follower.
-    pub(super) async fn run(&self, state: &AdminState, stop: &CancellationToken) {
-        let mut happened = state.events.subscribe();
-        self.remember_history(state).await;
+    /// Until stopped. `happened` was subscribed before anybody could send.
+    pub(super) async fn run(
+        &self,
+        state: &AdminState,
+        happened: broadcast::Receiver<ServiceEvent>,
+        stop: &CancellationToken,
+    ) {
+        tokio::join!(self.remember_history(state), self.watch(state, happened, stop));
+    }
+
+    /// Polling the view costs a pointer comparison; nothing is encoded without a follower.
+    async fn watch(
+        &self,
+        state: &AdminState,
+        mut happened: broadcast::Receiver<ServiceEvent>,
+        stop: &CancellationToken,
+    ) {
         let mut tick = interval(PACE);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut shown = state.status.load_full();
+        let mut shown = Arc::clone(&self.first);
         loop {
             tokio::select! {
                 biased;
@@ -86,7 +101,8 @@ impl Hub {
                     Err(broadcast::error::RecvError::Lagged(lost)) => {
                         tracing::warn!(lost, "events came faster than the page could take them");
                     }
-                    Err(broadcast::error::RecvError::Closed) => happened = state.events.subscribe(),
+                    // Not while `state` holds a sender.
+                    Err(broadcast::error::RecvError::Closed) => return,
                 },
                 _ = tick.tick() => {
                     let now = state.status.load_full();
@@ -103,8 +119,10 @@ impl Hub {
     /// What happened lately, newest first.
     pub(super) fn recent(&self, limit: usize) -> Vec<ServiceEvent> {
         self.with_recent(|r| {
-            let fresh = r.events.iter().rev().map(|(_, event)| event);
-            fresh.chain(&r.older).take(limit).cloned().collect()
+            let fresh = || r.events.iter().rev().map(|(_, event)| event);
+            // What happened while the history was read may stand in both.
+            let older = r.older.iter().filter(|old| fresh().all(|new| new.event != old.event));
+            fresh().chain(older).take(limit).cloned().collect()
         })
     }
 
@@ -115,8 +133,7 @@ impl Hub {
             tracing::warn!("history not read, the page starts without it");
             return;
         };
-        let older = lines.into_iter().filter_map(|line| serde_json::from_value(line).ok()).collect();
-        self.with_recent(|r| r.older = older);
+        self.with_recent(|r| r.older = lines.into_iter().filter_map(remembered).collect());
     }
 
     fn hand_out(&self, event: ServiceEvent) {
@@ -144,9 +161,9 @@ impl Hub {
 
     /// What a new follower gets first: how to come back, the events it missed, the whole status.
     fn greeting(&self, status: &Status, last_id: Option<&str>) -> (u64, Bytes) {
-        let seen = last_id.and_then(|id| id.split_once('-')).and_then(|(start, id)| {
-            (start.parse() == Ok(self.start)).then(|| id.parse::<u64>().ok()).flatten()
-        });
+        let seen = last_id
+            .and_then(|id| id.split_once('-'))
+            .and_then(|(start, id)| (start.parse() == Ok(self.start)).then(|| id.parse::<u64>().ok()).flatten());
         let mut text = b"retry: 2000\n\n".to_vec();
         let id = self.with_recent(|r| {
             let missed = r.events.iter().filter(|(sent, _)| seen.is_some_and(|seen| sent.id > seen));
@@ -167,6 +184,13 @@ impl Recent {
         self.last_id += 1;
         self.last_id
     }
+}
+
+/// A history line, as an event alone or in an envelope; what does not read is left out.
+fn remembered(mut line: serde_json::Value) -> Option<ServiceEvent> {
+    let service = line.get("service").and_then(|s| s.as_str()).unwrap_or_default().into();
+    let event = line.get_mut("event").map(serde_json::Value::take).unwrap_or(line);
+    serde_json::from_value(event).ok().map(|event| ServiceEvent { service, event })
 }
 
 /// Do two views differ in more than the moment they were read? Destructured, so that a new field is not forgotten.

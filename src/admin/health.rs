@@ -239,7 +239,7 @@ pub(super) async fn history(State(shared): State<Arc<Shared>>, uri: Uri) -> Resu
     let read = tokio::task::spawn_blocking(move || reader(name.as_ref(), limit));
     let Ok(Ok(lines)) = timeout(HISTORY_PATIENCE, read).await else { return Err(Fault::History) };
     let failovers: u64 = status.services.iter().map(failovers).sum();
-    Ok(Json(json!({ "failover_count": failovers, "entries": lines })).into_response())
+    Ok(Json(json!({ "failover_count": failovers, "lines": lines })).into_response())
 }
 
 /// The object itself for one service, `{"services": […]}` for several.

@@ -77,7 +77,10 @@ fn daemon(sheet: &Sheet, status: &Status) -> Filled {
     let writable = sheet.gauge("pgpivot_state_writable", "1 while the state can be written to disk.", &[])?;
     writable.with_label_values::<&str>(&[]).set(i64::from(status.state_error.is_none()));
     let failures = "Ends of tasks that must not end, since the start.";
-    sheet.counter("pgpivot_task_failures_total", failures, &[])?.with_label_values::<&str>(&[]).inc_by(status.task_failures);
+    sheet
+        .counter("pgpivot_task_failures_total", failures, &[])?
+        .with_label_values::<&str>(&[])
+        .inc_by(status.task_failures);
     Ok(())
 }
 
@@ -319,7 +322,8 @@ mod tests {
     use super::*;
 
     fn value(text: &str, series: &str) -> f64 {
-        let line = text.lines().find_map(|l| l.strip_prefix(series)).unwrap_or_else(|| panic!("no {series} in\n{text}"));
+        let line =
+            text.lines().find_map(|l| l.strip_prefix(series)).unwrap_or_else(|| panic!("no {series} in\n{text}"));
         line.trim().parse().unwrap()
     }
 

@@ -31,7 +31,9 @@ pub(super) enum Fault {
     TokenMissing,
     #[error("this token is not one of admin.token_file")]
     TokenUnknown,
-    #[error("no token is configured, so commands are taken on loopback and on the unix socket only; set admin.token_file")]
+    #[error(
+        "no token is configured, so commands are taken on loopback and on the unix socket only; set admin.token_file"
+    )]
     NoAuthority,
     #[error("this server is not called {host:?}; use its address, localhost, or a name of admin.hosts")]
     ForeignHost { host: String },

@@ -18,6 +18,7 @@ use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::broadcast;
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
@@ -25,14 +26,10 @@ use super::auth::{Peer, Trust};
 use super::events::Hub;
 use super::socket::{Door, Guest};
 use super::stall::Impatient;
-use super::{AdminState, Settings, routes};
+use super::{AdminState, ServiceEvent, Settings, routes};
 
 pub use super::socket::AdminError;
 
-/// How long a request's head may take, and how long a kept connection may stay silent.
-const HEAD_PATIENCE: Duration = Duration::from_secs(10);
-/// How long a peer may leave unread what it is sent.
-const WRITE_PATIENCE: Duration = Duration::from_secs(30);
 /// How long running replies may go on after the stop.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 /// Request head and read buffer, bytes.
@@ -45,9 +42,29 @@ const METRICS_CONNECTIONS: usize = 32;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// To a connection over the limit, which is closed at once.
 const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/problem+json\r\n\
-    content-length: 136\r\nconnection: close\r\nretry-after: 5\r\n\r\n\
+    content-length: 134\r\nconnection: close\r\nretry-after: 5\r\n\r\n\
     {\"type\":\"about:pgpivot/full\",\"title\":\"Service Unavailable\",\"status\":503,\
     \"detail\":\"as many connections are open as this server takes\"}\n";
+
+/// How long anybody may keep us waiting.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Patience {
+    /// For a request's head, and for a kept connection to send the next one.
+    pub(super) head: Duration,
+    /// For a request's body.
+    pub(super) body: Duration,
+    /// For the daemon's answer to a command.
+    pub(super) answer: Duration,
+    /// For a peer to read what it is sent.
+    pub(super) write: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        let seconds = Duration::from_secs;
+        Self { head: seconds(10), body: seconds(10), answer: seconds(10), write: seconds(30) }
+    }
+}
 
 /// What every request may look at.
 pub(super) struct Shared {
@@ -55,6 +72,7 @@ pub(super) struct Shared {
     pub(super) trust: ArcSwap<Trust>,
     pub(super) hub: Hub,
     pub(super) stop: CancellationToken,
+    pub(super) patience: Patience,
 }
 
 /// The running admin server. It ends when its stop token is cancelled; [`Admin::join`] waits for that.
@@ -101,16 +119,26 @@ impl Admin {
 
 /// Binds everything `settings` names, then serves on a thread of its own until `stop` is cancelled.
 pub fn serve(settings: &Settings, state: AdminState, stop: CancellationToken) -> Result<Admin, AdminError> {
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(AdminError::Thread)?;
+    serve_with(settings, state, stop, Patience::default())
+}
+
+/// As [`serve`], for tests that cannot wait so long.
+pub(super) fn serve_with(
+    settings: &Settings,
+    state: AdminState,
+    stop: CancellationToken,
+    patience: Patience,
+) -> Result<Admin, AdminError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(AdminError::Thread)?;
     let context = runtime.enter();
     let listen = settings.listen.map(|a| Door::tcp("admin.listen", a)).transpose()?;
     let metrics = settings.metrics_listen.map(|a| Door::tcp("admin.metrics_listen", a)).transpose()?;
     let unix = settings.socket.as_deref().map(Door::unix).transpose()?;
     drop(context);
-    let hub = Hub::new(state.status.load().started);
+    let happened = state.events.subscribe();
+    let hub = Hub::new(state.status.load_full());
     let trust = ArcSwap::from_pointee(Trust::build(settings));
-    let shared = Arc::new(Shared { state, trust, hub, stop });
+    let shared = Arc::new(Shared { state, trust, hub, stop, patience });
     let addresses = (listen.as_ref().and_then(Door::address), metrics.as_ref().and_then(Door::address));
     let all = routes::all(Arc::clone(&shared));
     let metrics_only = routes::metrics_only(Arc::clone(&shared));
@@ -122,7 +150,7 @@ pub fn serve(settings: &Settings, state: AdminState, stop: CancellationToken) ->
     let ours = Arc::clone(&shared);
     let thread = std::thread::Builder::new()
         .name("admin".to_owned())
-        .spawn(move || runtime.block_on(run(doors, ours)))
+        .spawn(move || runtime.block_on(run(doors, happened, ours)))
         .map_err(AdminError::Thread)?;
     Ok(Admin { listen: addresses.0, metrics: addresses.1, shared, thread })
 }
@@ -130,13 +158,13 @@ pub fn serve(settings: &Settings, state: AdminState, stop: CancellationToken) ->
 type Opened = (Door, Router, usize);
 
 /// Until the stop, or until a part ends that must not: then the thread ends and its owner sees it.
-async fn run(doors: [Option<Opened>; 3], shared: Arc<Shared>) {
+async fn run(doors: [Option<Opened>; 3], happened: broadcast::Receiver<ServiceEvent>, shared: Arc<Shared>) {
     let mut parts = JoinSet::new();
     for (door, router, limit) in doors.into_iter().flatten() {
         parts.spawn(accept(door, router, limit, Arc::clone(&shared)));
     }
     let watched = Arc::clone(&shared);
-    parts.spawn(async move { watched.hub.run(&watched.state, &watched.stop).await });
+    parts.spawn(async move { watched.hub.run(&watched.state, happened, &watched.stop).await });
     while let Some(ended) = parts.join_next().await {
         report(ended);
         if !shared.stop.is_cancelled() {
@@ -201,12 +229,12 @@ async fn converse<S>(stream: S, peer: Peer, router: Router, shared: Arc<Shared>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let io = TokioIo::new(Impatient::new(stream, WRITE_PATIENCE));
-    let stop = shared.stop.clone();
+    let io = TokioIo::new(Impatient::new(stream, shared.patience.write));
+    let (stop, patience) = (shared.stop.clone(), shared.patience.head);
     let service = service_fn(move |request| answer(request, peer, router.clone(), Arc::clone(&shared)));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_PATIENCE)
+        .header_read_timeout(patience)
         .max_buf_size(HEAD_LIMIT)
         .serve_connection(io, service);
     let mut connection = pin!(connection);

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
+use axum::Extension;
 use axum::extract::State;
 use axum::http::{HeaderMap, Uri};
 use axum::response::{IntoResponse, Json, Response};
-use axum::Extension;
 use serde::Deserialize;
 use serde_json::json;
 

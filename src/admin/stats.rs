@@ -72,10 +72,7 @@ pub(super) async fn page(State(shared): State<Arc<Shared>>, uri: Uri) -> Result<
 
 fn render(status: &Status, recent: &[ServiceEvent], fragment: bool) -> Result<String, Fault> {
     let board = Board::build(status, recent);
-    let text = if fragment {
-        Fragment { board }.render()
-    } else {
-        Page { style: STYLE, script: SCRIPT, board }.render()
-    };
+    let text =
+        if fragment { Fragment { board }.render() } else { Page { style: STYLE, script: SCRIPT, board }.render() };
     text.map_err(|e| Fault::Render { cause: e.to_string() })
 }

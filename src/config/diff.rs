@@ -76,7 +76,11 @@ pub fn live_part(old: &Config, new: &Config) -> Config {
     live.admin.tokens.clone_from(&new.admin.tokens);
     for service in &mut live.services {
         if let Some(new) = find(new, &service.name) {
-            *service = Service { kind: service.kind, workers: service.workers, ..new.clone() };
+            *service = Service {
+                kind: service.kind,
+                workers: service.workers,
+                ..new.clone()
+            };
         }
     }
     live
@@ -104,7 +108,8 @@ impl Diff {
     }
 
     fn restart(&mut self, path: String, change: impl AsRef<str>) {
-        self.summary.push(format!("{path}: {} (needs a restart)", change.as_ref()));
+        self.summary
+            .push(format!("{path}: {} (needs a restart)", change.as_ref()));
         self.restart_only.push(path);
     }
 
@@ -114,8 +119,16 @@ impl Diff {
         let path = |path: &std::path::Path| path.display().to_string();
         let rows = [
             ("admin.listen", address(old.admin.listen), address(new.admin.listen)),
-            ("admin.socket", text(old.admin.socket.as_deref().map(path)), text(new.admin.socket.as_deref().map(path))),
-            ("admin.metrics_listen", address(old.admin.metrics_listen), address(new.admin.metrics_listen)),
+            (
+                "admin.socket",
+                text(old.admin.socket.as_deref().map(path)),
+                text(new.admin.socket.as_deref().map(path)),
+            ),
+            (
+                "admin.metrics_listen",
+                address(old.admin.metrics_listen),
+                address(new.admin.metrics_listen),
+            ),
             ("state.path", path(&old.state.path), path(&new.state.path)),
         ];
         for (key, old, new) in rows {
@@ -127,7 +140,11 @@ impl Diff {
             self.tokens = true;
             let mut names: Vec<&str> = new.admin.tokens.iter().map(|(name, _)| name.as_str()).collect();
             names.dedup();
-            let names = if names.is_empty() { "nobody".to_owned() } else { names.join(", ") };
+            let names = if names.is_empty() {
+                "nobody".to_owned()
+            } else {
+                names.join(", ")
+            };
             self.say(format!("admin.token_file: read again, tokens for {names}"));
         }
     }
@@ -145,20 +162,40 @@ impl Diff {
         let backends = changes(&old.backends, &new.backends, |backend| backend.name.clone());
         self.say_all(&format!("{path}.listener "), &listeners, |address| {
             let lines = |service: &Service| {
-                service.listeners.iter().find(|l| l.address == *address).map(keys::listener).unwrap_or_default()
+                service
+                    .listeners
+                    .iter()
+                    .find(|l| l.address == *address)
+                    .map(keys::listener)
+                    .unwrap_or_default()
             };
             (lines(old), lines(new))
         });
         self.say_all(&format!("{path}.backend."), &backends, |name| {
             let lines = |service: &Service| {
                 let lines = |b: &Backend| [keys::backend(b), keys::tls(b)].concat();
-                service.backends.iter().find(|b| b.name == *name).map(lines).unwrap_or_default()
+                service
+                    .backends
+                    .iter()
+                    .find(|b| b.name == *name)
+                    .map(lines)
+                    .unwrap_or_default()
             };
             (lines(old), lines(new))
         });
         let sections = [
-            ("probe", old.probe != new.probe, keys::probe(&old.probe), keys::probe(&new.probe)),
-            ("failover", old.failover != new.failover, keys::failover(&old.failover), keys::failover(&new.failover)),
+            (
+                "probe",
+                old.probe != new.probe,
+                keys::probe(&old.probe),
+                keys::probe(&new.probe),
+            ),
+            (
+                "failover",
+                old.failover != new.failover,
+                keys::failover(&old.failover),
+                keys::failover(&new.failover),
+            ),
             (
                 "connection",
                 old.connection != new.connection,
@@ -174,7 +211,14 @@ impl Diff {
             }
         }
         let [probe, failover, connection] = changed;
-        let service = ServiceDiff { name: new.name.clone(), listeners, backends, probe, failover, connection };
+        let service = ServiceDiff {
+            name: new.name.clone(),
+            listeners,
+            backends,
+            probe,
+            failover,
+            connection,
+        };
         if !service.is_empty() {
             self.services.push(service);
         }
@@ -217,7 +261,11 @@ fn changes<T: PartialEq, K: PartialEq>(old: &[T], new: &[T], key: impl Fn(&T) ->
     let same = |item: &T, others: &[T]| others.iter().any(|other| key(other) == key(item));
     let only = |these: &[T], others: &[T]| these.iter().filter(|item| !same(item, others)).map(&key).collect();
     let differs = |item: &&T| same(item, old) && !old.contains(item);
-    Changes { added: only(new, old), removed: only(old, new), changed: new.iter().filter(differs).map(&key).collect() }
+    Changes {
+        added: only(new, old),
+        removed: only(old, new),
+        changed: new.iter().filter(differs).map(&key).collect(),
+    }
 }
 
 /// `interval "2s" → "1s", fall 3 → 2`.
@@ -233,9 +281,189 @@ fn words(old: &[Line], new: &[Line]) -> String {
     let unset = || "not set".to_owned();
     let said: Vec<String> = keys
         .into_iter()
-        .map(|key| (key, find(old, key).unwrap_or_else(unset), find(new, key).unwrap_or_else(unset)))
+        .map(|key| {
+            (
+                key,
+                find(old, key).unwrap_or_else(unset),
+                find(new, key).unwrap_or_else(unset),
+            )
+        })
         .filter(|(_, old, new)| old != new)
         .map(|(key, old, new)| format!("{key} {old} → {new}"))
         .collect();
-    if said.is_empty() { "a password or a command's arguments changed".into() } else { said.join(", ") }
+    if said.is_empty() {
+        "a password or a command's arguments changed".into()
+    } else {
+        said.join(", ")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::env::Env;
+    use super::super::{raw, validate};
+    use super::*;
+
+    const FILE: &str = "
+        [state]
+        path = '/var/lib/pgpivot'
+        [service.main]
+        kind = 'postgres'
+        workers = 2
+        [[service.main.listener]]
+        address = '127.0.0.1:26257'
+        [[service.main.listener]]
+        address = '127.0.0.1:26258'
+        target = 'read_only'
+        [[service.main.backend]]
+        name = 'us-east'
+        addresses = ['db1:5432']
+        role = 'primary'
+        [[service.main.backend]]
+        name = 'us-west'
+        addresses = ['db2:5432']
+        [service.main.probe]
+        password_file = '/p'
+        interval = '2s'
+        [service.main.failover]
+        delay = '0s'
+        [admin]
+        token_file = '/t'
+    ";
+
+    fn config(text: &str, password: &str, tokens: &str) -> Config {
+        let mut raw = raw::parse(text);
+        raw.files
+            .insert("/p".into(), crate::types::Secret::new(password.into()));
+        raw.files.insert("/t".into(), crate::types::Secret::new(tokens.into()));
+        validate::build(raw, &Env::default(), 2).unwrap().0
+    }
+
+    const TOKENS: &str = "alice:0123456789abcdef";
+
+    /// What replacing each of these texts changes.
+    fn after(changes: &[(&str, &str)]) -> (Config, Config, Diff) {
+        let mut text = FILE.to_owned();
+        for (old, new) in changes {
+            assert!(text.contains(old), "{old}");
+            text = text.replacen(old, new, 1);
+        }
+        let (old, new) = (config(FILE, "p", TOKENS), config(&text, "p", TOKENS));
+        let found = diff(&old, &new);
+        (old, new, found)
+    }
+
+    #[test]
+    fn the_same_file_read_again_changes_nothing() {
+        let (_, _, diff) = after(&[]);
+        assert!(diff.is_empty());
+        assert_eq!(diff.summary(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn listeners_come_go_and_change_by_address() {
+        let (_, _, diff) = after(&[
+            ("127.0.0.1:26258", "127.0.0.1:26259"),
+            ("26257'", "26257'\nmax_connections = 5"),
+        ]);
+        let service = &diff.services[0];
+        let address = |port| SocketAddr::from(([127, 0, 0, 1], port));
+        assert_eq!(service.listeners.added, [address(26259)]);
+        assert_eq!(service.listeners.removed, [address(26258)]);
+        assert_eq!(service.listeners.changed, [address(26257)]);
+        assert!(service.backends.is_empty() && !service.probe && !service.failover && !service.connection);
+        assert_eq!(
+            diff.summary(),
+            [
+                "service.main.listener 127.0.0.1:26258: removed",
+                "service.main.listener 127.0.0.1:26259: added",
+                "service.main.listener 127.0.0.1:26257: max_connections 10000 → 5"
+            ]
+        );
+    }
+
+    #[test]
+    fn backends_and_settings_are_said_by_key_old_and_new() {
+        let (_, _, diff) = after(&[
+            ("db2:5432']", "db3:5432']\nweight = 5"),
+            ("us-east", "us-north"),
+            ("interval = '2s'", "interval = '1s'"),
+            ("delay = '0s'", "delay = '5s'"),
+        ]);
+        let service = &diff.services[0];
+        assert_eq!(service.backends.changed, [BackendName::new("us-west")]);
+        assert!(service.probe && service.failover && diff.restart_only.is_empty());
+        assert_eq!(
+            diff.summary(),
+            [
+                "service.main.backend.us-east: removed",
+                "service.main.backend.us-north: added",
+                "service.main.backend.us-west: addresses [\"db2:5432\"] → [\"db3:5432\"], weight 100 → 5",
+                "service.main.probe: interval \"2s\" → \"1s\", down_interval \"2s\" → \"1s\"",
+                "service.main.failover: delay \"0s\" → \"5s\""
+            ]
+        );
+    }
+
+    #[test]
+    fn secrets_read_again_are_noticed_and_not_shown() {
+        let old = config(FILE, "hunter2", TOKENS);
+        let diff = diff(
+            &old,
+            &config(FILE, "hunter3", "alice:fedcba9876543210\nbob:00112233445566778"),
+        );
+        assert!(diff.tokens && diff.services[0].probe && diff.services[0].failover);
+        assert_eq!(
+            diff.summary(),
+            [
+                "admin.token_file: read again, tokens for alice, bob",
+                "service.main.probe: a password or a command's arguments changed",
+                "service.main.failover: a password or a command's arguments changed"
+            ]
+        );
+    }
+
+    #[test]
+    fn what_takes_a_restart_is_named_last_and_not_part_of_what_is_applied() {
+        let (old, new, diff) = after(&[
+            ("/var/lib/pgpivot", "/srv"),
+            ("workers = 2", "workers = 4"),
+            ("[admin]", "[admin]\nlisten = '127.0.0.1:9404'"),
+            ("interval = '2s'", "interval = '1s'"),
+        ]);
+        assert_eq!(
+            diff.restart_only,
+            ["admin.listen", "state.path", "service.main.workers"]
+        );
+        assert_eq!(
+            diff.summary(),
+            [
+                "service.main.probe: interval \"2s\" → \"1s\", down_interval \"2s\" → \"1s\"",
+                "admin.listen: 127.0.0.1:8404 → 127.0.0.1:9404 (needs a restart)",
+                "state.path: /var/lib/pgpivot → /srv (needs a restart)",
+                "service.main.workers: 2 → 4 (needs a restart)"
+            ]
+        );
+        let live = live_part(&old, &new);
+        assert_eq!(
+            (live.admin.listen, live.state.clone(), live.services[0].workers),
+            (old.admin.listen, old.state.clone(), 2)
+        );
+        assert_eq!(live.services[0].probe, new.services[0].probe);
+        assert!(super::diff(&live, &new).services.is_empty());
+    }
+
+    #[test]
+    fn services_come_and_go_with_a_restart() {
+        let (old, new, diff) = after(&[(
+            "[admin]",
+            "[service.other]\nkind = 'postgres'\n[[service.other.backend]]\nname = 'x'\naddresses = ['x:1']\n[admin]",
+        )]);
+        assert_eq!(diff.summary(), ["service.other: added (needs a restart)"]);
+        assert_eq!(
+            super::diff(&new, &old).summary(),
+            ["service.other: removed (needs a restart)"]
+        );
+        assert_eq!(live_part(&old, &new), old);
+    }
 }

@@ -43,14 +43,22 @@ pub fn check(path: Option<&Path>) -> CheckReport {
 fn report(path: Option<&Path>, loaded: Result<source::Loaded, source::ConfigError>) -> CheckReport {
     let name = path.map_or_else(|| "environment".to_owned(), |path| path.display().to_string());
     match loaded {
-        Ok(loaded) => CheckReport { text: explain(&name, &loaded), problems: 0, exit: 0 },
+        Ok(loaded) => CheckReport {
+            text: explain(&name, &loaded),
+            problems: 0,
+            exit: 0,
+        },
         Err(error) => {
             let count = error.problems.len();
             let mut text = format!("{name}: {count} {}\n", if count == 1 { "problem" } else { "problems" });
             for problem in &error.problems {
                 text.push_str(&format!("  {problem}\n"));
             }
-            CheckReport { text, problems: count, exit: 2 }
+            CheckReport {
+                text,
+                problems: count,
+                exit: 2,
+            }
         }
     }
 }
@@ -58,8 +66,13 @@ fn report(path: Option<&Path>, loaded: Result<source::Loaded, source::ConfigErro
 fn explain(name: &str, loaded: &source::Loaded) -> String {
     let Config { admin, state, services } = &loaded.config;
     let mut lines = vec![format!("{name}: ok")];
-    let listen = admin.listen.map_or_else(|| "off".to_owned(), |address| format!("http://{address}"));
-    let socket = admin.socket.as_ref().map_or(String::new(), |socket| format!(", socket {}", socket.display()));
+    let listen = admin
+        .listen
+        .map_or_else(|| "off".to_owned(), |address| format!("http://{address}"));
+    let socket = admin
+        .socket
+        .as_ref()
+        .map_or(String::new(), |socket| format!(", socket {}", socket.display()));
     let mut operators: Vec<&str> = admin.tokens.iter().map(|(name, _)| name.as_str()).collect();
     operators.dedup();
     let operators = match operators.as_slice() {
@@ -67,7 +80,11 @@ fn explain(name: &str, loaded: &source::Loaded) -> String {
         names => format!("tokens for {}", names.join(", ")),
     };
     lines.push(format!("admin {listen}{socket}, {operators}"));
-    lines.extend(admin.metrics_listen.map(|address| format!("metrics http://{address}/metrics")));
+    lines.extend(
+        admin
+            .metrics_listen
+            .map(|address| format!("metrics http://{address}/metrics")),
+    );
     lines.push(format!("state {}", state.path.display()));
     for service in services {
         lines.push(String::new());
@@ -112,10 +129,19 @@ fn explain_service(service: &Service) -> Vec<String> {
             Some(ConfiguredRole::Standby) => ", starts as standby",
             None => "",
         };
-        lines.push(format!("  backend {} at {}, weight {}{role}", backend.name, addresses.join(", "), backend.weight));
+        lines.push(format!(
+            "  backend {} at {}, weight {}{role}",
+            backend.name,
+            addresses.join(", "),
+            backend.weight
+        ));
     }
     lines.push("  from a failure of the active side to the decision, at worst:".into());
-    lines.extend(explain_detection(service, None).into_iter().map(|line| format!("    {line}")));
+    lines.extend(
+        explain_detection(service, None)
+            .into_iter()
+            .map(|line| format!("    {line}")),
+    );
     lines
 }
 
@@ -133,7 +159,10 @@ pub fn explain_detection(service: &Service, w: Option<Duration>) -> Vec<String> 
         lines.extend(shorter(service, w).into_iter().map(|step| format!("shorter: {step}")));
         return lines;
     };
-    vec![format!("crash  shown as down after {crash}, decided by nobody: {why}"), "hang   likewise".into()]
+    vec![
+        format!("crash  shown as down after {crash}, decided by nobody: {why}"),
+        "hang   likewise".into(),
+    ]
 }
 
 /// Worst cases; `w` is the `wal_receiver_timeout` read on the standby, PostgreSQL's 60 s when `None`.
@@ -144,8 +173,16 @@ pub fn detection(service: &Service, w: Option<Duration>) -> Detection {
     // Without traffic, or where traffic does not count, the next probe is the first to notice.
     let next_probe = probe.interval + probe.interval * u32::from(probe.jitter_percent) / 100;
     let noticed = if passive(service) { Duration::ZERO } else { next_probe };
-    let crash = if death_path(service) { DEATH_PATH } else { noticed + repeats } + delay;
-    let trigger = if passive(service) { probe.hang_trigger } else { next_probe };
+    let crash = if death_path(service) {
+        DEATH_PATH
+    } else {
+        noticed + repeats
+    } + delay;
+    let trigger = if passive(service) {
+        probe.hang_trigger
+    } else {
+        next_probe
+    };
     let w = w.unwrap_or(DEFAULT_RECEIVER_TIMEOUT);
     let hang = match silence(service, w) {
         _ if not_automatic(service).is_some() => None,
@@ -217,11 +254,17 @@ fn crash_note(service: &Service) -> &'static str {
 }
 
 fn assumed(service: &Service, w: Option<Duration>) -> String {
-    if !matches!(silence(service, w.unwrap_or(DEFAULT_RECEIVER_TIMEOUT)), Silence::After(_)) {
+    if !matches!(
+        silence(service, w.unwrap_or(DEFAULT_RECEIVER_TIMEOUT)),
+        Silence::After(_)
+    ) {
         return String::new();
     }
     match w {
-        Some(w) => format!(" (with wal_receiver_timeout = {} on the standby)", humantime::format_duration(w)),
+        Some(w) => format!(
+            " (with wal_receiver_timeout = {} on the standby)",
+            humantime::format_duration(w)
+        ),
         None => " (with wal_receiver_timeout = 60s on the standby, PostgreSQL's default)".into(),
     }
 }
@@ -247,7 +290,10 @@ fn shorter(service: &Service, w: Option<Duration>) -> Vec<String> {
     }
     if !service.failover.delay.is_zero() {
         let delay = humantime::format_duration(service.failover.delay);
-        steps.push(format!("in [service.{}.failover]: delay = \"0s\" (it adds {delay} to both)", service.name));
+        steps.push(format!(
+            "in [service.{}.failover]: delay = \"0s\" (it adds {delay} to both)",
+            service.name
+        ));
     }
     steps
 }
@@ -255,5 +301,161 @@ fn shorter(service: &Service, w: Option<Duration>) -> Vec<String> {
 /// `0.4 s`, `32.5 s`, `150 s`.
 fn seconds(duration: Duration) -> String {
     let tenths = duration.as_millis().div_ceil(100);
-    if tenths.is_multiple_of(10) { format!("{} s", tenths / 10) } else { format!("{}.{} s", tenths / 10, tenths % 10) }
+    if tenths.is_multiple_of(10) {
+        format!("{} s", tenths / 10)
+    } else {
+        format!("{}.{} s", tenths / 10, tenths % 10)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::env::Env;
+    use super::super::validate::Problem;
+    use super::super::{raw, validate};
+    use super::*;
+
+    const PAIR: &str = "
+        [service.main]
+        kind = 'postgres'
+        [[service.main.listener]]
+        address = '127.0.0.1:26257'
+        [[service.main.backend]]
+        name = 'us-east'
+        addresses = ['db1:5432']
+        role = 'primary'
+        [[service.main.backend]]
+        name = 'us-west'
+        addresses = ['db2:5432']
+        role = 'standby'
+        weight = 10
+    ";
+
+    fn config(text: &str) -> Config {
+        validate::build(raw::parse(text), &Env::default(), 2).unwrap().0
+    }
+
+    /// The pair with these lines more.
+    fn pair(more: &str) -> Service {
+        config(&format!("{PAIR}\n{more}")).services.remove(0)
+    }
+
+    /// Crash and hang in milliseconds, with this `wal_receiver_timeout` in seconds.
+    fn figures(service: &Service, w: Option<u64>) -> (u128, Option<u128>) {
+        let found = detection(service, w.map(Duration::from_secs));
+        (found.crash.as_millis(), found.hang.map(|hang| hang.as_millis()))
+    }
+
+    #[test]
+    fn the_fast_preset_decides_a_crash_in_400_ms_and_a_hang_in_2500() {
+        let fast = pair("[service.main.probe]\ndetection = 'fast'");
+        assert_eq!(figures(&fast, Some(3)), (400, Some(2500)));
+        assert_eq!(figures(&fast, None), (400, Some(31_000)));
+    }
+
+    #[test]
+    fn the_defaults_decide_as_fast_as_the_standby_notices() {
+        let main = pair("");
+        assert_eq!(figures(&main, None), (400, Some(32_500)));
+        assert_eq!(figures(&main, Some(3)), (400, Some(4000)));
+        assert_eq!(figures(&main, Some(10)), (400, Some(7500)));
+        assert_eq!(
+            figures(&pair("[service.main.failover]\ndelay = '1s'"), Some(3)),
+            (1400, Some(5000))
+        );
+    }
+
+    #[test]
+    fn a_receiver_that_waits_for_ever_never_proves_a_hang() {
+        assert_eq!(figures(&pair(""), Some(0)), (400, None));
+        assert_eq!(
+            figures(&pair("[service.main.failover]\nwitness = 'optional'"), Some(0)),
+            (400, Some(4000))
+        );
+    }
+
+    #[test]
+    fn without_the_servers_word_failed_probes_are_counted() {
+        let serves = "[service.main.probe]\nkind = 'tcp'\n[service.main.failover]\nstandby_serves = true";
+        assert_eq!(figures(&pair(serves), None), (1000, Some(4000)));
+        let command = "[service.main.failover]\npromoter = 'command'\npromote_command = ['/bin/true']";
+        assert_eq!(figures(&pair(command), Some(3)), (1000, Some(4000)));
+    }
+
+    #[test]
+    fn clusters_keep_two_minutes_and_a_half() {
+        let text = PAIR.replace("'postgres'", "'cockroach'") + "[service.main.failover]\nstandby_serves = true";
+        let service = config(&text).services.remove(0);
+        assert_eq!(figures(&service, None), (150_000, Some(160_000)));
+    }
+
+    #[test]
+    fn what_nobody_decides_has_no_figure_for_a_hang() {
+        for more in [
+            "[service.main.failover]\nautomatic = false",
+            "[service.main.failover]\nauthority = 'observe'",
+            "[service.main.failover]\npromoter = 'none'",
+            "[service.main.failover]\nmax_per_day = 0",
+        ] {
+            assert_eq!(figures(&pair(more), Some(3)), (1000, None), "{more}");
+        }
+    }
+
+    #[test]
+    fn a_valid_configuration_is_explained() {
+        let loaded = source::Loaded {
+            config: config(PAIR),
+            warnings: vec!["look here".into()],
+            files: Vec::new(),
+        };
+        let report = report(Some(Path::new("pgpivot.toml")), Ok(loaded));
+        let expected = "\
+pgpivot.toml: ok
+admin http://127.0.0.1:8404, no tokens
+state ./pgpivot-state
+
+service main (postgres), probe sql, promoter postgres, authority self: decides by itself
+  listener 127.0.0.1:26257 → active, at most 10000 connections
+  backend us-east at db1:5432, weight 100, starts as primary
+  backend us-west at db2:5432, weight 10, starts as standby
+  from a failure of the active side to the decision, at worst:
+    crash  0.4 s (every connection ended, connects refused, the standby's receiver gone)
+    hang   32.5 s (with wal_receiver_timeout = 60s on the standby, PostgreSQL's default)
+    shorter: on each standby: ALTER SYSTEM SET wal_receiver_timeout = '3s'; SELECT pg_reload_conf();
+    shorter: in [service.main.probe]: detection = \"fast\"
+
+warning: look here
+";
+        assert_eq!(
+            report,
+            CheckReport {
+                text: expected.into(),
+                problems: 0,
+                exit: 0
+            }
+        );
+    }
+
+    #[test]
+    fn when_all_is_as_fast_as_can_be_there_is_nothing_to_advise() {
+        let fast = pair("[service.main.probe]\ndetection = 'fast'");
+        let lines = explain_detection(&fast, Some(Duration::from_secs(3)));
+        assert_eq!(lines.len(), 2, "{lines:?}");
+        assert_eq!(lines[1], "hang   2.5 s (with wal_receiver_timeout = 3s on the standby)");
+    }
+
+    #[test]
+    fn an_invalid_configuration_lists_its_problems() {
+        let problems = vec![Problem::new("a.b", "is wrong"), Problem::new("", "and so is this")];
+        let report = report(None, Err(source::ConfigError { problems }));
+        let text = "environment: 2 problems\n  a.b: is wrong\n  and so is this\n";
+        assert_eq!(
+            report,
+            CheckReport {
+                text: text.into(),
+                problems: 2,
+                exit: 2
+            }
+        );
+    }
 }

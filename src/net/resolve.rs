@@ -89,7 +89,12 @@ impl Resolver {
     }
 
     fn new(settings: Settings, hosts_file: PathBuf) -> Self {
-        Self { settings, hosts_file, dns: Mutex::default(), known: Mutex::default() }
+        Self {
+            settings,
+            hosts_file,
+            dns: Mutex::default(),
+            known: Mutex::default(),
+        }
     }
 
     /// The addresses of a name, sorted, at least one. `localhost` is 127.0.0.1 (write `[::1]` for the other), so that
@@ -105,7 +110,13 @@ impl Resolver {
         }
         let (answer, problem) = match (self.look_up(&at.host).await, last) {
             (Ok(answer), _) => (answer, None),
-            (Err(error), Some(last)) => (Answer { until: Instant::now() + MIN_TTL, ..last }, Some(error)),
+            (Err(error), Some(last)) => (
+                Answer {
+                    until: Instant::now() + MIN_TTL,
+                    ..last
+                },
+                Some(error),
+            ),
             (Err(error), None) => return Err(error),
         };
         if let Some(error) = problem {
@@ -122,7 +133,10 @@ impl Resolver {
 
     async fn look_up(&self, host: &str) -> Result<Answer, ResolveError> {
         if let Some(addresses) = self.in_hosts_file(host).await {
-            return Ok(Answer { addresses, until: Instant::now() + MIN_TTL });
+            return Ok(Answer {
+                addresses,
+                until: Instant::now() + MIN_TTL,
+            });
         }
         let dns = self.dns()?;
         let error = match tokio::time::timeout(LOOKUP_TIMEOUT, dns.0.lookup_ip(host)).await {

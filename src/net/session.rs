@@ -17,7 +17,7 @@ pub use super::fault::{Cause, ProtocolFault, SessionError, Step};
 use super::tls::ClientTls;
 use crate::config::{Login, TlsMode};
 
-pub(crate) use frames::{Frames, MAX_MESSAGE, server_error};
+use frames::{Frames, MAX_MESSAGE, server_error};
 
 /// Where to log in, and as whom.
 #[derive(Debug, Clone)]
@@ -60,11 +60,47 @@ impl Session {
         deadline: Instant,
     ) -> Result<Self, SessionError> {
         let mut step = Step::Connect;
-        let opened = timeout_at(deadline, open(target, parameters, &mut step)).await;
+        let opened = timeout_at(deadline, open(target, parameters, Goal::Ready, &mut step)).await;
         match opened {
-            Ok(Ok(frames)) => Ok(Self { frames, abandoned: false }),
+            Ok(Ok(Greeted { frames, .. })) => Ok(Self {
+                frames,
+                abandoned: false,
+            }),
             Ok(Err(cause)) => Err(SessionError { step, cause }),
-            Err(_) => Err(SessionError { step, cause: Cause::TimedOut }),
+            Err(_) => Err(SessionError {
+                step,
+                cause: Cause::TimedOut,
+            }),
+        }
+    }
+
+    /// Says hello without credentials: `Ok` once the server asks for a password or lets us in, which is as far as a
+    /// server comes that serves. An error that follows a login without password counts as its answer.
+    pub async fn greet(target: &Target, deadline: Instant) -> Result<(), SessionError> {
+        let mut step = Step::Connect;
+        let greeted = timeout_at(deadline, open(target, &[], Goal::Greeting, &mut step)).await;
+        let mut frames = match greeted {
+            Ok(Ok(Greeted { frames, let_in: true })) => frames,
+            Ok(Ok(Greeted { let_in: false, .. })) => return Ok(()),
+            Ok(Err(cause)) => return Err(SessionError { step, cause }),
+            Err(_) => {
+                return Err(SessionError {
+                    step,
+                    cause: Cause::TimedOut,
+                });
+            }
+        };
+        // Leaving in the middle of the server's greeting would stand in its log as a lost connection.
+        match timeout_at(deadline, login::until_ready(&mut frames)).await {
+            Ok(Err(cause @ Cause::Sqlstate { .. })) => Err(SessionError {
+                step: Step::Authenticate,
+                cause,
+            }),
+            Ok(Ok(())) => {
+                let _ = timeout_at(deadline, frames.terminate()).await;
+                Ok(())
+            }
+            Ok(Err(_)) | Err(_) => Ok(()),
         }
     }
 
@@ -76,9 +112,14 @@ impl Session {
             Err(ProtocolFault::Abandoned.into())
         } else {
             self.abandoned = true;
-            timeout_at(deadline, self.exchange(sql)).await.unwrap_or(Err(Cause::TimedOut))
+            timeout_at(deadline, self.exchange(sql))
+                .await
+                .unwrap_or(Err(Cause::TimedOut))
         };
-        result.map_err(|cause| SessionError { step: Step::Query, cause })
+        result.map_err(|cause| SessionError {
+            step: Step::Query,
+            cause,
+        })
     }
 
     /// Resolves when the server ends the connection, with its word about it; until then it swallows what comes
@@ -90,7 +131,10 @@ impl Session {
             Err(cause) => cause,
         };
         self.abandoned = true;
-        SessionError { step: Step::Query, cause }
+        SessionError {
+            step: Step::Query,
+            cause,
+        }
     }
 
     /// Whether another query may be tried.
@@ -136,10 +180,25 @@ impl Session {
     }
 }
 
-async fn open(target: &Target, parameters: &[(&str, &str)], step: &mut Step) -> Result<Frames, Cause> {
-    match open_once(target, parameters, true, step).await {
+/// How far to go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Goal {
+    /// To the first answer to the startup packet.
+    Greeting,
+    /// To ReadyForQuery.
+    Ready,
+}
+
+struct Greeted {
+    frames: Frames,
+    /// No password was asked for.
+    let_in: bool,
+}
+
+async fn open(target: &Target, parameters: &[(&str, &str)], goal: Goal, step: &mut Step) -> Result<Greeted, Cause> {
+    match open_once(target, parameters, goal, true, step).await {
         Err(cause) if target.tls.mode() == TlsMode::Prefer && tls_was_the_reason(*step, &cause) => {
-            open_once(target, parameters, false, step).await
+            open_once(target, parameters, goal, false, step).await
         }
         other => other,
     }
@@ -157,9 +216,10 @@ fn tls_was_the_reason(step: Step, cause: &Cause) -> bool {
 async fn open_once(
     target: &Target,
     parameters: &[(&str, &str)],
+    goal: Goal,
     try_tls: bool,
     step: &mut Step,
-) -> Result<Frames, Cause> {
+) -> Result<Greeted, Cause> {
     let channel = if try_tls {
         dial::postgres(target.address, &target.server_name, &target.tls, step).await?
     } else {
@@ -178,11 +238,22 @@ async fn open_once(
     }
     all.extend_from_slice(parameters);
     login::start(&mut frames, &all).await?;
-    login::authenticate(&mut frames, &target.login, step).await?;
-    Ok(frames)
+    let let_in = match goal {
+        Goal::Greeting => login::first_answer(&mut frames).await?,
+        Goal::Ready => login::authenticate(&mut frames, &target.login, step)
+            .await
+            .map(|()| true)?,
+    };
+    Ok(Greeted { frames, let_in })
 }
 
 fn text_row(row: &DataRowBody) -> Result<Vec<Option<String>>, ProtocolFault> {
     let text = |range: std::ops::Range<usize>| String::from_utf8_lossy(&row.buffer()[range]).into_owned();
-    row.ranges().map(|range| Ok(range.map(text))).collect().map_err(|_| ProtocolFault::Malformed)
+    row.ranges()
+        .map(|range| Ok(range.map(text)))
+        .collect()
+        .map_err(|_| ProtocolFault::Malformed)
 }
+
+#[cfg(test)]
+mod tests;

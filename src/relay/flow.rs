@@ -193,12 +193,7 @@ impl Flow {
         })
     }
 
-    fn deliver(
-        &mut self,
-        cx: &mut Context<'_>,
-        sink: &mut TcpStream,
-        gate: &Writing<'_>,
-    ) -> Result<Step, Broken> {
+    fn deliver(&mut self, cx: &mut Context<'_>, sink: &mut TcpStream, gate: &Writing<'_>) -> Result<Step, Broken> {
         let State::Kept { bytes, sent } = &mut self.state else {
             return Ok(Step::Blocked);
         };
@@ -222,19 +217,13 @@ impl Flow {
             Progress::End => self.end(sink),
             Progress::Moved(bytes) => {
                 self.tail = Tail::Unknown;
-                Ok(Step::Moved {
-                    bytes,
-                    spliced: true,
-                })
+                Ok(Step::Moved { bytes, spliced: true })
             }
             Progress::Short(bytes) => {
                 self.tail = Tail::Unknown;
                 self.full = 0;
                 self.state = State::Copying;
-                Ok(Step::Moved {
-                    bytes,
-                    spliced: true,
-                })
+                Ok(Step::Moved { bytes, spliced: true })
             }
             Progress::Unavailable => {
                 self.no_splice = true;
@@ -255,12 +244,7 @@ impl Flow {
 }
 
 /// Writes until everything is taken or the socket is full; then the task will be woken when it is not.
-fn push(
-    cx: &mut Context<'_>,
-    sink: &mut TcpStream,
-    bytes: &[u8],
-    gate: &Writing<'_>,
-) -> Result<usize, Broken> {
+fn push(cx: &mut Context<'_>, sink: &mut TcpStream, bytes: &[u8], gate: &Writing<'_>) -> Result<usize, Broken> {
     let mut sent = 0;
     while sent < bytes.len() {
         gate.check().map_err(Broken::Cut)?;

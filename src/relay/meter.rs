@@ -19,7 +19,7 @@ pub struct Meter {
     asked: AtomicU64,
     /// Connections whose client spoke last.
     waiting: AtomicU64,
-    server_ended: Option<Box<dyn Fn() + Send + Sync>>,
+    server_ended: Option<Box<dyn Fn(u64) + Send + Sync>>,
 }
 
 impl Meter {
@@ -28,11 +28,12 @@ impl Meter {
         Self::default()
     }
 
-    /// Calls `hook` at once when a server ends its direction of a connection (end of stream or reset), also while
-    /// the relay lives on because the client has not closed yet. Once per connection, on the relay's thread; it
-    /// must not block. Not called for connections that were cut.
+    /// Calls `hook` with the connection's number ([`super::Orders::numbered`]) at once when a server ends its
+    /// direction of a connection (end of stream or reset), also while the relay lives on because the client has not
+    /// closed yet. Once per connection, on the relay's thread; it must not block. Not called for connections that
+    /// were cut.
     #[must_use]
-    pub fn on_server_end(mut self, hook: impl Fn() + Send + Sync + 'static) -> Self {
+    pub fn on_server_end(mut self, hook: impl Fn(u64) + Send + Sync + 'static) -> Self {
         self.server_ended = Some(Box::new(hook));
         self
     }
@@ -116,9 +117,9 @@ impl Meter {
         }
     }
 
-    pub(super) fn server_ended(&self) {
+    pub(super) fn server_ended(&self, number: u64) {
         if let Some(hook) = &self.server_ended {
-            hook();
+            hook(number);
         }
     }
 }

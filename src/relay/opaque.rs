@@ -54,12 +54,7 @@ struct Pair {
 }
 
 impl<'m> Relay<'m> {
-    pub(super) fn new(
-        client: TcpStream,
-        server: TcpStream,
-        orders: Orders,
-        meter: &'m Meter,
-    ) -> Self {
+    pub(super) fn new(client: TcpStream, server: TcpStream, orders: Orders, meter: &'m Meter) -> Self {
         let (up, down) = (Flow::default(), Flow::default());
         let pair = Pair {
             client,
@@ -81,11 +76,7 @@ impl<'m> Relay<'m> {
     }
 
     fn know(&mut self, waker: &Waker) {
-        if !self
-            .waker
-            .as_ref()
-            .is_some_and(|known| known.will_wake(waker))
-        {
+        if !self.waker.as_ref().is_some_and(|known| known.will_wake(waker)) {
             self.waker = Some(waker.clone());
             self.orders.set_waker(waker);
         }
@@ -109,7 +100,7 @@ impl Future for Relay<'_> {
         this.meter.add(&tally, &mut this.waits);
         if tally.server_end && !this.told {
             this.told = true;
-            this.meter.server_ended();
+            this.meter.server_ended(this.orders.number());
         }
         let (by, reason) = match outcome {
             Ok(Poll::Pending) if this.orders.is_draining() && this.pair.is_idle() => {
@@ -155,9 +146,7 @@ impl Pair {
         let mut moved = 0;
         for _ in 0..STEPS {
             if up {
-                let step = self
-                    .up
-                    .step(cx, &mut self.client, &mut self.server, gate, buffer);
+                let step = self.up.step(cx, &mut self.client, &mut self.server, gate, buffer);
                 match self.after_up(step, tally)? {
                     Next::On(bytes) => moved += bytes,
                     Next::Blocked => up = false,
@@ -166,9 +155,7 @@ impl Pair {
             }
             if down {
                 let was_there = !self.client_gone;
-                let step = self
-                    .down
-                    .step(cx, &mut self.server, &mut self.client, gate, buffer);
+                let step = self.down.step(cx, &mut self.server, &mut self.client, gate, buffer);
                 match self.after_down(step, tally)? {
                     Next::On(bytes) => moved += bytes,
                     Next::Blocked => down = false,
@@ -187,7 +174,7 @@ impl Pair {
                 break;
             }
         }
-        cx.waker().wake_by_ref();
+        let_others_run(cx);
         Ok(Poll::Pending)
     }
 
@@ -272,8 +259,7 @@ impl Pair {
     /// Says farewell to the client where a whole message of ours can stand, and closes. If bytes of the server are
     /// still on our side of the wire, the connection is reset instead, so that they do not arrive after the order.
     fn part(&mut self, farewell: &[u8]) {
-        let undelivered =
-            self.down.holds() || sockopt::unsent(&self.client).is_ok_and(|bytes| bytes > 0);
+        let undelivered = self.down.holds() || sockopt::unsent(&self.client).is_ok_and(|bytes| bytes > 0);
         if undelivered {
             let _ = sockopt::reset_on_close(&self.client);
             return;
@@ -287,6 +273,15 @@ impl Pair {
             let _ = self.client.try_read(buffer);
         });
         let _ = sockopt::end_writes(&self.client);
+    }
+}
+
+/// Comes back after the runtime has looked at the sockets again. A plain wake would put a bulk connection through
+/// some sixty polls before anybody's new bytes were noticed.
+fn let_others_run(cx: &mut Context<'_>) {
+    let yielded = std::pin::pin!(tokio::task::yield_now());
+    if yielded.poll(cx).is_ready() {
+        cx.waker().wake_by_ref();
     }
 }
 

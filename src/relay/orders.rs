@@ -67,6 +67,7 @@ struct Inner {
     state: AtomicU8,
     waker: Mutex<Option<Waker>>,
     farewell: &'static [u8],
+    number: u64,
 }
 
 impl Default for Orders {
@@ -84,7 +85,13 @@ impl Orders {
     /// As [`Orders::new`]; `farewell` is what an ordered end says to a client where a whole message of ours can
     /// stand (an ErrorResponse 57P01), before its connection is closed.
     pub fn with_farewell(farewell: &'static [u8]) -> Self {
+        Self::numbered(0, farewell)
+    }
+
+    /// As [`Orders::with_farewell`]; `number` is the owner's, to know the connection again in a hook of the meter.
+    pub fn numbered(number: u64, farewell: &'static [u8]) -> Self {
         Self(Arc::new(Inner {
+            number,
             state: AtomicU8::new(0),
             waker: Mutex::new(None),
             farewell,
@@ -105,10 +112,7 @@ impl Orders {
     /// relay's thread is inside its last one this very moment: then [`Orders::is_silent`] tells when it is over.
     pub fn cut(&self, reason: Cut) -> bool {
         let set = |state: u8| (state & CUT == 0).then_some(state | reason as u8);
-        let before = self
-            .0
-            .state
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, set);
+        let before = self.0.state.fetch_update(Ordering::AcqRel, Ordering::Acquire, set);
         self.wake();
         before.unwrap_or_else(|state| state) & WRITING == 0
     }
@@ -124,6 +128,10 @@ impl Orders {
         Cut::from_state(self.0.state.load(Ordering::Acquire))
     }
 
+    pub(super) fn number(&self) -> u64 {
+        self.0.number
+    }
+
     pub(super) fn is_draining(&self) -> bool {
         self.0.state.load(Ordering::Acquire) & DRAIN != 0
     }
@@ -132,13 +140,13 @@ impl Orders {
         self.0.farewell
     }
 
-    /// Opens a stretch in which writes may happen; `Err` = cut.
+    /// Opens a stretch in which writes may happen; `Err` = cut. After a cut none is ever opened again.
     pub(super) fn begin(&self) -> Result<Writing<'_>, Cut> {
-        let before = self.0.state.fetch_or(WRITING, Ordering::AcqRel);
-        let writing = Writing(self);
-        match Cut::from_state(before) {
-            None => Ok(writing),
-            Some(cut) => Err(cut),
+        let open = |state: u8| (state & CUT == 0).then_some(state | WRITING);
+        let before = self.0.state.fetch_update(Ordering::AcqRel, Ordering::Acquire, open);
+        match before {
+            Ok(_) => Ok(Writing(self)),
+            Err(state) => Err(Cut::from_state(state).unwrap_or(Cut::Demoted)),
         }
     }
 
@@ -151,12 +159,7 @@ impl Orders {
     }
 
     fn wake(&self) {
-        let waker = self
-            .0
-            .waker
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
+        let waker = self.0.waker.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if let Some(waker) = waker {
             waker.wake();
         }
@@ -179,5 +182,55 @@ impl Writing<'_> {
 impl Drop for Writing<'_> {
     fn drop(&mut self) {
         self.0.0.state.fetch_and(!WRITING, Ordering::AcqRel);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::AtomicU64;
+
+    #[test]
+    fn once_a_cut_connection_is_silent_its_thread_writes_nothing_more() {
+        for _ in 0..200 {
+            let (orders, written) = (Orders::new(), Arc::new(AtomicU64::new(0)));
+            let (its_orders, its_written) = (orders.clone(), written.clone());
+            let thread = std::thread::spawn(move || {
+                for _ in 0..200_000 {
+                    let Ok(writing) = its_orders.begin() else {
+                        return;
+                    };
+                    for _ in 0..3 {
+                        if writing.check().is_ok() {
+                            its_written.fetch_add(1, Ordering::SeqCst);
+                        }
+                    }
+                }
+            });
+            while written.load(Ordering::SeqCst) < 10 {
+                std::hint::spin_loop();
+            }
+            let at_once = orders.cut(Cut::Demoted);
+            while !orders.is_silent() {
+                assert!(!at_once, "a cut that holds at once is silent at once");
+                std::thread::yield_now();
+            }
+            let after = written.load(Ordering::SeqCst);
+            thread.join().unwrap();
+            assert_eq!(written.load(Ordering::SeqCst), after);
+        }
+    }
+
+    #[test]
+    fn the_first_reason_stays() {
+        for first in Cut::ALL {
+            let orders = Orders::new();
+            orders.drain();
+            assert_eq!(orders.cut_reason(), None);
+            assert!(orders.cut(first));
+            assert!(orders.cut(Cut::Shutdown));
+            assert_eq!(orders.cut_reason(), Some(first));
+            assert!(orders.is_draining());
+        }
     }
 }

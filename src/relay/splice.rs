@@ -89,13 +89,10 @@ impl Bulk {
         };
         let filled = loop {
             let room = pipe.size;
-            let filled = source.try_io(Interest::READABLE, || {
-                Ok(splice_some(source, &pipe.write, room)?)
-            });
+            let filled = source.try_io(Interest::READABLE, || Ok(splice_some(source, &pipe.write, room)?));
             match filled {
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => match source.poll_read_ready(cx)
-                {
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => match source.poll_read_ready(cx) {
                     std::task::Poll::Pending => break Ok(None),
                     std::task::Poll::Ready(Ok(())) => continue,
                     std::task::Poll::Ready(Err(e)) => break Err(e),
@@ -129,33 +126,24 @@ impl Bulk {
         }
     }
 
-    fn deliver(
-        &mut self,
-        cx: &mut Context<'_>,
-        sink: &TcpStream,
-        gate: &Writing<'_>,
-    ) -> Result<Progress, Broken> {
+    fn deliver(&mut self, cx: &mut Context<'_>, sink: &TcpStream, gate: &Writing<'_>) -> Result<Progress, Broken> {
         let mut moved = 0;
         while let Some(pipe) = self.pipe.as_mut().filter(|pipe| pipe.loaded > 0) {
             gate.check().map_err(Broken::Cut)?;
             let loaded = pipe.loaded;
-            match sink.try_io(Interest::WRITABLE, || {
-                Ok(splice_some(&pipe.read, sink, loaded)?)
-            }) {
+            match sink.try_io(Interest::WRITABLE, || Ok(splice_some(&pipe.read, sink, loaded)?)) {
                 Ok(0) => return Err(Broken::Sink(io::ErrorKind::WriteZero.into())),
                 Ok(n) => {
                     pipe.loaded -= n;
                     moved += n;
                 }
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
-                    match sink.poll_write_ready(cx) {
-                        std::task::Poll::Pending if moved == 0 => return Ok(Progress::Blocked),
-                        std::task::Poll::Pending => return Ok(Progress::Moved(moved)),
-                        std::task::Poll::Ready(Ok(())) => {}
-                        std::task::Poll::Ready(Err(e)) => return Err(Broken::Sink(e)),
-                    }
-                }
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => match sink.poll_write_ready(cx) {
+                    std::task::Poll::Pending if moved == 0 => return Ok(Progress::Blocked),
+                    std::task::Poll::Pending => return Ok(Progress::Moved(moved)),
+                    std::task::Poll::Ready(Ok(())) => {}
+                    std::task::Poll::Ready(Err(e)) => return Err(Broken::Sink(e)),
+                },
                 Err(e) => return Err(Broken::Sink(e)),
             }
         }
@@ -175,19 +163,8 @@ impl Drop for Bulk {
     }
 }
 
-fn splice_some<A: std::os::fd::AsFd, B: std::os::fd::AsFd>(
-    from: A,
-    to: B,
-    most: usize,
-) -> Result<usize, Errno> {
-    splice(
-        from,
-        None,
-        to,
-        None,
-        most,
-        SpliceFlags::MOVE | SpliceFlags::NONBLOCK,
-    )
+fn splice_some<A: std::os::fd::AsFd, B: std::os::fd::AsFd>(from: A, to: B, most: usize) -> Result<usize, Errno> {
+    splice(from, None, to, None, most, SpliceFlags::MOVE | SpliceFlags::NONBLOCK)
 }
 
 /// A clean pipe of this thread's pool, or a new one.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::super::ServiceEvent;
 use super::super::words::{ago, bytes, count, fine_span, plural, span, stamp, until};
 use crate::failover::action::EventKind;
-use crate::failover::phase::Phase;
+use crate::failover::phase::{BlockReason, Phase};
 use crate::types::WallTime;
 use crate::view::{BackendStatus, Counters, EndpointStatus, Level, ListenerStatus, ServiceStatus, Status};
 
@@ -49,7 +49,11 @@ pub(super) struct Service {
     pub(super) phase: String,
     pub(super) track: Vec<Step>,
     pub(super) active: Option<String>,
+    /// What the page names largest, and what that is.
+    pub(super) headline: Option<String>,
+    pub(super) label: &'static str,
     pub(super) epoch: u64,
+    pub(super) since_what: String,
     pub(super) since: Option<Time>,
     pub(super) why: String,
     pub(super) evidence: String,
@@ -63,10 +67,11 @@ pub(super) struct Service {
     pub(super) listeners: Vec<Listener>,
 }
 
-/// The one line under the active side's name.
+/// The line under the active side's name: what it means for clients, and why they are held.
 pub(super) struct Verdict {
     pub(super) level: &'static str,
     pub(super) text: String,
+    pub(super) why: Option<String>,
 }
 
 /// A coloured box.
@@ -186,7 +191,7 @@ impl Board {
             None => format!("{}: no side is active, {}. {}", s.name, s.phase, s.verdict.text),
         };
         let title = match services.as_slice() {
-            [only] => format!("{} · {}", only.active.as_deref().unwrap_or("no active side"), only.phase),
+            [only] => format!("{} · {}", only.headline.as_deref().unwrap_or("no active side"), only.phase),
             several => plural(several.len() as u64, "service", "services"),
         };
         Self {
@@ -209,9 +214,8 @@ fn alarms(status: &Status) -> Vec<String> {
     let state = status.state_error.as_ref();
     let state = state.map(|e| format!("The state cannot be written, so nothing can fail over: {e}"));
     let failures = status.task_failures;
-    let tasks = (failures > 0).then(|| {
-        format!("{} ended that must not end; the log says why", plural(failures, "task", "tasks"))
-    });
+    let tasks = (failures > 0)
+        .then(|| format!("{} ended that must not end; the log says why", plural(failures, "task", "tasks")));
     state.into_iter().chain(tasks).collect()
 }
 
@@ -242,7 +246,13 @@ impl Service {
             phase: s.phase.clone(),
             track: track(&s.phase),
             active: s.active.as_ref().map(ToString::to_string),
+            headline: headline(s),
+            label: if s.episode.is_some() { "Traffic moves" } else { "Active side" },
             epoch: s.epoch.0,
+            since_what: match (&s.active, &s.episode) {
+                (Some(active), Some(_)) => format!("{active} latched since"),
+                _ => "since".to_owned(),
+            },
             since: s.since.map(|at| Time::of(at, now)),
             why: s.why.clone(),
             evidence: s.evidence.clone(),
@@ -258,24 +268,37 @@ impl Service {
     }
 }
 
-/// What it means for clients, in one line.
-fn verdict(s: &ServiceStatus) -> Verdict {
-    let (level, text) = match (&s.active, s.open, s.held) {
-        (Some(_), true, 0) => (OK, "Takes all traffic; nobody waits.".to_owned()),
-        (Some(_), true, held) => {
-            (WARN, format!("Takes traffic; {} still to be let in.", plural(held, "client", "clients")))
-        }
-        (Some(_), false, 0) => (BAD, "Latched, but newcomers are held; nobody waits yet.".to_owned()),
-        (Some(_), false, held) => (BAD, format!("Latched, but newcomers are held: {}.", wait(held))),
-        (None, _, 0) => (BAD, "Nothing is let in; nobody waits yet.".to_owned()),
-        (None, _, held) => (BAD, format!("Nothing is let in: {}.", wait(held))),
-    };
-    let level = if level == BAD && s.episode.is_some() { WARN } else { level };
-    Verdict { level, text }
+/// The active side, or where the traffic goes while an episode is under way.
+fn headline(s: &ServiceStatus) -> Option<String> {
+    match &s.episode {
+        Some(e) => Some(match &e.from {
+            Some(from) => format!("{from} → {}", e.to),
+            None => format!("→ {}", e.to),
+        }),
+        None => s.active.as_ref().map(ToString::to_string),
+    }
 }
 
-fn wait(held: u64) -> String {
-    format!("{} {}", plural(held, "client", "clients"), if held == 1 { "waits" } else { "wait" })
+/// What it means for clients, in one line.
+fn verdict(s: &ServiceStatus) -> Verdict {
+    let health = s.backends.iter().find(|b| b.active).map_or("unknown", |b| b.health.as_str());
+    let waits = match s.held {
+        0 => "nobody waits yet".to_owned(),
+        1 => "1 client waits".to_owned(),
+        n => format!("{} clients wait", count(n)),
+    };
+    let (level, text) = match (&s.active, s.open, s.held, health) {
+        _ if s.episode.is_some() && !s.open => (WARN, format!("Nobody is let in meanwhile: {waits}.")),
+        (Some(_), true, 0, "up") => (OK, "Takes all traffic; nobody waits.".to_owned()),
+        (Some(_), true, 0, "down") => (BAD, "Still takes all traffic, but it is down.".to_owned()),
+        (Some(_), true, 0, other) => (WARN, format!("Takes all traffic; its health is {other}.")),
+        (Some(_), true, held, _) => {
+            (WARN, format!("Takes traffic; {} still to be let in.", plural(held, "client", "clients")))
+        }
+        (Some(_), false, ..) => (BAD, format!("Latched, but newcomers are held: {waits}.")),
+        (None, ..) => (BAD, format!("Nobody is let in: {waits}.")),
+    };
+    Verdict { level, text, why: s.closed_why.clone().filter(|_| !s.open) }
 }
 
 fn notices(s: &ServiceStatus, now: WallTime) -> Vec<Notice> {
@@ -290,7 +313,8 @@ fn notices(s: &ServiceStatus, now: WallTime) -> Vec<Notice> {
             notices.push(Notice { level: BAD, title, text: reason.clone(), since: None });
         }
     }
-    if is_exhausted(s) {
+    let told = s.blocked.as_ref().is_some_and(|b| words(&b.reason) == BlockReason::BudgetExhausted.as_str());
+    if is_exhausted(s) && !told {
         let text = format!(
             "All {} of the last 24 hours are spent. Detection and hold go on; only an operator's command moves the \
              traffic until one is free again.",
@@ -302,10 +326,6 @@ fn notices(s: &ServiceStatus, now: WallTime) -> Vec<Notice> {
         let title = "Paused: no automatic decision".to_owned();
         notices.push(Notice { level: WARN, title, text: paused.clone(), since: None });
     }
-    if let Some(why) = s.closed_why.as_ref().filter(|_| !s.open) {
-        let title = "Newcomers are held".to_owned();
-        notices.push(Notice { level: WARN, title, text: why.clone(), since: None });
-    }
     if !s.other_daemons.is_empty() {
         let title = "Other daemons watch this pair".to_owned();
         notices.push(Notice { level: CALM, title, text: s.other_daemons.join(", "), since: None });
@@ -313,7 +333,7 @@ fn notices(s: &ServiceStatus, now: WallTime) -> Vec<Notice> {
     notices
 }
 
-/// The way of a failover, with where the service stands.
+/// The way of a failover, with where the service stands; a phase beside that way comes first.
 fn track(phase: &str) -> Vec<Step> {
     const WAY: [Phase; 7] = [
         Phase::Steady,
@@ -324,7 +344,12 @@ fn track(phase: &str) -> Vec<Step> {
         Phase::Switching,
         Phase::Settling,
     ];
-    steps(WAY.map(Phase::as_str), WAY.iter().position(|p| p.as_str() == phase))
+    let mut track = steps(WAY.map(Phase::as_str), WAY.iter().position(|p| p.as_str() == phase));
+    let beside = [(Phase::Starting, "here"), (Phase::Blocked, "here bad"), (Phase::Paused, "here warn")];
+    if let Some((phase, class)) = beside.into_iter().find(|(p, _)| p.as_str() == phase) {
+        track.insert(0, Step { word: phase.as_str(), class });
+    }
+    track
 }
 
 fn steps<const N: usize>(words: [&'static str; N], here: Option<usize>) -> Vec<Step> {
@@ -369,16 +394,17 @@ fn capital(word: &str) -> String {
 fn facts(s: &ServiceStatus, now: WallTime) -> Vec<Fact> {
     let fact = |label, value: String, note: String, level| Fact { label, value, note, level };
     let connected: u64 = s.backends.iter().map(|b| b.connections).sum();
+    let limit: u64 = s.listeners.iter().map(|l| l.limit).sum();
     let gate = match (s.open, s.held) {
         (true, 0) => (OK, "newcomers pass"),
-        (true, _) => (WARN, "being let in"),
+        (true, _) => (WARN, "are let in now"),
         (false, _) => (if s.episode.is_some() { WARN } else { BAD }, "newcomers are held"),
     };
     let armed = match (s.armed, s.promoter.as_str(), s.authority.as_str()) {
-        (true, ..) => (OK, "yes", "a standby could be promoted now"),
+        (true, ..) => (OK, "yes", "ready to promote"),
         (false, "none", _) => (CALM, "no promoter", "somebody else promotes"),
         (false, _, "observe") => (CALM, "observing", "somebody else promotes"),
-        (false, ..) => (WARN, "no", "no standby could be promoted now"),
+        (false, ..) => (WARN, "no", "nothing ready to promote"),
     };
     let budget = match (s.budget, s.budget_left) {
         (0, _) => (CALM, "none".to_owned(), "max_per_day = 0: never automatically".to_owned()),
@@ -386,8 +412,8 @@ fn facts(s: &ServiceStatus, now: WallTime) -> Vec<Fact> {
         (n, left) => (OK, format!("{left} of {n}"), "in 24 hours".to_owned()),
     };
     let cooldown = match s.cooldown_until {
-        Some(at) if at > now => (WARN, format!("ends {}", until(at, now)), "no automatic decision before".to_owned()),
-        _ => (CALM, "none".to_owned(), "a decision may be made at once".to_owned()),
+        Some(at) if at > now => (WARN, format!("ends {}", until(at, now)), "no decision before".to_owned()),
+        _ => (CALM, "none".to_owned(), "decisions at once".to_owned()),
     };
     let ms = |ms| fine_span(Duration::from_millis(ms));
     let hang = s.detection_hang_ms.map_or_else(|| "never by itself".to_owned(), ms);
@@ -397,14 +423,19 @@ fn facts(s: &ServiceStatus, now: WallTime) -> Vec<Fact> {
     };
     let switched: u64 = s.switches.iter().filter(|w| w.outcome == "switched").map(|w| w.count).sum();
     vec![
-        fact("Clients connected", count(connected), gate.1.to_owned(), CALM),
+        fact("Clients connected", count(connected), format!("of {} allowed", count(limit)), CALM),
         fact("Clients waiting", count(s.held), gate.1.to_owned(), gate.0),
         fact("Standby armed", armed.1.to_owned(), armed.2.to_owned(), armed.0),
         fact("Automatic failovers left", budget.1, budget.2, budget.0),
         fact("Cool-down", cooldown.1, cooldown.2, cooldown.0),
         fact("Detection, worst case", ms(s.detection_crash_ms), format!("crash; hang: {hang}"), CALM),
         fact("Who decides", decides, format!("promoter {}", s.promoter), CALM),
-        fact("Switches since start", count(switched), format!("{} in all", plural(s.episodes, "episode", "episodes")), CALM),
+        fact(
+            "Switches since start",
+            count(switched),
+            format!("{} in all", plural(s.episodes, "episode", "episodes")),
+            CALM,
+        ),
     ]
 }
 
@@ -453,7 +484,7 @@ fn side_rows(b: &BackendStatus, odd: bool) -> Vec<Fact> {
         rows.push(row("Armed", word.to_owned(), level));
     }
     rows.push(row("Connections", count(b.connections), CALM));
-    rows.push(row("Weight", format!("{} ({})", b.weight, b.tier), CALM));
+    rows.push(row("Weight", format!("{}, {} tier", b.weight, b.tier), CALM));
     let failed = format!("{} of {}", count(b.failed_probes), count(b.probes));
     let level = if b.failures > 0 { WARN } else { CALM };
     let in_a_row = if b.failures > 0 { format!(", {} in a row", b.failures) } else { String::new() };

@@ -22,7 +22,7 @@ pub struct Number(pub u64);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Numbers(pub Vec<Number>);
 
-/// A part of 1.
+/// A part of the whole, 1 being all of it.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Share(pub f64);
 
@@ -77,6 +77,11 @@ impl Visitor<'_> for NumberVisitor {
         f.write_str("a whole number without quotes")
     }
 
+    // The value itself is not repeated: it may be a secret in the wrong place.
+    fn visit_str<E: Error>(self, _: &str) -> Result<Number, E> {
+        Err(E::invalid_type(Unexpected::Other("text"), &self))
+    }
+
     fn visit_i64<E: Error>(self, v: i64) -> Result<Number, E> {
         match u64::try_from(v) {
             Ok(v) => Ok(Number(v)),
@@ -97,11 +102,18 @@ impl Visitor<'_> for ShareVisitor {
     type Value = Share;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a part of 1 without quotes, for example 0.1")
+        f.write_str("a share without quotes, for example 0.1")
+    }
+
+    // The value itself is not repeated: it may be a secret in the wrong place.
+    fn visit_str<E: Error>(self, _: &str) -> Result<Share, E> {
+        Err(E::invalid_type(Unexpected::Other("text"), &self))
     }
 
     fn visit_i64<E: Error>(self, v: i64) -> Result<Share, E> {
-        i32::try_from(v).map(|v| Share(f64::from(v))).map_err(|_| E::invalid_value(Unexpected::Signed(v), &self))
+        i32::try_from(v)
+            .map(|v| Share(f64::from(v)))
+            .map_err(|_| E::invalid_value(Unexpected::Signed(v), &self))
     }
 
     fn visit_f64<E: Error>(self, v: f64) -> Result<Share, E> {
@@ -122,6 +134,11 @@ impl Visitor<'_> for FlagVisitor {
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("true or false without quotes")
+    }
+
+    // The value itself is not repeated: it may be a secret in the wrong place.
+    fn visit_str<E: Error>(self, _: &str) -> Result<Flag, E> {
+        Err(E::invalid_type(Unexpected::Other("text"), &self))
     }
 
     fn visit_bool<E: Error>(self, v: bool) -> Result<Flag, E> {
@@ -145,6 +162,11 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for ListVisitor<T> {
         f.write_str(self.0)
     }
 
+    // The value itself is not repeated: it may be a secret in the wrong place.
+    fn visit_str<E: Error>(self, _: &str) -> Result<Vec<T>, E> {
+        Err(E::invalid_type(Unexpected::Other("text"), &self))
+    }
+
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Vec<T>, A::Error> {
         let mut list = Vec::new();
         while let Some(item) = items.next_element()? {
@@ -157,13 +179,15 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for ListVisitor<T> {
 impl<'de> Deserialize<'de> for Texts {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
         let wanted = "a list of texts in brackets, for example [\"one\", \"two\"]";
-        d.deserialize_any(ListVisitor(wanted, std::marker::PhantomData)).map(Self)
+        d.deserialize_any(ListVisitor(wanted, std::marker::PhantomData))
+            .map(Self)
     }
 }
 
 impl<'de> Deserialize<'de> for Numbers {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
         let wanted = "a list of whole numbers in brackets, for example [200, 204]";
-        d.deserialize_any(ListVisitor(wanted, std::marker::PhantomData)).map(Self)
+        d.deserialize_any(ListVisitor(wanted, std::marker::PhantomData))
+            .map(Self)
     }
 }

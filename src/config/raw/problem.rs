@@ -16,13 +16,20 @@ pub struct Problem {
 impl Problem {
     /// A mistake at this place.
     pub fn new(path: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { path: path.into(), message: message.into() }
+        Self {
+            path: path.into(),
+            message: message.into(),
+        }
     }
 }
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.path.is_empty() { f.write_str(&self.message) } else { write!(f, "{}: {}", self.path, self.message) }
+        if self.path.is_empty() {
+            f.write_str(&self.message)
+        } else {
+            write!(f, "{}: {}", self.path, self.message)
+        }
     }
 }
 
@@ -96,8 +103,26 @@ impl Problems {
 
     /// The warnings, or all mistakes.
     pub fn into_result(self) -> Result<Vec<String>, Vec<Problem>> {
-        if self.found.is_empty() { Ok(self.warnings) } else { Err(self.found) }
+        if self.found.is_empty() {
+            Ok(self.warnings)
+        } else {
+            Err(self.found)
+        }
     }
+}
+
+/// A value as it may be shown in a message: quoted, escaped, not endless. What stands before an `@` may be a password
+/// that was written where a host belongs.
+pub fn shown(text: &str) -> String {
+    const MOST: usize = 60;
+    if let Some((_, host)) = text.rsplit_once('@') {
+        return shown(&format!("…{host}"));
+    }
+    if text.chars().count() <= MOST {
+        return format!("{text:?}");
+    }
+    let start: String = text.chars().take(MOST).collect();
+    format!("{start:?}…")
 }
 
 /// The word that was probably meant, if one is near.
@@ -161,6 +186,15 @@ mod tests {
     }
 
     #[test]
+    fn a_value_is_shown_escaped_cut_and_without_what_may_be_a_password() {
+        assert_eq!(shown("2x"), "\"2x\"");
+        assert_eq!(shown("a\nb"), "\"a\\nb\"");
+        assert_eq!(shown("postgres://app:hunter2@db1:5432"), "\"…db1:5432\"");
+        assert_eq!(shown("app:hun@ter2@db1"), "\"…db1\"");
+        assert!(shown(&"é".repeat(1000)).chars().count() < 70);
+    }
+
+    #[test]
     fn what_is_known_to_be_wrong_is_not_reported_as_missing() {
         let mut problems = Problems::default();
         problems.add("service.main.backend#1.role", "is wrong");
@@ -180,6 +214,9 @@ mod tests {
         problems.set_by("service.b.probe.interval", "HEALTH_CHECK_INTERVAL");
         problems.add("service.a.probe.interval", "is too short");
         problems.add("service.b.probe.interval", "is too short");
-        assert_eq!(problems.into_result(), Err(vec![Problem::new("HEALTH_CHECK_INTERVAL", "is too short")]));
+        assert_eq!(
+            problems.into_result(),
+            Err(vec![Problem::new("HEALTH_CHECK_INTERVAL", "is too short")])
+        );
     }
 }

@@ -77,7 +77,10 @@ fn service(mut table: Table, path: &str, problems: &mut Problems) -> Service {
     for (index, mut row) in backends.into_iter().enumerate() {
         let path = backend_path(path, index, row.get("name").and_then(Value::as_str));
         let tls = section(&mut row, &path, "tls", problems);
-        service.backend.push(super::Backend { tls, ..read(row, &path, problems) });
+        service.backend.push(super::Backend {
+            tls,
+            ..read(row, &path, problems)
+        });
     }
     service
 }
@@ -86,15 +89,24 @@ fn probe(service: &mut Table, path: &str, problems: &mut Problems) -> super::Pro
     let mut table = take_table(service, path, "probe", problems);
     let path = format!("{path}.probe");
     let tls = section(&mut table, &path, "tls", problems);
-    let http = table.contains_key("http").then(|| section(&mut table, &path, "http", problems));
-    super::Probe { tls, http, ..read(table, &path, problems) }
+    let http = table
+        .contains_key("http")
+        .then(|| section(&mut table, &path, "http", problems));
+    super::Probe {
+        tls,
+        http,
+        ..read(table, &path, problems)
+    }
 }
 
 fn failover(service: &mut Table, path: &str, problems: &mut Problems) -> super::Failover {
     let mut table = take_table(service, path, "failover", problems);
     let path = format!("{path}.failover");
     let promoter_login = section(&mut table, &path, "promoter_login", problems);
-    super::Failover { promoter_login, ..read(table, &path, problems) }
+    super::Failover {
+        promoter_login,
+        ..read(table, &path, problems)
+    }
 }
 
 /// Takes the sub-table `key` out and reads it.
@@ -109,7 +121,10 @@ fn take_table(table: &mut Table, path: &str, key: &str, problems: &mut Problems)
         None => Table::new(),
         Some(Value::Table(inner)) => inner,
         Some(Value::Array(items)) if items.iter().all(Value::is_table) => {
-            problems.add(&path, format!("is there more than once; write its header with single brackets: [{path}]"));
+            problems.add(
+                &path,
+                format!("is there more than once; write its header with single brackets: [{path}]"),
+            );
             Table::new()
         }
         Some(other) => {
@@ -130,7 +145,10 @@ fn rows(table: &mut Table, path: &str, key: &str, problems: &mut Problems) -> Ve
             for (index, item) in items.into_iter().enumerate() {
                 match item {
                     Value::Table(row) => found.push(row),
-                    other => problems.add(format!("{path}#{}", index + 1), format!("is {}; {wanted}", article(&other))),
+                    other => problems.add(
+                        format!("{path}#{}", index + 1),
+                        format!("is {}; {wanted}", article(&other)),
+                    ),
                 }
             }
         }
@@ -169,7 +187,11 @@ fn unknown(problems: &mut Problems, path: &str, key: &str, known: &[&'static str
 }
 
 fn join(path: &str, key: &str) -> String {
-    if path.is_empty() { quoted(key) } else { format!("{path}.{}", quoted(key)) }
+    if path.is_empty() {
+        quoted(key)
+    } else {
+        format!("{path}.{}", quoted(key))
+    }
 }
 
 fn article(value: &Value) -> &'static str {
@@ -214,5 +236,87 @@ impl<'de> Deserializer<'de> for Asker<'_> {
     serde::forward_to_deserialize_any! {
         bool i8 i16 i32 i64 u8 u16 u32 u64 f32 f64 char str string bytes byte_buf option unit unit_struct
         newtype_struct seq tuple tuple_struct map enum identifier ignored_any
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::{Admin, Probe, Text};
+    use super::*;
+
+    fn problems(text: &str) -> Vec<String> {
+        let found = parse(text).problems.into_result().err().unwrap_or_default();
+        found.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn services_keep_the_order_of_the_file() {
+        let raw = parse("[service.z]\nkind = 'postgres'\n[service.a]\n[service.m.probe]\nfall = 2\n");
+        let names: Vec<&str> = raw.services.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, ["z", "a", "m"]);
+    }
+
+    #[test]
+    fn a_mistake_hides_no_other_in_the_same_table() {
+        let raw = parse("[service.m.probe]\nx = 1\nfall = 'a'\nrise = 'b'\ninterval = '5s'\n");
+        assert_eq!(raw.services[0].1.probe.interval, Some(Text::from("5s")));
+        assert_eq!(raw.problems.into_result().unwrap_err().len(), 3);
+    }
+
+    #[test]
+    fn a_syntax_mistake_is_placed_by_line_and_column_in_characters() {
+        assert!(problems("a = 1\n\"é\" = \"x\" y\n")[0].starts_with("line 2, column 11: "));
+        assert!(problems("[admin]\nlisten = \"abc\n")[0].starts_with("line 2, column "));
+        assert!(parse("a = ").broken);
+    }
+
+    #[test]
+    fn a_value_of_the_wrong_kind_is_not_repeated() {
+        for key in ["fall", "jitter", "passive"] {
+            let found = problems(&format!("[service.m.probe]\n{key} = \"hunter2\"\n"));
+            assert!(found.len() == 1 && !found[0].contains("hunter2"), "{found:?}");
+        }
+        let found = problems("[[service.m.backend]]\naddresses = \"postgres://app:hunter2@db1\"\n");
+        assert!(found.len() == 1 && !found[0].contains("hunter2"), "{found:?}");
+    }
+
+    #[test]
+    fn the_mirror_announces_its_keys() {
+        assert_eq!(keys::<Admin>(), ["listen", "socket", "token_file", "metrics_listen"]);
+        assert!(keys::<Probe>().contains(&"hang_trigger"));
+        assert!(
+            !keys::<Probe>().contains(&"password"),
+            "a password is no key of the file"
+        );
+    }
+
+    /// Lines that look like a configuration, some of them broken.
+    fn toml_ish() -> impl Strategy<Value = String> {
+        let key =
+            "(listen|kind|interval|fall|jitter|backend|listener|probe|http|tls|service|name|addresses|[a-z.\"' ]{0,6})";
+        let value = "(\"[^\"\n]{0,8}\"|-?[0-9]{1,20}|[0-9.e]{1,6}|true|\\[[0-9\", ]{0,6}\\]|\\{ ?[a-z]{0,4} ?=? ?1? ?\\}|[^\n]{0,8})";
+        let header = "(\\[admin\\]|\\[state\\]|\\[service\\]|\\[service\\.m\\]|\\[\\[service\\.m\\.backend\\]\\]|\\[\\[service\\.m\\.listener\\]\\]\
+                      |\\[service\\.m\\.(probe|failover|connection|probe\\.http|probe\\.tls|backend)\\]|\\[{0,2}[a-z.]{0,6}\\]{0,2})";
+        let regex = |pattern: String| proptest::string::string_regex(&pattern).unwrap();
+        let line = prop_oneof![3 => regex(format!("{key} = {value}")), 2 => regex(header.to_owned())];
+        proptest::collection::vec(line, 0..16).prop_map(|lines| lines.join("\n"))
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn no_text_that_looks_like_toml_brings_the_parser_down(text in toml_ish()) {
+            let raw = parse(&text);
+            let _ = crate::config::validate::build(raw, &crate::config::env::Env::default(), 2);
+        }
+
+        #[test]
+        fn no_text_at_all_brings_the_parser_down(text in any::<String>()) {
+            let raw = parse(&text);
+            let _ = crate::config::validate::build(raw, &crate::config::env::Env::default(), 2);
+        }
     }
 }

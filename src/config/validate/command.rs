@@ -21,7 +21,10 @@ pub(super) fn argv(section: &mut Section<'_>, key: &str, value: &Option<Texts>) 
         return None;
     }
     if words.len() == 1 && words[0].trim().contains(' ') {
-        section.problem(key, format!("is one text with spaces, and no shell takes it apart; {example}"));
+        section.problem(
+            key,
+            format!("is one text with spaces, and no shell takes it apart; {example}"),
+        );
         return None;
     }
     for word in &words {
@@ -33,14 +36,20 @@ pub(super) fn argv(section: &mut Section<'_>, key: &str, value: &Option<Texts>) 
 fn check_placeholders(section: &mut Section<'_>, key: &str, word: &str) {
     let mut rest = word;
     while let Some((_, inner)) = rest.split_once('{') {
-        let Some((name, after)) = inner.split_once('}') else { return };
+        let Some((name, after)) = inner.split_once('}') else {
+            return;
+        };
         let found = format!("{{{name}}}");
         // Braces that hold no plain word belong to the command (JSON, for example).
         if name.chars().all(|c| c.is_ascii_alphabetic() || c == '_') && !PLACEHOLDERS.contains(&found.as_str()) {
             let meant = nearest(&found, PLACEHOLDERS).map_or(String::new(), |meant| format!("did you mean {meant}? "));
             section.problem(
                 key,
-                format!("has the unknown placeholder {}; {meant}known are {}", shown(&found), PLACEHOLDERS.join(", ")),
+                format!(
+                    "has the unknown placeholder {}; {meant}known are {}",
+                    shown(&found),
+                    PLACEHOLDERS.join(", ")
+                ),
             );
         }
         rest = after;

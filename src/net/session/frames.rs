@@ -9,34 +9,39 @@ use crate::net::dial::Channel;
 use crate::net::fault::{Cause, ProtocolFault};
 
 /// The longest message taken, 1 MiB: the answers we ask for have a few KiB.
-pub(crate) const MAX_MESSAGE: usize = 1 << 20;
+pub(super) const MAX_MESSAGE: usize = 1 << 20;
 
 /// NegotiateProtocolVersion, which the parser does not know. It informs, nothing follows from it.
 const NEGOTIATE_PROTOCOL_VERSION: u8 = b'v';
 
 /// A channel that is read and written in messages.
 #[derive(Debug)]
-pub(crate) struct Frames {
+pub(super) struct Frames {
     channel: Channel,
     incoming: BytesMut,
     /// What is written here leaves with the next [`Frames::flush`].
-    pub(crate) outgoing: BytesMut,
+    pub(super) outgoing: BytesMut,
     farewell: Option<Cause>,
 }
 
 impl Frames {
     /// Starts with nothing read.
-    pub(crate) fn new(channel: Channel) -> Self {
-        Self { channel, incoming: BytesMut::new(), outgoing: BytesMut::new(), farewell: None }
+    pub(super) fn new(channel: Channel) -> Self {
+        Self {
+            channel,
+            incoming: BytesMut::new(),
+            outgoing: BytesMut::new(),
+            farewell: None,
+        }
     }
 
     /// Whether the channel is encrypted.
-    pub(crate) fn is_encrypted(&self) -> bool {
+    pub(super) fn is_encrypted(&self) -> bool {
         self.channel.is_encrypted()
     }
 
     /// Sends what stands in `outgoing`. Not cancel safe: a cancelled flush may have sent half a message.
-    pub(crate) async fn flush(&mut self) -> Result<(), Cause> {
+    pub(super) async fn flush(&mut self) -> Result<(), Cause> {
         let sent = self.channel.write_all(&self.outgoing).await;
         self.outgoing.clear();
         // A server that ended the connection has said why, and that still waits to be read.
@@ -48,7 +53,7 @@ impl Frames {
 
     /// The next message. Cancel safe: what was read of it stays. Notices, parameters and notifications are swallowed,
     /// but a notice that announces the end (57P01, 57P02) is what the end of the stream then reports.
-    pub(crate) async fn next(&mut self) -> Result<Message, Cause> {
+    pub(super) async fn next(&mut self) -> Result<Message, Cause> {
         loop {
             match self.parse()? {
                 Some(Message::NoticeResponse(body)) => self.remember(body.fields()),
@@ -60,7 +65,7 @@ impl Frames {
     }
 
     /// Takes leave as the protocol wants it.
-    pub(crate) async fn terminate(mut self) {
+    pub(super) async fn terminate(mut self) {
         postgres_protocol::message::frontend::terminate(&mut self.outgoing);
         if self.channel.write_all(&self.outgoing).await.is_ok() {
             let _ = self.channel.shutdown().await;
@@ -94,10 +99,12 @@ impl Frames {
     }
 
     fn remember(&mut self, fields: ErrorFields<'_>) {
-        if let Cause::Sqlstate { code, message } = server_error(fields)
-            && code.starts_with("57P")
-        {
-            self.farewell = Some(Cause::Sqlstate { code, message });
+        match server_error(fields) {
+            Cause::Sqlstate { code, message } if code.starts_with("57P") => {
+                self.farewell = Some(Cause::Sqlstate { code, message });
+            }
+            Cause::PostmasterDied => self.farewell = Some(Cause::PostmasterDied),
+            _ => {}
         }
     }
 
@@ -114,19 +121,22 @@ impl Frames {
     }
 }
 
-/// Code and message of an ErrorResponse or NoticeResponse.
-pub(crate) fn server_error(mut fields: ErrorFields<'_>) -> Cause {
-    let (mut code, mut text) = (String::new(), String::new());
+/// What an ErrorResponse or NoticeResponse says.
+pub(super) fn server_error(mut fields: ErrorFields<'_>) -> Cause {
+    let (mut code, mut message, mut routine) = (String::new(), String::new(), String::new());
     while let Ok(Some(field)) = fields.next() {
         let value = || String::from_utf8_lossy(field.value_bytes()).into_owned();
         match field.type_() {
             b'C' => code = value(),
-            b'M' => text = value(),
+            b'M' => message = value(),
+            b'R' => routine = value(),
             _ => {}
         }
     }
-    if code.is_empty() {
-        return ProtocolFault::Malformed.into();
+    match code.as_str() {
+        "" => ProtocolFault::Malformed.into(),
+        // The text may be in any language; the function that said it is always named.
+        "57P01" if matches!(routine.as_str(), "secure_read" | "secure_write") => Cause::PostmasterDied,
+        _ => Cause::Sqlstate { code, message },
     }
-    Cause::Sqlstate { code, message: text }
 }

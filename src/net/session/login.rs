@@ -11,13 +11,41 @@ use crate::config::Login;
 use crate::net::fault::{Cause, ProtocolFault, Step};
 
 /// Sends the startup packet.
-pub(crate) async fn start(frames: &mut Frames, parameters: &[(&str, &str)]) -> Result<(), Cause> {
+pub(super) async fn start(frames: &mut Frames, parameters: &[(&str, &str)]) -> Result<(), Cause> {
     frontend::startup_message(parameters.iter().copied(), &mut frames.outgoing).map_err(|_| ProtocolFault::ZeroByte)?;
     frames.flush().await
 }
 
+/// The first answer: `true` = let in without a password, `false` = asked for one.
+pub(super) async fn first_answer(frames: &mut Frames) -> Result<bool, Cause> {
+    match frames.next().await? {
+        Message::AuthenticationOk => Ok(true),
+        Message::AuthenticationCleartextPassword
+        | Message::AuthenticationMd5Password(_)
+        | Message::AuthenticationSasl(_)
+        | Message::AuthenticationGss
+        | Message::AuthenticationKerberosV5
+        | Message::AuthenticationScmCredential
+        | Message::AuthenticationSspi => Ok(false),
+        Message::ErrorResponse(body) => Err(server_error(body.fields())),
+        _ => Err(ProtocolFault::Unexpected.into()),
+    }
+}
+
+/// After the login: waits for ReadyForQuery.
+pub(super) async fn until_ready(frames: &mut Frames) -> Result<(), Cause> {
+    loop {
+        match frames.next().await? {
+            Message::ReadyForQuery(_) => return Ok(()),
+            Message::BackendKeyData(_) => {}
+            Message::ErrorResponse(body) => return Err(server_error(body.fields())),
+            _ => return Err(ProtocolFault::Unexpected.into()),
+        }
+    }
+}
+
 /// Logs in, up to ReadyForQuery. `step` becomes `Authenticate` with the server's first answer.
-pub(crate) async fn authenticate(frames: &mut Frames, login: &Login, step: &mut Step) -> Result<(), Cause> {
+pub(super) async fn authenticate(frames: &mut Frames, login: &Login, step: &mut Step) -> Result<(), Cause> {
     loop {
         let message = frames.next().await?;
         if !matches!(message, Message::ErrorResponse(_)) {
@@ -33,7 +61,10 @@ pub(crate) async fn authenticate(frames: &mut Frames, login: &Login, step: &mut 
             }
             Message::AuthenticationSasl(body) => {
                 let mut offered = body.mechanisms();
-                if !offered.any(|name| Ok(name == SCRAM_SHA_256)).map_err(|_| ProtocolFault::Malformed)? {
+                if !offered
+                    .any(|name| Ok(name == SCRAM_SHA_256))
+                    .map_err(|_| ProtocolFault::Malformed)?
+                {
                     return Err(Cause::Method);
                 }
                 scram(frames, password(login)?).await?;
@@ -50,7 +81,11 @@ pub(crate) async fn authenticate(frames: &mut Frames, login: &Login, step: &mut 
 }
 
 fn password(login: &Login) -> Result<&str, Cause> {
-    login.password.as_ref().map(|secret| secret.expose()).ok_or(Cause::NoPassword)
+    login
+        .password
+        .as_ref()
+        .map(|secret| secret.expose())
+        .ok_or(Cause::NoPassword)
 }
 
 async fn send_password(frames: &mut Frames, password: &[u8]) -> Result<(), Cause> {
