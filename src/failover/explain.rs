@@ -172,7 +172,6 @@ impl Machine {
             Vec::new()
         };
         BackendStatus {
-            recoveries: 0,
             name: side.name.clone(),
             active,
             role: match side.role() {
