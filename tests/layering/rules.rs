@@ -133,7 +133,7 @@ pub const TABLE: &[Room] = &[
     room("follow", Pure::None, Import(&["routing::snapshot"])),
     room("pcr", Pure::None, Import(&["cockroach_cloud", "net", "wire", "view"])),
     room("client", Pure::None, Import(&["view", "backoff", "cockroach_cloud"])),
-    // `config` for `check-config`, `action` for the commands it sends, `explain` for the printed graph.
+    // `config` for `check-config`, `action` for the commands it sends.
     room(
         "ctl",
         Pure::None,
