@@ -114,7 +114,7 @@ fn at(text: &str) -> HostPort {
 }
 
 /// Answers every question with what it was told last: addresses, `nxdomain`, `servfail`, or `no-v6` = fails for AAAA.
-struct NameServer {
+pub(crate) struct NameServer {
     port: u16,
     words: Arc<Mutex<String>>,
     asked: Arc<AtomicUsize>,
@@ -122,7 +122,7 @@ struct NameServer {
 }
 
 impl NameServer {
-    async fn start(words: &str, ttl: u32) -> Self {
+    pub(crate) async fn start(words: &str, ttl: u32) -> Self {
         let socket = StdSocket::bind("127.0.0.1:0").unwrap();
         socket.set_nonblocking(true).unwrap();
         let port = socket.local_addr().unwrap().port();
@@ -147,7 +147,7 @@ impl NameServer {
         }
     }
 
-    fn says(&self, words: &str) {
+    pub(crate) fn says(&self, words: &str) {
         *lock(&self.words) = words.to_owned();
     }
 
@@ -162,7 +162,7 @@ impl NameServer {
         ResolverConfig::from_parts(None, vec![], vec![server])
     }
 
-    fn resolver(&self) -> Resolver {
+    pub(crate) fn resolver(&self) -> Resolver {
         Resolver::with_config(self.config(), PathBuf::from("/nonexistent"))
     }
 }
