@@ -1,6 +1,5 @@
 //! Names against a name server on a script: TTLs, changes, failures.
 
-use std::net::UdpSocket as StdSocket;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use hickory_resolver::config::{ConnectionConfig, NameServerConfig};
@@ -123,10 +122,8 @@ pub(crate) struct NameServer {
 
 impl NameServer {
     pub(crate) async fn start(words: &str, ttl: u32) -> Self {
-        let socket = StdSocket::bind("127.0.0.1:0").unwrap();
-        socket.set_nonblocking(true).unwrap();
+        let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let port = socket.local_addr().unwrap().port();
-        let socket = UdpSocket::from_std(socket).unwrap();
         let words = Arc::new(Mutex::new(words.to_owned()));
         let asked = Arc::new(AtomicUsize::new(0));
         let (said, count) = (Arc::clone(&words), Arc::clone(&asked));
