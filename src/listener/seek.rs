@@ -2,7 +2,6 @@
 //! and do it again until the deadline. Nothing but the first packet is ever sent twice, and only while no server has
 //! said a word to it.
 
-use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -266,7 +265,7 @@ async fn moved(changes: &mut watch::Receiver<u64>, door: &Door, choice: &Choice)
 
 /// Without a deadline, as in the relay: a client that tires of a silent server leaves, and is seen to.
 async fn first_reply(client: &TcpStream, server: &TcpStream, packet: FirstPacket) -> Reply {
-    let mut begin = [0; 256];
+    let (mut begin, mut more) = ([0; 256], [0; 1]);
     tokio::select! {
         biased;
         peeked = server.peek(&mut begin) => match peeked {
@@ -277,11 +276,8 @@ async fn first_reply(client: &TcpStream, server: &TcpStream, packet: FirstPacket
                 if refused { Reply::NotNow } else { Reply::Came }
             }
         },
-        // It speaks on, or it left: both are the relay's to pass on.
-        _ = readable(client) => Reply::Came,
+        // It speaks on, or it left: both are the relay's to pass on. (Not `readable`: that may still tell of the first
+        // packet.)
+        _ = client.peek(&mut more) => Reply::Came,
     }
-}
-
-async fn readable(client: &TcpStream) -> io::Result<()> {
-    client.readable().await
 }

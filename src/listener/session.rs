@@ -21,6 +21,10 @@ static FAREWELL: LazyLock<Vec<u8>> = LazyLock::new(|| {
     error_response(Severity::Fatal, Sqlstate::ADMIN_SHUTDOWN, message, Some("Connect again."))
 });
 
+/// A user whose connection panics.
+#[cfg(test)]
+pub(super) const PANICS: &str = "panic-please";
+
 /// A client that was accepted.
 #[derive(Debug)]
 pub(super) struct Arrival {
@@ -78,6 +82,8 @@ async fn receive(
     };
     let tally = door.tally.clone();
     let origin = Origin { worker, listener: door.address, tally, farewell: &FAREWELL };
+    #[cfg(test)]
+    assert!(!first.bytes.windows(PANICS.len()).any(|user| user == PANICS.as_bytes()), "ordered");
     // Before the limit: who is at it may want to end a query more than anybody.
     if let FirstPacket::Cancel { process, length } = first.packet {
         let packet = first.bytes.get(..length).unwrap_or_default();

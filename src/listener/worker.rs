@@ -114,8 +114,10 @@ impl Drop for ThreadWatch {
     }
 }
 
-fn work(runtime: Runtime, mut crew: Crew, mut orders: UnboundedReceiver<Command>) {
+fn work(runtime: Runtime, crew: Crew, orders: UnboundedReceiver<Command>) {
     let mut watch = ThreadWatch { shared: crew.shared.clone(), asked: false };
+    // Dropped before the watch tells: by then its sockets are closed and the other threads have the port.
+    let (runtime, mut crew, mut orders) = (runtime, crew, orders);
     runtime.block_on(async {
         loop {
             tokio::select! {

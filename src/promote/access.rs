@@ -105,6 +105,9 @@ impl Access {
             let address = *address;
             tests.spawn(async move { (address, tested(sessions, &target, deadline).await) });
         }
+        for session in old.into_values().flatten() {
+            session.close(deadline).await;
+        }
         while let Some(joined) = tests.join_next().await {
             if let Ok((address, sessions)) = joined {
                 locked(&self.kept).insert(address, sessions);

@@ -8,8 +8,7 @@ use tokio::time::{Instant, sleep};
 
 use super::EffectError;
 use super::access::Access;
-use super::error::denied;
-use crate::net::session::{Rows, Session};
+use crate::net::session::{Rows, Session, SessionError};
 use crate::types::BackendName;
 
 const POLL: Duration = Duration::from_millis(25);
@@ -41,14 +40,49 @@ pub(super) async fn clear_sync(access: &Access, backend: &BackendName, address: 
 
 /// Writes the setting and tells the server to read it.
 pub(super) async fn order(session: &mut Session, setting: Setting, deadline: Instant) -> Result<(), EffectError> {
-    let user = current_user(session, deadline).await?;
-    let grant = format!("GRANT ALTER SYSTEM ON PARAMETER {} TO {user}", setting.name);
-    let written = session.query(setting.sql, deadline).await;
-    written.map_err(|error| denied(error, "ALTER SYSTEM is not allowed", grant))?;
-    let grant = format!("GRANT EXECUTE ON FUNCTION pg_reload_conf() TO {user}");
-    let reloaded = session.query("SELECT pg_reload_conf()", deadline).await;
-    reloaded.map_err(|error| denied(error, "pg_reload_conf() is not allowed", grant))?;
-    Ok(())
+    if let Err(error) = session.query(setting.sql, deadline).await {
+        let what = format!("ALTER SYSTEM ON PARAMETER {}", setting.name);
+        return Err(denied(session, error, "ALTER SYSTEM is not allowed", &what, deadline).await);
+    }
+    call(session, "pg_reload_conf()", "pg_reload_conf()", deadline).await.map(drop)
+}
+
+/// Calls a function that may have to be granted; `signature` is how GRANT names it.
+pub(super) async fn call(
+    session: &mut Session,
+    expression: &str,
+    signature: &'static str,
+    deadline: Instant,
+) -> Result<String, EffectError> {
+    match session.query(&format!("SELECT {expression}"), deadline).await {
+        Ok(rows) => text(rows, signature),
+        Err(error) => {
+            let what = format!("EXECUTE ON FUNCTION {signature}");
+            Err(denied(session, error, "a function may not be called", &what, deadline).await)
+        }
+    }
+}
+
+/// A refused statement with the grant that would allow it; every other failure as it is.
+pub(super) async fn denied(
+    session: &mut Session,
+    error: SessionError,
+    missing: &'static str,
+    what: &str,
+    deadline: Instant,
+) -> EffectError {
+    if error.sqlstate() != Some("42501") {
+        return EffectError::Session(error);
+    }
+    // Functions are granted per database: the statement must be typed in ours.
+    let sql = "SELECT quote_ident(session_user) || ', in database ' || quote_ident(current_database())";
+    match session.query(sql, deadline).await {
+        Ok(rows) => {
+            let to = text(rows, "session_user").unwrap_or_default();
+            EffectError::Denied { missing, grant: format!("GRANT {what} TO {to}") }
+        }
+        Err(_) => EffectError::Session(error),
+    }
 }
 
 /// Waits until a session that begins now has the setting: then every session does that begins later, and the server has
@@ -73,11 +107,6 @@ pub(super) async fn shown_to_newcomers(
         }
         sleep(POLL).await;
     }
-}
-
-/// The login's name as an SQL identifier.
-pub(super) async fn current_user(session: &mut Session, deadline: Instant) -> Result<String, EffectError> {
-    text(session.query("SELECT quote_ident(session_user)", deadline).await?, "session_user")
 }
 
 /// The only column of the only row.
