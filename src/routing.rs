@@ -12,9 +12,9 @@ use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
 use crate::config::{Config, Target};
-use crate::failover::action::Gate;
 use crate::types::{BackendName, Epoch, ServiceName};
 
+pub use crate::failover::action::{Gate, OpenBackend};
 pub use snapshot::{Route, Snapshot};
 
 /// The one routing table. Clones share it.
@@ -116,7 +116,6 @@ impl Routing {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::failover::action::OpenBackend;
 
     fn routing() -> Routing {
         Routing::closed([service()])

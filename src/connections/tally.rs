@@ -21,7 +21,8 @@ impl Cuts {
 
     /// Reasons that occurred.
     pub(super) fn by_reason(&self) -> Vec<(String, u64)> {
-        let counts = Cut::ALL.iter().zip(&self.0).map(|(reason, count)| (reason.as_str().to_owned(), count.load(Relaxed)));
+        let counts =
+            Cut::ALL.iter().zip(&self.0).map(|(reason, count)| (reason.as_str().to_owned(), count.load(Relaxed)));
         counts.filter(|(_, count)| *count > 0).collect()
     }
 }

@@ -1,0 +1,80 @@
+//! CancelRequests: handed at once to the side whose queries they may end, and to nobody else.
+//! Nothing is held for them: while no side serves there is nothing to cancel, and a cancel that comes late could end
+//! the wrong query.
+
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use super::dial::{connect, hand_over};
+use super::door::{Door, Settings};
+use crate::config::Target;
+use crate::connections::Origin;
+use crate::routing::OpenBackend;
+use crate::routing::select::by_least_connections;
+use crate::types::Epoch;
+
+/// How long the server's close is waited for: clients take ours as the sign that the cancel was delivered.
+const DELIVERY: Duration = Duration::from_secs(5);
+
+/// Hands the packet to each backend that serves this listener: on an `active` one the active tier, on a `read_only`
+/// one the readers too, since any of them may run the query. The key in it fits one server only; the others ignore it.
+///
+/// Of a backend with several addresses the first that connects gets it: they lead to one server, or to one cluster
+/// whose nodes pass it on.
+pub(super) async fn deliver(door: &Door, origin: &Origin, packet: &[u8], settings: &Settings) -> bool {
+    let snapshot = door.shared.routing.load();
+    let Some((epoch, tier, readers)) = snapshot.serving(&door.shared.service) else {
+        return false;
+    };
+    let readers = if door.rules.load().target == Target::ReadOnly { readers } else { &[] };
+    let mut delivered = false;
+    for backend in tier.iter().chain(readers) {
+        delivered |= deliver_to(door, origin, packet, settings, backend, epoch).await.is_some();
+    }
+    delivered
+}
+
+async fn deliver_to(
+    door: &Door,
+    origin: &Origin,
+    packet: &[u8],
+    settings: &Settings,
+    backend: &OpenBackend,
+    epoch: Epoch,
+) -> Option<()> {
+    let (service, connections) = (&door.shared.service, &door.shared.connections);
+    let live = |address: &_| connections.live_at(service, &backend.name, address);
+    for address in by_least_connections(&backend.addresses, live) {
+        let admission = connections.admit(service, &backend.name, epoch)?;
+        let server = match connect(address, &settings.connection).await {
+            Ok(server) => server,
+            Err(e) => {
+                connections.connect_failed(service, &backend.name, address, &e);
+                continue;
+            }
+        };
+        // From here on a cut reaches it.
+        let _attached = admission.attach(origin, address, &server).ok()??;
+        hand_over(&server, packet, &settings.connection).await.ok()?;
+        let _ = timeout(DELIVERY, until_closed(&server)).await;
+        return Some(());
+    }
+    None
+}
+
+/// A server answers a cancel with nothing but its close.
+async fn until_closed(server: &TcpStream) {
+    let mut ignored = [0; 64];
+    loop {
+        if server.readable().await.is_err() {
+            return;
+        }
+        match server.try_read(&mut ignored) {
+            Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => {}
+            Ok(0) | Err(_) => return,
+            Ok(_) => {}
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! What a client is told that cannot be served: an ErrorResponse where its first packet proves that it reads one,
+//! else nothing but the close.
+//!
+//! A client that asked for TLS or GSSAPI gets the close. Answering its request with `N` would let the error through,
+//! but `N` invites the client to go on in plaintext, and that must never come from somebody who is not the server.
+
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+
+use super::hold::Full;
+use super::triage::NoPacket;
+use crate::net::sockopt::end_writes;
+use crate::wire::sqlstate::{Severity, Sqlstate, error_response};
+use crate::wire::startup::{FirstPacket, Garbage};
+
+/// Why a client with a proper first packet is not served.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Refusal {
+    #[error("no server could be reached within {}: {why}", humantime::format_duration(*.waited))]
+    NoServer { waited: Duration, why: String },
+    #[error("no server can be reached now, and {0}")]
+    Full(Full),
+    #[error("the proxy is shutting down")]
+    Stopping,
+    #[error("too many connections: this listener takes {limit}")]
+    TooMany { limit: u64 },
+    #[error("the client left while it waited")]
+    ClientLeft,
+}
+
+impl Refusal {
+    fn message(&self) -> Option<Vec<u8>> {
+        let (code, hint) = match self {
+            Self::NoServer { .. } => {
+                (Sqlstate::CANNOT_CONNECT_NOW, "No side of the database may be used now; connect again later.")
+            }
+            Self::Full(_) => (Sqlstate::CANNOT_CONNECT_NOW, "Connect again in a few seconds."),
+            Self::Stopping => (Sqlstate::CANNOT_CONNECT_NOW, "Connect again: another proxy may take over."),
+            Self::TooMany { .. } => {
+                (Sqlstate::TOO_MANY_CONNECTIONS, "Close connections that are not needed, or raise max_connections.")
+            }
+            Self::ClientLeft => return None,
+        };
+        Some(error_response(Severity::Fatal, code, &self.to_string(), Some(hint)))
+    }
+}
+
+/// Ends a client that is not served.
+pub(super) fn send_away(client: &TcpStream, packet: FirstPacket, refusal: &Refusal) {
+    if let (FirstPacket::Startup { .. }, Some(message)) = (packet, refusal.message()) {
+        say_last(client, &message);
+    }
+}
+
+/// Ends a client whose first packet is none. Only what looks like an old or odd PostgreSQL client gets an answer.
+pub(super) fn send_off(client: &TcpStream, reason: &NoPacket) {
+    let NoPacket::Garbage(garbage) = reason else { return };
+    let code = match garbage {
+        Garbage::Protocol { .. } => Sqlstate::FEATURE_NOT_SUPPORTED,
+        Garbage::Layout => Sqlstate::PROTOCOL_VIOLATION,
+        Garbage::Foreign | Garbage::TooLong | Garbage::TooShort => return,
+    };
+    say_last(client, &error_response(Severity::Fatal, code, &garbage.to_string(), None));
+}
+
+/// The last words. Whoever has no room for some hundred bytes in a fresh connection does not read them anyway.
+fn say_last(client: &TcpStream, message: &[u8]) {
+    let _ = client.try_write(message);
+    let _ = end_writes(client);
+    // Bytes left unread would turn the close into a reset, which can overtake the message.
+    let mut rest = [0; 1024];
+    while client.try_read(&mut rest).is_ok_and(|read| read > 0) {}
+}

@@ -1,0 +1,283 @@
+//! From a first packet to a server that answered it: wait while no side may be used, choose, dial, attach, hand over,
+//! and do it again until the deadline. Nothing but the first packet is ever sent twice, and only while no server has
+//! said a word to it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
+
+use super::dial::{connect, hand_over};
+use super::door::{Door, Settings};
+use super::hold::{Place, Turn};
+use super::refuse::Refusal;
+use super::triage::First;
+use crate::backoff::Backoff;
+use crate::connections::{Attached, Origin};
+use crate::routing::select::by_least_connections;
+use crate::routing::{Choice, Route, Snapshot};
+use crate::types::BackendName;
+use crate::wire::sqlstate::{Sqlstate, error_code};
+use crate::wire::startup::FirstPacket;
+
+/// Between two rounds of dialling in vain. A change of the route ends the pause.
+const FIRST_PAUSE: Duration = Duration::from_millis(20);
+const LONGEST_PAUSE: Duration = Duration::from_millis(200);
+
+/// Looks for a server on behalf of one client.
+#[derive(Debug)]
+pub(super) struct Seeker<'a> {
+    door: &'a Door,
+    origin: &'a Origin,
+    client: &'a TcpStream,
+    first: &'a mut First,
+    peer: SocketAddr,
+    settings: &'a Settings,
+    changes: watch::Receiver<u64>,
+    begun: Instant,
+    place: Option<Place>,
+    /// Dialled in vain since the last pause.
+    tried: Vec<BackendName>,
+    backoff: Backoff,
+    pause: Option<Instant>,
+    /// Why there is no server yet.
+    why: String,
+}
+
+/// A backend was tried.
+enum Tried {
+    Answered(TcpStream, Attached),
+    /// It does not serve, as far as this client can tell.
+    InVain,
+    /// It may not be used any more.
+    Moved,
+}
+
+/// What came of a first packet.
+enum Reply {
+    /// The relay may begin.
+    Came,
+    /// The server ended without a word.
+    Lost,
+    /// 57P03: not now.
+    NotNow,
+}
+
+impl<'a> Seeker<'a> {
+    pub(super) fn new(
+        door: &'a Door,
+        origin: &'a Origin,
+        client: &'a TcpStream,
+        peer: SocketAddr,
+        first: &'a mut First,
+        settings: &'a Settings,
+    ) -> Self {
+        Self {
+            door,
+            origin,
+            client,
+            first,
+            peer,
+            settings,
+            changes: door.shared.routing.subscribe(),
+            begun: Instant::now(),
+            place: None,
+            tried: Vec::new(),
+            backoff: Backoff::new(FIRST_PAUSE, LONGEST_PAUSE),
+            pause: None,
+            why: String::new(),
+        }
+    }
+
+    /// Comes back with a server that has the first packet and has answered it, or with the reason to give up.
+    pub(super) async fn seek(mut self) -> Result<(TcpStream, Attached), Refusal> {
+        loop {
+            let choice = self.next_choice().await?;
+            match self.dial(&choice).await {
+                Tried::Answered(server, attached) => return Ok((server, attached)),
+                Tried::InVain => self.tried.push(choice.backend),
+                Tried::Moved => self.tried.clear(),
+            }
+        }
+    }
+
+    /// Waits for the turn of this client and chooses a backend.
+    async fn next_choice(&mut self) -> Result<Choice, Refusal> {
+        loop {
+            self.changes.borrow_and_update();
+            let snapshot = self.door.shared.routing.load();
+            if let Route::Held { why } = snapshot.route(&self.door.shared.service) {
+                why.clone_into(&mut self.why);
+                self.tried.clear();
+                self.place()?.stay();
+                self.wait(None).await?;
+                continue;
+            }
+            if let Some(until) = self.pause {
+                self.place()?.step_aside();
+                self.wait(Some(until)).await?;
+                self.pause = None;
+                continue;
+            }
+            match self.turn(&snapshot)? {
+                Turn::Go => {}
+                Turn::Stale => continue,
+                Turn::At(slot) => {
+                    self.wait(Some(slot)).await?;
+                    continue;
+                }
+            }
+            match self.choose(&snapshot) {
+                Some(choice) => return Ok(choice),
+                None => self.begin_pause(),
+            }
+        }
+    }
+
+    fn choose(&mut self, snapshot: &Arc<Snapshot>) -> Option<Choice> {
+        let shared = &self.door.shared;
+        let target = self.door.rules.load().target;
+        let choice = shared.routing.choose(snapshot, &shared.service, target, &self.tried);
+        if choice.is_none() && self.tried.is_empty() {
+            self.why = "no address of a side that may be used is up".to_owned();
+        }
+        choice
+    }
+
+    fn begin_pause(&mut self) {
+        self.tried.clear();
+        // Any number that differs between clients spreads them out.
+        let chance = self.peer.port().to_be_bytes()[1];
+        self.pause = Some(Instant::now() + self.backoff.step(chance));
+    }
+
+    fn turn(&mut self, snapshot: &Snapshot) -> Result<Turn, Refusal> {
+        let shared = &self.door.shared;
+        if self.place.is_none() && shared.room.is_line_empty() {
+            return Ok(Turn::Go);
+        }
+        let (version, rate) = (snapshot.version(&shared.service), self.settings.release_rate);
+        Ok(self.place()?.turn(version, rate, Instant::now()))
+    }
+
+    /// The place in the waiting room, taken when first needed and kept until a server answers.
+    fn place(&mut self) -> Result<&Place, Refusal> {
+        if self.place.is_none() {
+            let place = self.door.shared.room.enter(self.peer.ip(), self.settings.limits).map_err(Refusal::Full)?;
+            tracing::debug!(why = self.why, "client held");
+            self.place = Some(place);
+        }
+        self.place.as_ref().ok_or(Refusal::Stopping)
+    }
+
+    /// Until the route changes, or `until`; gives up at the deadline, at the end of the daemon, or without a client.
+    async fn wait(&mut self, until: Option<Instant>) -> Result<(), Refusal> {
+        let deadline = self.begun + self.settings.hold_timeout;
+        let wake = until.map_or(deadline, |until| until.min(deadline));
+        tokio::select! {
+            biased;
+            () = self.door.shared.stopping.cancelled() => Err(Refusal::Stopping),
+            () = self.first.client_gone(self.client) => Err(Refusal::ClientLeft),
+            changed = self.changes.changed() => changed.map_err(|_| Refusal::Stopping),
+            () = sleep_until(wake) => {
+                if wake < deadline {
+                    return Ok(());
+                }
+                Err(Refusal::NoServer { waited: self.settings.hold_timeout, why: std::mem::take(&mut self.why) })
+            }
+        }
+    }
+
+    /// Tries the addresses of one backend, the one with the fewest connections first.
+    async fn dial(&mut self, choice: &Choice) -> Tried {
+        let (service, connections) = (&self.door.shared.service, &self.door.shared.connections);
+        let live = |address: &_| connections.live_at(service, &choice.backend, address);
+        for address in by_least_connections(&choice.addresses, live) {
+            let Some(admission) = connections.admit(service, &choice.backend, choice.epoch) else {
+                // Closed already, and the snapshot that says so is on its way.
+                return Tried::InVain;
+            };
+            let connected = tokio::select! {
+                connected = connect(address, &self.settings.connection) => connected,
+                () = moved(&mut self.changes, self.door, choice) => return Tried::Moved,
+            };
+            let attached = match connected {
+                Err(e) => Err(e),
+                Ok(server) => match admission.attach(self.origin, address, &server) {
+                    Ok(None) => return Tried::Moved,
+                    Ok(Some(attached)) => Ok((server, attached)),
+                    Err(e) => Err(e),
+                },
+            };
+            match attached {
+                Ok((server, attached)) => {
+                    if self.is_answered(&server, &attached, choice).await {
+                        return Tried::Answered(server, attached);
+                    }
+                }
+                Err(e) => {
+                    tracing::debug!(backend = %choice.backend, server.addr = %address, error = %e, "dial failed");
+                    self.why = format!("{} does not take connections: {e}", choice.backend);
+                    connections.connect_failed(service, &choice.backend, address, &e);
+                }
+            }
+        }
+        Tried::InVain
+    }
+
+    /// Hands the first packet over and watches for the first byte of a reply, as long as the packet may be sent to
+    /// another server after all.
+    async fn is_answered(&mut self, server: &TcpStream, attached: &Attached, choice: &Choice) -> bool {
+        let handed = hand_over(server, &self.first.bytes, &self.settings.connection).await;
+        attached.asked();
+        let reply = match handed {
+            Err(_) => Reply::Lost,
+            Ok(()) if !self.first.stands_alone() => Reply::Came,
+            Ok(()) => first_reply(self.client, server, self.first.packet).await,
+        };
+        match reply {
+            Reply::Came => attached.answered(),
+            Reply::NotNow => {
+                attached.answered();
+                self.why = format!("{} does not take connections yet (57P03)", choice.backend);
+            }
+            Reply::Lost => {
+                attached.lost();
+                self.why = format!("{} ends connections without an answer", choice.backend);
+            }
+        }
+        matches!(reply, Reply::Came)
+    }
+}
+
+/// Comes back when the backend may not be used any more under the epoch it was chosen under.
+async fn moved(changes: &mut watch::Receiver<u64>, door: &Door, choice: &Choice) {
+    let shared = &door.shared;
+    while shared.routing.load().still_leads_to(&shared.service, &choice.backend, choice.epoch) {
+        if changes.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Without a deadline, as in the relay: a client that tires of a silent server leaves, and is seen to.
+async fn first_reply(client: &TcpStream, server: &TcpStream, packet: FirstPacket) -> Reply {
+    let (mut begin, mut more) = ([0; 256], [0; 1]);
+    tokio::select! {
+        biased;
+        peeked = server.peek(&mut begin) => match peeked {
+            Ok(0) | Err(_) => Reply::Lost,
+            Ok(read) => {
+                let refused = matches!(packet, FirstPacket::Startup { .. })
+                    && error_code(&begin[..read]) == Some(Sqlstate::CANNOT_CONNECT_NOW);
+                if refused { Reply::NotNow } else { Reply::Came }
+            }
+        },
+        // It speaks on, or it left: both are the relay's to pass on. (Not `readable`: that may still tell of the first
+        // packet.)
+        _ = client.peek(&mut more) => Reply::Came,
+    }
+}

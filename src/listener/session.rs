@@ -1,0 +1,110 @@
+//! The life of one connection, from the accept to the end of its relay. Its parts are told in files of their own.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, LazyLock};
+
+use tokio::net::TcpStream;
+
+use super::cancel;
+use super::door::{Door, PanicWatch};
+use super::refuse::{self, Refusal};
+use super::seek::Seeker;
+use super::triage::{First, NoPacket};
+use crate::connections::{Attached, Entered, Origin};
+use crate::relay;
+use crate::wire::sqlstate::{Severity, Sqlstate, error_response};
+use crate::wire::startup::FirstPacket;
+
+/// What a client is told whose connection is ended where a message can stand.
+static FAREWELL: LazyLock<Vec<u8>> = LazyLock::new(|| {
+    let message = "terminating connection: its server is not the active one any more, or the proxy ends";
+    error_response(Severity::Fatal, Sqlstate::ADMIN_SHUTDOWN, message, Some("Connect again."))
+});
+
+/// A user whose connection panics.
+#[cfg(test)]
+pub(super) const PANICS: &str = "panic-please";
+
+/// A client that was accepted.
+#[derive(Debug)]
+pub(super) struct Arrival {
+    pub(super) door: Arc<Door>,
+    /// The number of the worker thread.
+    pub(super) worker: usize,
+    pub(super) client: TcpStream,
+    pub(super) peer: SocketAddr,
+    pub(super) entered: Entered,
+}
+
+/// Serves one client to its end.
+pub(super) async fn serve(arrival: Arrival) {
+    let Arrival { door, worker, client, peer, entered } = arrival;
+    let _watch = PanicWatch::new(&door.shared, "connection");
+    // Boxed, so that what only the beginning needs is gone while the connection lives on.
+    let Some((server, attached)) = Box::pin(receive(&door, worker, &client, peer, entered.nth())).await else {
+        return;
+    };
+    let ended = relay::attach(client, server, attached.orders().clone(), attached.meter()).await;
+    tracing::debug!(
+        by = ?ended.by,
+        reason = ended.reason.as_str(),
+        bytes_in = ended.bytes_in,
+        bytes_out = ended.bytes_out,
+        "session ended"
+    );
+}
+
+/// First packet, triage, and a server for who wants one.
+async fn receive(
+    door: &Door,
+    worker: usize,
+    client: &TcpStream,
+    peer: SocketAddr,
+    nth: u64,
+) -> Option<(TcpStream, Attached)> {
+    let settings = door.shared.settings.load_full();
+    let read = tokio::select! {
+        biased;
+        read = First::read(client, settings.connection.first_packet_timeout) => read,
+        // Who has said nothing yet is not waited for.
+        () = door.shared.stopping.cancelled() => Err(NoPacket::Left),
+    };
+    let mut first = match read {
+        Ok(first) => first,
+        Err(reason) => {
+            if reason != NoPacket::Left {
+                tracing::debug!(%reason, "no first packet");
+                door.tally.refused();
+            }
+            refuse::send_off(client, &reason);
+            return None;
+        }
+    };
+    let tally = door.tally.clone();
+    let origin = Origin { worker, listener: door.address, tally, farewell: &FAREWELL };
+    #[cfg(test)]
+    assert!(!first.bytes.windows(PANICS.len()).any(|user| user == PANICS.as_bytes()), "ordered");
+    // Before the limit: who is at it may want to end a query more than anybody.
+    if let FirstPacket::Cancel { process, length } = first.packet {
+        let packet = first.bytes.get(..length).unwrap_or_default();
+        let delivered = cancel::deliver(door, &origin, packet, &settings).await;
+        tracing::debug!(process, delivered, "cancel");
+        return None;
+    }
+    let packet = first.packet;
+    let limit = door.rules.load().max_connections;
+    let found = if nth > limit {
+        Err(Refusal::TooMany { limit })
+    } else {
+        Seeker::new(door, &origin, client, peer, &mut first, &settings).seek().await
+    };
+    match found {
+        Ok(found) => Some(found),
+        Err(refusal) => {
+            tracing::debug!(%refusal, "client not served");
+            door.tally.refused();
+            refuse::send_away(client, packet, &refusal);
+            None
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! Reading a client's first packet: bounded in bytes and time, told apart by `wire::startup`.
+//! What is done about it is the session's matter.
+
+use std::io;
+use std::time::Duration;
+
+use bytes::BufMut;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout_at};
+
+use crate::wire::startup::{self, FirstPacket, Garbage, MAX_STARTUP};
+
+/// Room for what follows the first packet while its client waits: more than a TLS ClientHello needs.
+const MAX_BEHIND: usize = 16 * 1024;
+/// One read.
+const CHUNK: usize = 1024;
+
+/// A client's first packet, and whatever came with it.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct First {
+    /// What it is; never `NeedMore` or `Garbage`.
+    pub(super) packet: FirstPacket,
+    /// It, and what was read behind it.
+    pub(super) bytes: Vec<u8>,
+}
+
+/// Why there is no first packet.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum NoPacket {
+    /// A TCP check, or a client that changed its mind.
+    #[error("the client left without a word")]
+    Left,
+    /// Silence, or a trickle.
+    #[error("no first packet in time")]
+    TooSlow,
+    /// Not for us.
+    #[error("{0}")]
+    Garbage(Garbage),
+    /// Its socket failed.
+    #[error("the client's connection failed: {0}")]
+    Broken(io::ErrorKind),
+}
+
+impl First {
+    /// Reads until the first packet can be told, at most for `patience`.
+    pub(super) async fn read(client: &TcpStream, patience: Duration) -> Result<Self, NoPacket> {
+        let deadline = Instant::now() + patience;
+        let mut bytes = Vec::new();
+        loop {
+            match startup::parse(&bytes) {
+                FirstPacket::NeedMore { wanted } => {
+                    let read = read_some(client, &mut bytes, wanted.clamp(CHUNK, MAX_STARTUP));
+                    match timeout_at(deadline, read).await {
+                        Err(_) => return Err(NoPacket::TooSlow),
+                        Ok(Err(e)) => return Err(NoPacket::Broken(e.kind())),
+                        Ok(Ok(0)) => return Err(NoPacket::Left),
+                        Ok(Ok(_)) => {}
+                    }
+                }
+                FirstPacket::Garbage(garbage) => return Err(NoPacket::Garbage(garbage)),
+                packet => return Ok(Self { packet, bytes }),
+            }
+        }
+    }
+
+    /// Whether nothing came behind the packet: then it may be sent to another server should the first one end
+    /// without a reply. What follows a packet could be a statement.
+    pub(super) fn stands_alone(&self) -> bool {
+        match self.packet {
+            FirstPacket::SslRequest | FirstPacket::GssencRequest => self.bytes.len() == 8,
+            FirstPacket::Startup { length, .. } | FirstPacket::Cancel { length, .. } => self.bytes.len() == length,
+            // Nothing but a handshake can precede the server's reply.
+            FirstPacket::DirectTls => true,
+            FirstPacket::NeedMore { .. } | FirstPacket::Garbage(_) => false,
+        }
+    }
+
+    /// Comes back when the client is gone; takes in what it sends meanwhile, so that an end behind it is seen.
+    /// A client that shuts only its own direction counts as gone: while it waits there is nothing to tell it.
+    ///
+    /// Cancel safe: bytes that were read are kept.
+    pub(super) async fn client_gone(&mut self, client: &TcpStream) {
+        loop {
+            let room = (MAX_STARTUP + MAX_BEHIND).saturating_sub(self.bytes.len());
+            if room == 0 {
+                // No client of ours says so much without an answer. Its place is freed at the deadline at the latest.
+                return std::future::pending().await;
+            }
+            match read_some(client, &mut self.bytes, room.min(CHUNK)).await {
+                Ok(0) | Err(_) => return,
+                Ok(_) => {}
+            }
+        }
+    }
+}
+
+/// One read of at most `room` bytes behind those that are there. Cancel safe.
+async fn read_some(client: &TcpStream, bytes: &mut Vec<u8>, room: usize) -> io::Result<usize> {
+    loop {
+        client.readable().await?;
+        match client.try_read_buf(&mut bytes.limit(room)) {
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+            other => return other,
+        }
+    }
+}
