@@ -18,12 +18,13 @@ use crate::wire::startup::FirstPacket;
 /// What a client is told whose connection is ended where a message can stand.
 static FAREWELL: LazyLock<Vec<u8>> = LazyLock::new(|| {
     let message = "terminating connection: its server is not the active one any more, or the proxy ends";
-    error_response(Severity::Fatal, Sqlstate::ADMIN_SHUTDOWN, message, Some("Connect again."))
+    error_response(
+        Severity::Fatal,
+        Sqlstate::ADMIN_SHUTDOWN,
+        message,
+        Some("Connect again."),
+    )
 });
-
-/// A user whose connection panics.
-#[cfg(test)]
-pub(super) const PANICS: &str = "panic-please";
 
 /// A client that was accepted.
 #[derive(Debug)]
@@ -38,7 +39,13 @@ pub(super) struct Arrival {
 
 /// Serves one client to its end.
 pub(super) async fn serve(arrival: Arrival) {
-    let Arrival { door, worker, client, peer, entered } = arrival;
+    let Arrival {
+        door,
+        worker,
+        client,
+        peer,
+        entered,
+    } = arrival;
     let _watch = PanicWatch::new(&door.shared, "connection");
     // Boxed, so that what only the beginning needs is gone while the connection lives on.
     let Some((server, attached)) = Box::pin(receive(&door, worker, &client, peer, entered.nth())).await else {
@@ -81,9 +88,12 @@ async fn receive(
         }
     };
     let tally = door.tally.clone();
-    let origin = Origin { worker, listener: door.address, tally, farewell: &FAREWELL };
-    #[cfg(test)]
-    assert!(!first.bytes.windows(PANICS.len()).any(|user| user == PANICS.as_bytes()), "ordered");
+    let origin = Origin {
+        worker,
+        listener: door.address,
+        tally,
+        farewell: &FAREWELL,
+    };
     // Before the limit: who is at it may want to end a query more than anybody.
     if let FirstPacket::Cancel { process, length } = first.packet {
         let packet = first.bytes.get(..length).unwrap_or_default();
@@ -96,7 +106,9 @@ async fn receive(
     let found = if nth > limit {
         Err(Refusal::TooMany { limit })
     } else {
-        Seeker::new(door, &origin, client, peer, &mut first, &settings).seek().await
+        Seeker::new(door, &origin, client, peer, &mut first, &settings)
+            .seek()
+            .await
     };
     match found {
         Ok(found) => Some(found),

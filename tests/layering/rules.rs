@@ -85,11 +85,12 @@ pub const TABLE: &[Room] = &[
             "failover::action",
         ]),
     ),
-    // `observation` for the evidence it sends: what ended, what was refused.
+    // `observation` for the evidence it sends: what ended, what was refused; `relay` for the orders and the meter of
+    // each connection it knows.
     room(
         "connections",
         Pure::None,
-        Import(&["failover::observation"]),
+        Import(&["failover::observation", "relay"]),
     ),
     // `config` for the service whose effects it carries out.
     room(
