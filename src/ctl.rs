@@ -78,7 +78,9 @@ enum Misuse {
         known: Vec<ServiceName>,
     },
     /// Nobody is there to be asked.
-    #[error("this changes the database, and there is no terminal to ask on: nothing was done; say --yes to go on without a question")]
+    #[error(
+        "this changes the database, and there is no terminal to ask on: nothing was done; say --yes to go on without a question"
+    )]
     NobodyToAsk,
     /// `connection-string` without anything to connect to.
     #[error("service {service} has no listener for {target} connections; its backends can be named with --multi-host")]
@@ -154,7 +156,10 @@ fn services<'s>(status: &'s Status, asked: Option<&str>) -> Result<Vec<&'s Servi
     };
     match status.services.iter().find(|s| s.name.as_str() == asked) {
         Some(one) => Ok(vec![one]),
-        None => Err(Misuse::NoSuchService { asked: asked.to_owned(), known: known(status) }),
+        None => Err(Misuse::NoSuchService {
+            asked: asked.to_owned(),
+            known: known(status),
+        }),
     }
 }
 

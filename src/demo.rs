@@ -1,4 +1,400 @@
-//! `pgpivot demo`
+//! `pgpivot demo`: a pair in a temporary folder, the daemon in this process, a writer through it, and the lines to type
+//! next. Nothing to configure, and nothing left when it ends. The pair is `postgres`'s, the words are `story`'s.
+
 pub mod binaries;
+pub mod configuration;
 pub mod folder;
 pub mod postgres;
+mod rebuild;
+pub mod story;
+pub mod writer;
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio_util::sync::CancellationToken;
+
+use self::binaries::{Account, Binaries};
+use self::configuration::Plan;
+use self::folder::Folder;
+use self::postgres::{Pair, PairError, Server};
+use self::story::{Scene, Screen, Side};
+use self::writer::Seen;
+use crate::config::Config;
+use crate::config::validate::Problem;
+use crate::daemon;
+use crate::net::tls::TlsConfigError;
+
+/// Where the daemon is found unless told otherwise.
+const USUAL_ADMIN: &str = "127.0.0.1:8404";
+/// Open connections may end by themselves for so long.
+const DRAIN: Duration = Duration::from_secs(1);
+/// The daemon must have ended by then.
+const HALT: Duration = Duration::from_secs(10);
+/// Between two looks at the silence.
+const TICK: Duration = Duration::from_millis(100);
+
+/// What may be chosen.
+#[derive(Debug, Clone, clap::Args)]
+#[command(after_help = "Example:\n  pgpivot demo --listen 127.0.0.1:26300 --admin 127.0.0.1:8500")]
+pub struct Options {
+    /// Where applications connect
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:26257")]
+    pub listen: SocketAddr,
+    /// Where the page and the API are
+    #[arg(long, value_name = "ADDRESS", default_value = USUAL_ADMIN)]
+    pub admin: SocketAddr,
+    /// Leave the folder with data and logs behind
+    #[arg(long)]
+    pub keep: bool,
+}
+
+/// Why there is no demo.
+#[derive(Debug, thiserror::Error)]
+pub enum DemoError {
+    /// A port is taken.
+    #[error("{address} cannot be used: {cause}; choose another one with {flag} HOST:PORT")]
+    Address {
+        /// Which.
+        address: SocketAddr,
+        /// In words.
+        cause: String,
+        /// The option that changes it.
+        flag: &'static str,
+    },
+    /// Started as root, and nobody to hand PostgreSQL to.
+    #[error("PostgreSQL refuses to run as root, and there is no user postgres; start the demo as another user")]
+    NoAccount,
+    /// See [`PairError`].
+    #[error(transparent)]
+    Pair(#[from] PairError),
+    /// The writer's client cannot be built.
+    #[error(transparent)]
+    Writer(#[from] TlsConfigError),
+    /// The demo's own configuration is refused.
+    #[error("the demo's configuration is refused: {}", problems(.0))]
+    Configuration(Vec<Problem>),
+    /// The daemon did not start, or had to end.
+    #[error(transparent)]
+    Daemon(#[from] daemon::DaemonError),
+    /// The daemon or the writer ended although nobody stopped them.
+    #[error("{0}; with --keep the daemon's log stays in the folder")]
+    Ended(String),
+    /// Folder, signals or screen.
+    #[error(transparent)]
+    System(#[from] io::Error),
+}
+
+fn problems(problems: &[Problem]) -> String {
+    problems.iter().map(Problem::to_string).collect::<Vec<_>>().join("; ")
+}
+
+/// Runs the demo until Ctrl-C. Must not be called on a runtime's thread.
+pub fn run(options: &Options) -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(cause) => return fail(&cause.into()),
+    };
+    let ended = runtime.block_on(perform(options));
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error),
+    }
+}
+
+fn fail(error: &DemoError) -> ExitCode {
+    // Nowhere to say it is no reason to panic.
+    let _ = io::Write::write_all(&mut io::stderr(), format!("pgpivot demo: {error}\n").as_bytes());
+    match error {
+        DemoError::Address { .. } => ExitCode::from(2),
+        _ => ExitCode::FAILURE,
+    }
+}
+
+/// Everything from the first check to the last cleaning; what was begun is ended whatever happens.
+async fn perform(options: &Options) -> Result<(), DemoError> {
+    is_free(options.listen, "--listen")?;
+    is_free(options.admin, "--admin")?;
+    if options.listen == options.admin {
+        let cause = "the applications connect there".to_owned();
+        return Err(DemoError::Address {
+            address: options.admin,
+            cause,
+            flag: "--admin",
+        });
+    }
+    let mut ends = Ends::new()?;
+    let mut screen = Screen::of_process();
+    let folder = Folder::create(options.keep)?;
+    let mut play = Play::default();
+    let shown = tokio::select! {
+        shown = play.show(options, folder.path(), &mut screen) => shown,
+        () = ends.wait() => screen.say("Ending the demo.").map_err(DemoError::from),
+    };
+    // The daemon first: it must not take the end of the servers for a failure.
+    play.end().await;
+    let path = folder.path().to_owned();
+    folder.clean_up().await?;
+    if options.keep {
+        screen.say(&format!("{} is kept.", path.display()))?;
+    }
+    shown
+}
+
+/// What runs in this process besides the screen.
+#[derive(Default)]
+struct Play {
+    stop: CancellationToken,
+    halt: CancellationToken,
+    tasks: JoinSet<Result<(), DemoError>>,
+    stage: Option<Stage>,
+}
+
+impl Play {
+    /// Builds the stage and plays until the daemon ends. May be dropped at any time; [`Play::end`] follows.
+    async fn show(
+        &mut self,
+        options: &Options,
+        folder: &Path,
+        screen: &mut Screen<io::Stdout>,
+    ) -> Result<(), DemoError> {
+        let stage = self.stage.insert(Stage::build(folder, screen).await?);
+        let text = configuration::text(&stage.plan(options, &folder.join("state")));
+        let file = folder.join("pgpivot.toml");
+        std::fs::write(&file, &text)?;
+        let config = configuration::build(&text).map_err(DemoError::Configuration)?;
+        log_to(&folder.join("pgpivot.log"))?;
+
+        self.tasks
+            .spawn(run_daemon(config, file, self.stop.clone(), self.halt.clone()));
+        let (sender, mut seen) = mpsc::channel(64);
+        let (listen, stop) = (options.listen, self.stop.clone());
+        self.tasks
+            .spawn(async move { Ok(writer::run(listen, sender, stop).await?) });
+        screen.say(&stage.scene(options, folder).opening())?;
+        tokio::select! {
+            ended = self.tasks.join_next() => Err(match ended {
+                Some(Ok(Err(error))) => error,
+                Some(Err(panic)) => DemoError::Ended(panic.to_string()),
+                Some(Ok(Ok(()))) | None => DemoError::Ended("the daemon ended by itself".to_owned()),
+            }),
+            told = tell(&mut seen, screen, stage, options, folder) => told,
+        }
+    }
+
+    /// Stops the daemon and the writer, and gives them time to drain.
+    async fn end(&mut self) {
+        self.stop.cancel();
+        let all = async { while self.tasks.join_next().await.is_some() {} };
+        tokio::pin!(all);
+        if timeout(DRAIN, &mut all).await.is_err() {
+            self.halt.cancel();
+            // Whoever does not end by then is aborted with the runtime.
+            let _ = timeout(HALT, all).await;
+        }
+    }
+}
+
+/// The one place where the demo meets the daemon. `file`: what a reload reads again.
+async fn run_daemon(
+    config: Config,
+    file: PathBuf,
+    stop: CancellationToken,
+    halt: CancellationToken,
+) -> Result<(), DemoError> {
+    // No SIGHUP here: a hangup ends the demo. `proxyctl reload` does the same.
+    let (_hangups, reloads) = mpsc::channel(1);
+    let source = Some(daemon::Source { path: Some(file) });
+    daemon::run(daemon::Options {
+        config,
+        source,
+        stop,
+        halt,
+        reloads,
+        notify: false,
+    })
+    .await?;
+    Ok(())
+}
+
+/// Shows what the writer sees, and what to type once the other side is active.
+async fn tell(
+    seen: &mut mpsc::Receiver<Seen>,
+    screen: &mut Screen<io::Stdout>,
+    stage: &Stage,
+    options: &Options,
+    folder: &Path,
+) -> Result<(), DemoError> {
+    let mut tick = interval(TICK);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut active = None;
+    loop {
+        let seen = tokio::select! {
+            seen = seen.recv() => seen,
+            _ = tick.tick() => {
+                screen.tick()?;
+                continue;
+            }
+        };
+        let Some(seen) = seen else { return Ok(()) };
+        let now = seen.port().and_then(|port| stage.position(port)).or(active);
+        screen.show(&seen, now.map_or("an unknown side", |i| postgres::NAMES[i]))?;
+        if let (Some(before), Some(now)) = (active, now)
+            && before != now
+        {
+            let scene = stage.scene(options, folder);
+            screen.say(&scene.after_switch(&scene.sides[now], &scene.sides[before]))?;
+        }
+        active = now;
+    }
+}
+
+/// The two sides and what they run on.
+struct Stage {
+    pair: Pair,
+    major: u32,
+}
+
+impl Stage {
+    async fn build(folder: &Path, screen: &mut Screen<io::Stdout>) -> Result<Self, DemoError> {
+        let binaries = Binaries::find().await.ok_or(DemoError::NoAccount)?;
+        let account = Account::find().await.ok_or(DemoError::NoAccount)?;
+        screen.say(&format!(
+            "Starting a primary and a standby of PostgreSQL {} ...\n",
+            binaries.major
+        ))?;
+        Ok(Self {
+            pair: Pair::start(folder, &binaries, account).await?,
+            major: binaries.major,
+        })
+    }
+
+    fn plan<'a>(&self, options: &Options, state: &'a Path) -> Plan<'a> {
+        let sides = self.pair.servers().each_ref().map(|s| (s.name, s.address));
+        Plan {
+            listen: options.listen,
+            admin: options.admin,
+            state,
+            sides,
+        }
+    }
+
+    fn position(&self, port: u16) -> Option<usize> {
+        self.pair.servers().iter().position(|s| s.address.port() == port)
+    }
+
+    fn scene(&self, options: &Options, folder: &Path) -> Scene {
+        let side = |server: &Server| Side {
+            name: server.name,
+            address: server.address,
+            kill: server.pid().map(|pid| format!("kill -9 {pid}")),
+            rebuild: Some(Pair::rebuild_script(server).display().to_string()),
+        };
+        Scene {
+            pair: format!(
+                "A PostgreSQL {} pair with streaming replication, and pgpivot in front of it.",
+                self.major
+            ),
+            listen: options.listen,
+            admin: options.admin,
+            proxyctl: proxyctl(options),
+            folder: folder.to_owned(),
+            keep: options.keep,
+            sides: self.pair.servers().iter().map(side).collect(),
+        }
+    }
+}
+
+/// The client as it can be typed here, with the address if it is not the usual one.
+fn proxyctl(options: &Options) -> String {
+    let beside = std::env::current_exe()
+        .ok()
+        .map(|exe| exe.with_file_name("proxyctl"))
+        .filter(|p| p.is_file());
+    let program = match beside {
+        Some(path) => typed(&path),
+        // `cargo run` builds one program only.
+        None if std::env::var_os("CARGO").is_some() => "cargo run -q --bin proxyctl --".to_owned(),
+        None => "proxyctl".to_owned(),
+    };
+    match options.admin.to_string() == USUAL_ADMIN {
+        true => program,
+        false => format!("{program} --url http://{}", options.admin),
+    }
+}
+
+/// As short as it can be typed: by its name where the `PATH` finds it, else from the working directory.
+fn typed(path: &Path) -> String {
+    let folder = path.parent().unwrap_or(Path::new("/"));
+    if std::env::var_os("PATH").is_some_and(|all| std::env::split_paths(&all).any(|f| f == folder)) {
+        return path
+            .file_name()
+            .map(|n| n.to_string_lossy().into_owned())
+            .unwrap_or_default();
+    }
+    let here = std::env::current_dir().ok();
+    let relative = here.and_then(|here| path.strip_prefix(here).ok().map(Path::to_owned));
+    relative.unwrap_or_else(|| path.to_owned()).display().to_string()
+}
+
+/// Early, so that the flag can be named before anything was started.
+fn is_free(address: SocketAddr, flag: &'static str) -> Result<(), DemoError> {
+    let words = |cause: io::Error| match cause.kind() {
+        io::ErrorKind::AddrInUse => "it is taken".to_owned(),
+        _ => cause.to_string(),
+    };
+    TcpListener::bind(address).map(drop).map_err(|e| DemoError::Address {
+        address,
+        cause: words(e),
+        flag,
+    })
+}
+
+/// The daemon's log, which has no place on this screen.
+fn log_to(path: &Path) -> Result<(), DemoError> {
+    let file = std::fs::File::create(path)?;
+    // A second demo in one process keeps the first one's log.
+    let _ = tracing_subscriber::fmt()
+        .with_ansi(false)
+        .with_writer(Mutex::new(file))
+        .try_init();
+    Ok(())
+}
+
+/// The signals that end the demo.
+struct Ends {
+    interrupt: Signal,
+    terminate: Signal,
+    hangup: Signal,
+}
+
+impl Ends {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    async fn wait(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+            _ = self.hangup.recv() => {}
+        }
+    }
+}

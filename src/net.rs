@@ -4,6 +4,8 @@
 pub mod dial;
 pub mod fault;
 pub mod resolve;
+#[cfg(test)]
+pub(crate) mod scripted;
 pub mod session;
 pub mod socket;
 pub mod sockopt;

@@ -29,7 +29,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::config::{HttpProbe, Kind, ProbeKind, Promoter, Service, Tls, TlsMode};
+use crate::config::{HttpProbe, Kind, Login, ProbeKind, Promoter, Service, Tls, TlsMode};
 use crate::failover::action::Cadence;
 use crate::failover::observation::{Evidence, Observation};
 use crate::net::resolve::Resolver;
@@ -97,7 +97,7 @@ struct Common {
     daemon: String,
     service: String,
     tls: Arc<ClientTls>,
-    promoter: Option<String>,
+    promoter: Option<Login>,
     sender: mpsc::Sender<ProbeReport>,
     clock: fn() -> Now,
 }
@@ -145,7 +145,7 @@ impl Probes {
                 daemon: daemon.to_owned(),
                 service: service.name.as_str().to_owned(),
                 tls,
-                promoter: promoter_user(&service.failover.promoter),
+                promoter: promoter_login(&service.failover.promoter),
                 sender: sender.clone(),
                 clock,
             });
@@ -224,9 +224,9 @@ fn tls_for(kind: &ProbeKind, tls: &Tls) -> Result<Arc<ClientTls>, TlsConfigError
     }
 }
 
-fn promoter_user(promoter: &Promoter) -> Option<String> {
+fn promoter_login(promoter: &Promoter) -> Option<Login> {
     match promoter {
-        Promoter::Postgres { login } => Some(login.user.clone()),
+        Promoter::Postgres { login } => Some(login.clone()),
         Promoter::None | Promoter::Command(_) => None,
     }
 }

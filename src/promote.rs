@@ -1,1 +1,149 @@
-//! (to be written)
+//! What the driver does to servers on the machine's order: promote, lock, freeze, fence, and their undoing.
+//! Each order is idempotent, has its deadline inside, and decides nothing; proof of what came of it is `probe`'s.
+
+mod access;
+mod command;
+pub mod error;
+mod fence;
+mod freeze;
+pub mod lock;
+mod none;
+mod postgres;
+mod process;
+mod setting;
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::config::{Backend, Failover, ProbeKind, Promoter as Configured, Service};
+use crate::failover::action::{LockResult, PromotionResult};
+use crate::types::{BackendName, Epoch, HostPort, Lsn};
+
+use access::Access;
+pub use error::EffectError;
+pub use lock::LockGuard;
+
+/// Makes one standby writable.
+pub trait Promoter {
+    /// Promotes; repeating it does no harm. The word that comes back proves nothing.
+    fn promote(&self, order: &Order<'_>) -> impl Future<Output = PromotionResult> + Send;
+}
+
+/// Whom to promote.
+#[derive(Debug, Clone, Copy)]
+pub struct Order<'a> {
+    /// The candidate.
+    pub backend: &'a BackendName,
+    /// The very address that was proven.
+    pub address: SocketAddr,
+    /// The epoch it will open.
+    pub epoch: Epoch,
+}
+
+/// All effects on the servers of one service.
+#[derive(Debug)]
+pub struct Effects {
+    access: Access,
+    promoter: Kind,
+    fence_command: Option<Vec<String>>,
+    promote_timeout: Duration,
+}
+
+#[derive(Debug)]
+enum Kind {
+    None(none::Nobody),
+    Command(command::Command),
+    Postgres,
+}
+
+impl Effects {
+    /// Takes what it needs from the configuration. TLS settings that cannot be used are told when a server is to be
+    /// reached, each time.
+    pub fn build(service: &Service, daemon: &str) -> Effects {
+        let Failover { promoter, promote_timeout, fence_command, .. } = &service.failover;
+        let login = match (promoter, &service.probe.kind) {
+            (Configured::Postgres { login }, _) | (_, ProbeKind::Sql { login }) => Some(login.clone()),
+            _ => None,
+        };
+        let promoter = match promoter {
+            Configured::None => Kind::None(none::Nobody),
+            Configured::Command(argv) => Kind::Command(command::Command::new(argv.clone(), *promote_timeout)),
+            Configured::Postgres { .. } => Kind::Postgres,
+        };
+        Effects {
+            access: Access::build(service, daemon, login),
+            promoter,
+            fence_command: fence_command.clone(),
+            promote_timeout: *promote_timeout,
+        }
+    }
+
+    /// The epoch that our sessions show in `application_name` from now on.
+    pub fn set_epoch(&self, epoch: Epoch) {
+        self.access.set_epoch(epoch);
+    }
+
+    /// Which configured name each address of a backend came from: a certificate is checked against that name.
+    pub fn learn(&self, backend: &BackendName, addresses: &[(HostPort, SocketAddr)]) {
+        self.access.learn(backend, addresses);
+    }
+
+    /// Opens and tests the sessions with which these standbys would be locked and promoted, and lets others go: in the
+    /// hour of need a server may have no slot left. At most 3 s.
+    pub async fn keep(&self, standbys: &[(BackendName, SocketAddr)]) {
+        self.access.keep(standbys).await;
+    }
+
+    /// Orders the promotion, at most `promote_timeout` and (for a command that will not end) 5 s more.
+    pub async fn promote(&self, backend: &Backend, address: SocketAddr, epoch: Epoch) -> PromotionResult {
+        let order = Order { backend: &backend.name, address, epoch };
+        match &self.promoter {
+            Kind::None(promoter) => promoter.promote(&order).await,
+            Kind::Command(promoter) => promoter.promote(&order).await,
+            Kind::Postgres => {
+                let promoter = postgres::Postgres { access: &self.access, timeout: self.promote_timeout };
+                promoter.promote(&order).await
+            }
+        }
+    }
+
+    /// Takes the lock on at least `needed` of these backends, at most 2 s. The guard holds it.
+    pub async fn lock(
+        &self,
+        backends: &[(BackendName, SocketAddr)],
+        needed: usize,
+    ) -> (LockResult, Option<LockGuard>) {
+        lock::take(&self.access, backends, needed).await
+    }
+
+    /// Makes a primary read-only for all but superusers, ends its clients, and waits until its log stands still.
+    /// At most 15 s. See `freeze` for what it does not bind.
+    pub async fn freeze(&self, backend: &BackendName, address: SocketAddr) -> Result<Lsn, String> {
+        said(freeze::freeze(&self.access, backend, address).await)
+    }
+
+    /// Undoes [`Effects::freeze`], also one that was only half done. At most 5 s.
+    pub async fn unfreeze(&self, backend: &BackendName, address: SocketAddr) -> Result<(), String> {
+        said(freeze::unfreeze(&self.access, backend, address).await)
+    }
+
+    /// Reads the flush position of a primary. At most 2 s.
+    pub async fn read_flush(&self, backend: &BackendName, address: SocketAddr) -> Result<Lsn, String> {
+        said(freeze::read_flush(&self.access, backend, address).await)
+    }
+
+    /// Empties `synchronous_standby_names`. At most 5 s.
+    pub async fn clear_sync(&self, backend: &BackendName, address: SocketAddr) -> Result<(), String> {
+        said(setting::clear_sync(&self.access, backend, address).await)
+    }
+
+    /// Runs the node fence, at most 30 s and (for one that will not end) 5 s more.
+    pub async fn fence(&self, backend: &Backend) -> Result<(), String> {
+        said(fence::fence(self.fence_command.as_deref(), backend, self.access.epoch()).await)
+    }
+}
+
+fn said<T>(result: Result<T, EffectError>) -> Result<T, String> {
+    result.map_err(|error| error.to_string())
+}

@@ -191,6 +191,9 @@ pub struct BackendStatus {
     pub failed_probes: u64,
     /// Total probes since the start.
     pub probes: u64,
+    /// Times it came back up after it was down, since the start.
+    #[serde(default)]
+    pub recoveries: u64,
     /// The last probe: when, how long (µs), what it found.
     pub last_probe: Option<ProbeStatus>,
     /// Attached client connections now.

@@ -1,1 +1,77 @@
-//! (to be written)
+//! The mirror and the environment into a [`Config`]: defaults, ranges, and what must fit together. Finds every problem
+//! in one run and says for each what would be right. Reads nothing; the contents of secret files come with the mirror.
+
+mod across;
+mod admin;
+mod command;
+mod failover;
+mod probe;
+mod section;
+mod service;
+
+use std::path::PathBuf;
+
+use self::section::Section;
+pub(in crate::config) use self::section::size_text;
+use super::env::Env;
+pub use super::raw::problem::{Problem, Problems};
+use super::raw::{Raw, service_path};
+use super::{Config, State};
+
+/// Builds the configuration.
+///
+/// `cores` is what `workers = 0` stands for. Returns the configuration with warnings, or all problems.
+pub fn build(mut raw: Raw, env: &Env, cores: usize) -> Result<(Config, Vec<String>), Vec<Problem>> {
+    let broken = raw.broken;
+    let mut problems = std::mem::take(&mut raw.problems);
+    env.overlay(&mut raw, &mut problems);
+    if broken {
+        return Err(problems.into_result().err().unwrap_or_default());
+    }
+    let services = raw
+        .services
+        .iter()
+        .map(|(name, service)| service::build(name, service, &raw, cores, &mut problems))
+        .collect::<Vec<_>>();
+    if services.is_empty() {
+        problems.missing(
+            "service",
+            "none is configured; write [service.main] with its backends into the configuration file, or set DATABASE_URL \
+             and DATABASE_REPLICA_URL, or DB_HOST and PGPIVOT_STANDBYS",
+        );
+    }
+    let config = Config {
+        admin: admin::build(&raw, &mut problems),
+        state: state(&raw, &mut problems),
+        services,
+    };
+    across::check(&config, &mut problems);
+    problems.into_result().map(|warnings| (config, warnings))
+}
+
+fn state(raw: &Raw, problems: &mut Problems) -> State {
+    let mut section = Section::new("state", problems);
+    State {
+        path: section
+            .path("path", &raw.state.path)
+            .unwrap_or_else(|| PathBuf::from("./pgpivot-state")),
+    }
+}
+
+/// Is this a name for a service or a backend? If not, what would be right.
+fn check_name(path: &str, name: &str, problems: &mut Problems) {
+    let inner = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, b'_' | b'-');
+    let first = name
+        .bytes()
+        .next()
+        .is_some_and(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
+    if !first || name.len() > 63 || !name.bytes().all(inner) {
+        problems.add(
+            path,
+            format!(
+                "{} is not a name; write 1 to 63 of a-z, 0-9, \"-\" and \"_\", the first one a letter or digit",
+                section::shown(name)
+            ),
+        );
+    }
+}

@@ -104,7 +104,12 @@ fn sentence(problem: &Problem) -> String {
 impl Api {
     /// `note` goes into the history beside the identity that the daemon knows.
     pub(super) fn new(target: Target, token: Option<Secret>, note: Option<String>) -> Self {
-        Self { target, token, note, deadline: REQUEST_DEADLINE }
+        Self {
+            target,
+            token,
+            note,
+            deadline: REQUEST_DEADLINE,
+        }
     }
 
     /// Where it is.
@@ -121,6 +126,7 @@ impl Api {
     pub(super) async fn history(&self, service: Option<&str>, limit: u32) -> Result<Vec<Value>, ApiError> {
         #[derive(serde::Deserialize)]
         struct History {
+            #[serde(alias = "entries")]
             lines: Vec<Value>,
         }
         let mut path = format!("/failover/history?limit={limit}");
@@ -144,15 +150,21 @@ impl Api {
         body: &Value,
         dry_run: bool,
     ) -> Result<Receipt, ApiError> {
-        let service = service.map(|s| format!("&service={}", percent(s.as_str()))).unwrap_or_default();
+        let service = service
+            .map(|s| format!("&service={}", percent(s.as_str())))
+            .unwrap_or_default();
         let path = format!("/failover/{verb}?dry_run={dry_run}{service}");
         self.call(Method::POST, &path, Some(body)).await
     }
 
     /// Has the configuration read again.
     pub(super) async fn reload(&self, dry_run: bool) -> Result<Receipt, ApiError> {
-        self.call(Method::POST, &format!("/reload?dry_run={dry_run}"), Some(&Value::Object(serde_json::Map::new())))
-            .await
+        self.call(
+            Method::POST,
+            &format!("/reload?dry_run={dry_run}"),
+            Some(&Value::Object(serde_json::Map::new())),
+        )
+        .await
     }
 
     async fn call<T: DeserializeOwned>(&self, method: Method, path: &str, body: Option<&Value>) -> Result<T, ApiError> {
@@ -177,10 +189,16 @@ impl Api {
         match &self.target {
             Target::Http(address) => {
                 let connect = TcpStream::connect((&*address.host, address.port));
-                self.exchange(self.connected(connect, deadline).await?, request, deadline).await
+                self.exchange(self.connected(connect, deadline).await?, request, deadline)
+                    .await
             }
             Target::Unix(path) => {
-                self.exchange(self.connected(UnixStream::connect(path), deadline).await?, request, deadline).await
+                self.exchange(
+                    self.connected(UnixStream::connect(path), deadline).await?,
+                    request,
+                    deadline,
+                )
+                .await
             }
         }
     }
@@ -203,7 +221,11 @@ impl Api {
         }
         if let Some(note) = &self.note {
             // A header takes visible ASCII only.
-            let note: String = note.chars().map(|c| if c.is_ascii_graphic() { c } else { ' ' }).take(200).collect();
+            let note: String = note
+                .chars()
+                .map(|c| if c.is_ascii_graphic() { c } else { ' ' })
+                .take(200)
+                .collect();
             request = request.header("x-operator", note.trim());
         }
         if body.is_some() {
@@ -223,7 +245,10 @@ impl Api {
             Ok(Err(error)) => in_words(&error),
             Err(_) => format!("no connection within {} s", self.deadline.as_secs()),
         };
-        Err(ApiError::Unreachable { target: self.target.clone(), cause })
+        Err(ApiError::Unreachable {
+            target: self.target.clone(),
+            cause,
+        })
     }
 
     async fn exchange<S>(
@@ -259,7 +284,10 @@ impl Api {
             let status = reply.status();
             let body = Limited::new(reply.into_body(), REPLY_LIMIT).collect().await;
             let body = body.map_err(|e| {
-                self.no_answer(format!("a reply that ends early or is longer than {} MiB: {e}", REPLY_LIMIT >> 20))
+                self.no_answer(format!(
+                    "a reply that ends early or is longer than {} MiB: {e}",
+                    REPLY_LIMIT >> 20
+                ))
             })?;
             Ok((status, body.to_bytes()))
         };
@@ -275,11 +303,17 @@ impl Api {
     }
 
     fn no_answer(&self, cause: String) -> ApiError {
-        ApiError::NoAnswer { target: self.target.clone(), cause }
+        ApiError::NoAnswer {
+            target: self.target.clone(),
+            cause,
+        }
     }
 
     fn not_pgpivot(&self, cause: String) -> ApiError {
-        ApiError::NotPgpivot { target: self.target.clone(), cause }
+        ApiError::NotPgpivot {
+            target: self.target.clone(),
+            cause,
+        }
     }
 }
 
@@ -305,4 +339,108 @@ pub(super) fn percent(text: &str) -> String {
         }
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arc_swap::ArcSwap;
+    use serde_json::json;
+    use tokio::sync::{broadcast, mpsc};
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+    use crate::admin::{AdminState, CommandRequest, Order, Settings, serve};
+    use crate::ctl::sample;
+    use crate::failover::action::{Command, Refusal};
+
+    /// The real server, with a daemon behind it that takes every command but a restore.
+    fn server(settings: Settings) -> (crate::admin::Admin, CancellationToken, mpsc::Receiver<CommandRequest>) {
+        let (commands, orders) = mpsc::channel(4);
+        let stop = CancellationToken::new();
+        let state = AdminState {
+            status: Arc::new(ArcSwap::from_pointee(sample::steady())),
+            commands,
+            events: broadcast::Sender::new(4),
+            history: Arc::new(|_, limit| {
+                (0..limit as i64)
+                    .rev()
+                    .map(|i| json!({ "event": { "at": i } }))
+                    .collect()
+            }),
+            ready: Arc::new(|| Ok(())),
+            live: Arc::new(|| Ok(())),
+        };
+        (serve(&settings, state, stop.clone()).unwrap(), stop, orders)
+    }
+
+    fn api(target: Target) -> Api {
+        Api::new(target, Some(Secret::new("s3cret".into())), Some("alice".into()))
+    }
+
+    #[tokio::test]
+    async fn what_the_server_says_is_understood() {
+        let settings = Settings {
+            listen: Some("127.0.0.1:0".parse().unwrap()),
+            tokens: vec![("ops".into(), Secret::new("s3cret".into()))],
+            ..Settings::default()
+        };
+        let (admin, stop, mut orders) = server(settings);
+        let api = api(Target::parse(&admin.listen().unwrap().to_string()).unwrap());
+        assert_eq!(api.status().await.unwrap(), sample::steady());
+        let lines = api.history(Some("main"), 3).await.unwrap();
+        assert_eq!(lines.iter().map(|l| Line::read(l).at.0).collect::<Vec<_>>(), [0, 1, 2]);
+
+        let body = json!({ "to": "us-west", "force": false, "route_only": true, "reason": "drill" });
+        let service = ServiceName::new("main");
+        let (taken, order) = tokio::join!(api.command(Some(&service), "trigger", &body, true), async {
+            let order = orders.recv().await.unwrap();
+            let receipt = Receipt {
+                sentence: "would".into(),
+                episode: None,
+                steps: vec!["cut".into()],
+            };
+            assert_eq!((order.dry_run, order.operator.name.as_str()), (true, "ops"));
+            order.reply.send(Ok(receipt)).unwrap();
+            order.order
+        });
+        assert_eq!(taken.unwrap().steps, ["cut"]);
+        let wanted = Command::Failover {
+            to: Some("us-west".into()),
+            force: false,
+            route_only: true,
+        };
+        assert_eq!(order, Order::Command(wanted));
+
+        let refusal = Refusal {
+            code: "wrong_timeline".into(),
+            sentence: "us-east is on timeline 1".into(),
+        };
+        let body = json!({ "to": null });
+        let (refused, ()) = tokio::join!(api.command(None, "restore", &body, false), async {
+            orders.recv().await.unwrap().reply.send(Err(refusal)).unwrap();
+        });
+        let refused = refused.unwrap_err();
+        assert!(
+            refused.refused() && refused.to_string() == "us-east is on timeline 1",
+            "{refused}"
+        );
+        stop.cancel();
+        assert!(admin.join());
+    }
+
+    #[tokio::test]
+    async fn the_unix_socket_needs_no_token() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("admin.sock");
+        let (admin, stop, _orders) = server(Settings {
+            socket: Some(socket.clone()),
+            ..Settings::default()
+        });
+        let api = Api::new(Target::Unix(socket), None, None);
+        assert_eq!(api.status().await.unwrap().daemon, "host:4711");
+        stop.cancel();
+        assert!(admin.join());
+    }
 }

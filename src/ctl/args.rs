@@ -7,7 +7,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 
 const ENVIRONMENT: &str = "\
 Environment:
-  PGPIVOT_URL    the daemon: http://host:port or unix:///path
+  PGPIVOT_URL    the daemon [default: http://127.0.0.1:8404]
   PGPIVOT_TOKEN  the bearer token for calls that change something
   NO_COLOR       no colors
 
@@ -16,7 +16,7 @@ Exit codes: 0 done, 1 refused or failed, 2 misuse or unreachable.";
 
 /// Look at a pgpivot daemon and command it.
 #[derive(Debug, Parser)]
-#[command(name = "proxyctl", version, about, after_help = ENVIRONMENT, max_term_width = 80)]
+#[command(name = "proxyctl", version, after_help = ENVIRONMENT, max_term_width = 80)]
 pub(super) struct Args {
     #[command(flatten)]
     pub(super) global: Global,
@@ -28,9 +28,13 @@ pub(super) struct Args {
 #[derive(Debug, clap::Args)]
 pub(super) struct Global {
     /// http://host:port or unix:///path
-    ///
-    /// Default: PGPIVOT_URL, else http://127.0.0.1:8404
-    #[arg(long, global = true, value_name = "URL", conflicts_with = "socket", help_heading = "Daemon")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "URL",
+        conflicts_with = "socket",
+        help_heading = "Daemon"
+    )]
     pub(super) url: Option<String>,
     /// The daemon's unix socket, instead of --url
     #[arg(long, global = true, value_name = "PATH", help_heading = "Daemon")]
@@ -58,7 +62,7 @@ pub(super) struct Global {
 /// The subcommands.
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// Which side is active, since when and why, and what would happen next
+    /// Which side is active, since when and why, what is next
     #[command(
         after_help = "Examples:\n  proxyctl status\n  proxyctl status --watch\n  proxyctl status --watch --json | jq .services[0].phase"
     )]
@@ -85,7 +89,7 @@ pub(super) enum Command {
         #[arg(long)]
         dry_run: bool,
     },
-    /// Swap the sides while both are healthy, without losing an acknowledged row
+    /// Swap the sides while both are healthy, without loss
     #[command(after_help = "Examples:\n  proxyctl switchover --dry-run\n  proxyctl switchover --to us-west")]
     Switchover {
         /// The backend to promote [default: the best candidate]
@@ -95,7 +99,7 @@ pub(super) enum Command {
         #[arg(long)]
         dry_run: bool,
     },
-    /// Bring traffic home to the backend that is configured as primary
+    /// Bring traffic home to the configured primary
     #[command(
         after_help = "Examples:\n  proxyctl restore --dry-run\n  proxyctl restore --yes --reason \"disk replaced\""
     )]
@@ -107,7 +111,7 @@ pub(super) enum Command {
         #[arg(long)]
         dry_run: bool,
     },
-    /// Latch a backend that proves to be primary while nobody else may be
+    /// Latch a backend that proves to be the only primary
     #[command(after_help = "Example:\n  proxyctl adopt us-west")]
     Adopt {
         /// The backend
@@ -116,7 +120,7 @@ pub(super) enum Command {
         #[arg(long)]
         dry_run: bool,
     },
-    /// End a pending promotion by stating that its target is switched off
+    /// End a pending promotion: its target is switched off
     #[command(after_help = "Example:\n  proxyctl abandon us-west --reason \"machine is off\"")]
     Abandon {
         /// The target that is off
@@ -131,11 +135,11 @@ pub(super) enum Command {
     /// Allow automatic decisions again
     #[command(after_help = "Example:\n  proxyctl resume")]
     Resume,
-    /// What happened: decisions, their evidence, every step with its duration
+    /// What happened: decisions, evidence, steps, durations
     #[command(after_help = "Examples:\n  proxyctl history\n  proxyctl history --limit 200 --json")]
     History {
         /// How many lines at most
-        #[arg(long, short = 'n', default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+        #[arg(long, short = 'n', default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=1000))]
         limit: u32,
     },
     /// Probe every backend now
@@ -156,8 +160,8 @@ pub(super) enum Command {
         /// The file [default: the environment alone]
         file: Option<PathBuf>,
     },
-    /// The evidence in words: what is seen, what is next, what is missing
-    #[command(after_help = "Examples:\n  proxyctl explain\n  proxyctl explain --graph | dot -Tsvg > graph.svg")]
+    /// The evidence in words: seen, next, missing
+    #[command(after_help = "Examples:\n  proxyctl explain\n  proxyctl explain --graph > graph.mmd")]
     Explain {
         /// Print the graph of the decision core, without a daemon
         #[arg(long)]
@@ -169,7 +173,13 @@ pub(super) enum Command {
     )]
     ConnectionString {
         /// uri, jdbc or env (lines for a shell) [default: uri]
-        #[arg(long, value_enum, default_value_t, hide_possible_values = true, hide_default_value = true)]
+        #[arg(
+            long,
+            value_enum,
+            default_value_t,
+            hide_possible_values = true,
+            hide_default_value = true
+        )]
         format: Format,
         /// Name the backends themselves, past the proxy
         #[arg(long)]
@@ -219,6 +229,9 @@ mod tests {
     fn every_subcommand_shows_an_example_in_its_help() {
         let mut command = Args::command();
         command.build();
+        for line in command.render_help().to_string().lines() {
+            assert!(line.chars().count() <= 80, "too wide: {line}");
+        }
         for sub in command.get_subcommands_mut() {
             let name = sub.get_name().to_owned();
             if name == "help" {
@@ -251,7 +264,9 @@ mod tests {
 
     #[test]
     fn a_timeout_that_is_none_is_explained() {
-        let error = Args::try_parse_from(["proxyctl", "status", "--timeout", "soon"]).unwrap_err().to_string();
+        let error = Args::try_parse_from(["proxyctl", "status", "--timeout", "soon"])
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("write for example 30s or 2m"), "{error}");
     }
 }

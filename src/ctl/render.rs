@@ -67,6 +67,11 @@ pub(super) fn plain(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
+/// A stable word as people read it.
+pub(super) fn words(word: &str) -> String {
+    word.replace('_', " ")
+}
+
 /// `420 ms`, `1.34 s`, `2 m 5 s`, `3 h 20 m`, `4 d 2 h`.
 pub(super) fn duration(d: Duration) -> String {
     let (ms, s) = (d.as_millis(), d.as_secs());
@@ -159,7 +164,11 @@ pub(super) fn table(paint: Paint, header: &[&str], rows: &[Vec<(String, Option<L
     };
     table.set_header(header.iter().map(Cell::new).collect::<Vec<_>>());
     for row in rows {
-        table.add_row(row.iter().map(|(text, level)| paint.cell(text, *level)).collect::<Vec<_>>());
+        table.add_row(
+            row.iter()
+                .map(|(text, level)| paint.cell(text, *level))
+                .collect::<Vec<_>>(),
+        );
     }
     let mut text = String::new();
     for line in table.lines() {

@@ -16,6 +16,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::binaries::{Account, Binaries};
 use super::folder::postmaster;
+use super::rebuild;
 use crate::config::{Login, Tls, TlsMode};
 use crate::net::session::{Session, Target};
 use crate::net::tls::{ClientTls, TlsConfigError};
@@ -26,7 +27,6 @@ pub const NAMES: [&str; 2] = ["us-east", "us-west"];
 pub const DAEMON_ROLE: &str = "pgpivot";
 /// The role and the database of the writer.
 pub const WRITER_ROLE: &str = "demo";
-const REPLICATION_ROLE: &str = "replicator";
 
 /// One of PostgreSQL's programs must be done by then.
 const PROGRAM_PATIENCE: Duration = Duration::from_secs(60);
@@ -155,7 +155,11 @@ impl Pair {
             log: folder.join(NAMES[i]).join("log"),
         };
         let servers = [server(0), server(1)];
-        let mut starter = Starter { binaries, account, reapers: JoinSet::new() };
+        let mut starter = Starter {
+            binaries,
+            account,
+            reapers: JoinSet::new(),
+        };
         let [primary, standby] = &servers;
         starter.create_primary(primary).await?;
         starter.run_server(primary).await?;
@@ -165,7 +169,10 @@ impl Pair {
         for server in &servers {
             starter.write_rebuild(server, &servers)?;
         }
-        Ok(Self { servers, _reapers: starter.reapers })
+        Ok(Self {
+            servers,
+            _reapers: starter.reapers,
+        })
     }
 
     /// Both, in the order of [`NAMES`].
@@ -184,12 +191,21 @@ impl Starter<'_> {
         self.make_folders(server)?;
         let mut initdb = self.program("initdb", server);
         initdb
-            .args(["--username=postgres", "--auth=reject", "--encoding=UTF8", "--locale=C", "--no-sync", "-D"])
+            .args([
+                "--username=postgres",
+                "--auth=reject",
+                "--encoding=UTF8",
+                "--locale=C",
+                "--no-sync",
+                "-D",
+            ])
             .arg(&server.data);
         run_program("initdb", initdb, "").await?;
         let settings = server.data.join("postgresql.conf");
-        let old =
-            std::fs::read_to_string(&settings).map_err(|cause| PairError::File { path: settings.clone(), cause })?;
+        let old = std::fs::read_to_string(&settings).map_err(|cause| PairError::File {
+            path: settings.clone(),
+            cause,
+        })?;
         write(&settings, &format!("{old}\n{SETTINGS}"))?;
         write(&server.data.join("pg_hba.conf"), ACCESS)?;
         let grant = if self.binaries.major >= 15 { SETTINGS_GRANT } else { "" };
@@ -201,7 +217,14 @@ impl Starter<'_> {
     async fn single_user(&self, server: &Server, database: &str, statements: &str) -> Result<(), PairError> {
         let mut postgres = self.program("postgres", server);
         postgres
-            .args(["--single", "-c", "exit_on_error=on", "-c", "log_min_messages=warning", "-D"])
+            .args([
+                "--single",
+                "-c",
+                "exit_on_error=on",
+                "-c",
+                "log_min_messages=warning",
+                "-D",
+            ])
             .arg(&server.data)
             .arg(database);
         run_program("postgres --single", postgres, statements).await
@@ -210,20 +233,31 @@ impl Starter<'_> {
     async fn create_standby(&self, server: &Server, primary: &Server) -> Result<(), PairError> {
         self.make_folders(server)?;
         let mut copy = self.program("pg_basebackup", server);
-        copy.args(basebackup(primary)).arg("-D").arg(&server.data);
+        copy.args(rebuild::basebackup(primary)).arg("-D").arg(&server.data);
         run_program("pg_basebackup", copy, "").await
     }
 
     async fn run_server(&mut self, server: &Server) -> Result<(), PairError> {
-        let wrong = |cause| PairError::File { path: server.log.clone(), cause };
+        let wrong = |cause| PairError::File {
+            path: server.log.clone(),
+            cause,
+        };
         let log = std::fs::File::create(&server.log).map_err(wrong)?;
         // The script that rebuilds a side goes on writing to it.
         self.account.own(&server.log).map_err(wrong)?;
         let again = log.try_clone().map_err(wrong)?;
         let mut postgres = self.program("postgres", server);
         // A group of its own: Ctrl-C is for the demo, which ends it in its turn.
-        postgres.args(arguments(server)).arg("-D").arg(&server.data).stdout(log).stderr(again).process_group(0);
-        let child = postgres.spawn().map_err(|cause| failed("postgres", cause.to_string()))?;
+        postgres
+            .args(rebuild::arguments(server))
+            .arg("-D")
+            .arg(&server.data)
+            .stdout(log)
+            .stderr(again)
+            .process_group(0);
+        let child = postgres
+            .spawn()
+            .map_err(|cause| failed("postgres", cause.to_string()))?;
         self.answers(server, child).await
     }
 
@@ -254,7 +288,11 @@ impl Starter<'_> {
     /// A program of PostgreSQL, as the right user, in the right place, deaf to our environment.
     fn program(&self, name: &str, server: &Server) -> Command {
         let mut command = Command::new(self.binaries.program(name));
-        command.env_clear().env("PATH", &self.binaries.folder).env("LC_ALL", "C").env("TZ", "UTC");
+        command
+            .env_clear()
+            .env("PATH", &self.binaries.folder)
+            .env("LC_ALL", "C")
+            .env("TZ", "UTC");
         if let Some(folder) = server.data.parent() {
             command.current_dir(folder);
         }
@@ -264,63 +302,30 @@ impl Starter<'_> {
     }
 
     fn make_folders(&self, server: &Server) -> Result<(), PairError> {
-        let Some(parent) = server.data.parent() else { return Ok(()) };
-        let wrong = |cause| PairError::File { path: parent.to_owned(), cause };
+        let Some(parent) = server.data.parent() else {
+            return Ok(());
+        };
+        let wrong = |cause| PairError::File {
+            path: parent.to_owned(),
+            cause,
+        };
         std::fs::create_dir_all(parent).map_err(wrong)?;
         self.account.own(parent).map_err(wrong)
     }
 
     /// Anybody who types its path rebuilds the side, the demo's owner or root.
     fn write_rebuild(&self, server: &Server, pair: &[Server; 2]) -> Result<(), PairError> {
-        let Some(other) = pair.iter().find(|s| s.name != server.name) else { return Ok(()) };
+        let Some(other) = pair.iter().find(|s| s.name != server.name) else {
+            return Ok(());
+        };
         let path = Pair::rebuild_script(server);
-        let wrong = |cause| PairError::File { path: path.clone(), cause };
-        std::fs::write(&path, rebuild(self.binaries, self.account, server, other)).map_err(wrong)?;
+        let wrong = |cause| PairError::File {
+            path: path.clone(),
+            cause,
+        };
+        std::fs::write(&path, rebuild::script(self.binaries, self.account, server, other)).map_err(wrong)?;
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).map_err(wrong)
     }
-}
-
-/// What differs between the two; everything else is copied with the data.
-fn arguments(server: &Server) -> [String; 4] {
-    ["-p".into(), server.address.port().to_string(), "-c".into(), format!("cluster_name={}", server.name)]
-}
-
-fn basebackup(source: &Server) -> [String; 9] {
-    let port = source.address.port().to_string();
-    ["-h", "127.0.0.1", "-p", &port, "-U", REPLICATION_ROLE, "--checkpoint=fast", "--no-sync", "-R"].map(str::to_owned)
-}
-
-/// The text of the script.
-fn rebuild(binaries: &Binaries, account: Account, server: &Server, source: &Server) -> String {
-    let user = match account {
-        Account::Own => "",
-        Account::Postgres { .. } => "runuser -u postgres -- ",
-    };
-    let bin = quoted(&binaries.folder);
-    let (data, log) = (quoted(&server.data), quoted(&server.log));
-    let quick = format!("{user}{bin}/pg_ctl -D {data}");
-    format!(
-        "#!/bin/sh\n\
-         # Stops {name} if it runs, and makes it a standby that streams from {source}.\n\
-         set -eu\n\
-         cd \"$(dirname \"$0\")\"\n\
-         {quick} status >/dev/null && {quick} -m immediate -t 20 stop\n\
-         rm -rf -- {data}\n\
-         {user}{bin}/pg_basebackup {copy} -D {data}\n\
-         {quick} -l {log} -t 30 -o {options} start\n",
-        name = server.name,
-        source = source.name,
-        copy = basebackup(source).join(" "),
-        options = shell(&arguments(server).join(" ")),
-    )
-}
-
-fn quoted(path: &Path) -> String {
-    shell(&path.to_string_lossy())
-}
-
-fn shell(text: &str) -> String {
-    format!("'{}'", text.replace('\'', "'\\''"))
 }
 
 /// Waits until the standby's receiver streams.
@@ -340,7 +345,11 @@ async fn streams(standby: &Server) -> Result<(), PairError> {
 
 /// The first column of the first row.
 async fn ask(server: &Server, sql: &str) -> Result<Option<String>, String> {
-    let login = Login { user: DAEMON_ROLE.into(), database: "postgres".into(), password: None };
+    let login = Login {
+        user: DAEMON_ROLE.into(),
+        database: "postgres".into(),
+        password: None,
+    };
     let target = target(server.address, login).map_err(|e| e.to_string())?;
     let deadline = Instant::now() + Duration::from_secs(5);
     let mut session = Session::connect(&target, deadline).await.map_err(|e| e.to_string())?;
@@ -351,9 +360,20 @@ async fn ask(server: &Server, sql: &str) -> Result<Option<String>, String> {
 
 /// A plain login on this machine.
 pub fn target(address: SocketAddr, login: Login) -> Result<Target, TlsConfigError> {
-    let tls: Arc<ClientTls> = ClientTls::build(&Tls { mode: TlsMode::Disable, ca_file: None, server_name: None })?;
+    let tls: Arc<ClientTls> = ClientTls::build(&Tls {
+        mode: TlsMode::Disable,
+        ca_file: None,
+        server_name: None,
+    })?;
     let server_name = tls.name_for("127.0.0.1");
-    Ok(Target { address, server_name, tls, login, application_name: "pgpivot demo".into(), replication: false })
+    Ok(Target {
+        address,
+        server_name,
+        tls,
+        login,
+        application_name: "pgpivot demo".into(),
+        replication: false,
+    })
 }
 
 /// Two that nobody listens on now, outside the range from which the kernel takes the ports of outgoing connections.
@@ -369,7 +389,11 @@ fn free_ports() -> Result<[u16; 2], PairError> {
 }
 
 async fn run_program(name: &str, mut command: Command, input: &str) -> Result<(), PairError> {
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true);
     let mut child = command.spawn().map_err(|cause| failed(name, cause.to_string()))?;
     let stdin = child.stdin.take();
     let both = async {
@@ -381,24 +405,41 @@ async fn run_program(name: &str, mut command: Command, input: &str) -> Result<()
     };
     let output = match timeout(PROGRAM_PATIENCE, both).await {
         Ok(ended) => ended.map_err(|cause| failed(name, cause.to_string()))?,
-        Err(_) => return Err(failed(name, format!("is not done after {} s", PROGRAM_PATIENCE.as_secs()))),
+        Err(_) => {
+            return Err(failed(
+                name,
+                format!("is not done after {} s", PROGRAM_PATIENCE.as_secs()),
+            ));
+        }
     };
     match output.status.success() {
         true => Ok(()),
         false => Err(failed(
             name,
-            format!("ended with {}:\n{}", output.status, tail(&String::from_utf8_lossy(&output.stderr))),
+            format!(
+                "ended with {}:\n{}",
+                output.status,
+                tail(&String::from_utf8_lossy(&output.stderr))
+            ),
         )),
     }
 }
 
 fn failed(program: &str, problem: String) -> PairError {
-    PairError::Program { program: program.to_owned(), problem }
+    PairError::Program {
+        program: program.to_owned(),
+        problem,
+    }
 }
 
 fn no_answer(server: &Server, problem: String) -> PairError {
     let log = tail(&std::fs::read_to_string(&server.log).unwrap_or_default());
-    PairError::NoAnswer { name: server.name, address: server.address, problem, log }
+    PairError::NoAnswer {
+        name: server.name,
+        address: server.address,
+        problem,
+        log,
+    }
 }
 
 /// The last lines.
@@ -408,7 +449,10 @@ fn tail(text: &str) -> String {
 }
 
 fn write(path: &Path, text: &str) -> Result<(), PairError> {
-    std::fs::write(path, text).map_err(|cause| PairError::File { path: path.to_owned(), cause })
+    std::fs::write(path, text).map_err(|cause| PairError::File {
+        path: path.to_owned(),
+        cause,
+    })
 }
 
 #[cfg(test)]
@@ -424,7 +468,7 @@ mod tests {
         (folder, pair.unwrap())
     }
 
-    async fn rebuild(server: &Server) {
+    async fn rebuild_by_script(server: &Server) {
         let output = Command::new(Pair::rebuild_script(server)).stdin(Stdio::null()).output();
         let output = timeout(PROGRAM_PATIENCE, output).await.unwrap().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -448,20 +492,40 @@ mod tests {
         let (folder, pair) = pair().await;
         let [east, west] = pair.servers().clone();
         assert!(![east.address.port(), west.address.port()].contains(&WELL_KNOWN));
-        until(&east, "SELECT pg_is_in_recovery()::text || count(*) FROM pg_stat_replication", "false1").await;
+        until(
+            &east,
+            "SELECT pg_is_in_recovery()::text || count(*) FROM pg_stat_replication",
+            "false1",
+        )
+        .await;
         until(&west, "SELECT pg_is_in_recovery()::text", "true").await;
-        until(&west, "SELECT has_function_privilege('pg_promote(boolean, integer)', 'EXECUTE')::text", "true").await;
+        until(
+            &west,
+            "SELECT has_function_privilege('pg_promote(boolean, integer)', 'EXECUTE')::text",
+            "true",
+        )
+        .await;
         until(
             &east,
             "SELECT pg_has_role('pg_read_all_stats', 'USAGE')::text || pg_has_role('pg_signal_backend', 'USAGE')",
             "truetrue",
         )
         .await;
-        ask(&east, "ALTER SYSTEM SET default_transaction_read_only = on").await.unwrap();
+        ask(&east, "ALTER SYSTEM SET default_transaction_read_only = on")
+            .await
+            .unwrap();
         ask(&east, "SELECT pg_reload_conf()").await.unwrap();
         // Nobody else gets in.
-        let stranger = Login { user: "postgres".into(), database: "postgres".into(), password: None };
-        let refused = Session::connect(&target(east.address, stranger).unwrap(), Instant::now() + START_PATIENCE).await;
+        let stranger = Login {
+            user: "postgres".into(),
+            database: "postgres".into(),
+            password: None,
+        };
+        let refused = Session::connect(
+            &target(east.address, stranger).unwrap(),
+            Instant::now() + START_PATIENCE,
+        )
+        .await;
         assert!(refused.unwrap_err().to_string().contains("28000"));
 
         let (path, pids) = (folder.path().to_owned(), [east.pid().unwrap(), west.pid().unwrap()]);
@@ -479,9 +543,9 @@ mod tests {
         let killed = rustix::process::Pid::from_raw(east.pid().unwrap()).unwrap();
         rustix::process::kill_process(killed, rustix::process::Signal::KILL).unwrap();
         until(&west, "SELECT pg_promote()::text", "true").await;
-        rebuild(&east).await;
+        rebuild_by_script(&east).await;
         // A side that runs is rebuilt too, and what it has become is ended with the folder.
-        rebuild(&east).await;
+        rebuild_by_script(&east).await;
         let pid = east.pid().unwrap();
         folder.clean_up().await.unwrap();
         assert!(!Path::new(&format!("/proc/{pid}/cwd")).exists(), "{pid} still runs");
@@ -490,8 +554,10 @@ mod tests {
     #[tokio::test]
     async fn after_a_crash_of_the_demo_no_server_is_left() {
         let (folder, pair) = pair().await;
-        let (path, pids) =
-            (folder.path().to_owned(), [pair.servers()[0].pid().unwrap(), pair.servers()[1].pid().unwrap()]);
+        let (path, pids) = (
+            folder.path().to_owned(),
+            [pair.servers()[0].pid().unwrap(), pair.servers()[1].pid().unwrap()],
+        );
         // What is left of the demo when it is killed: nobody, and a closed pipe.
         drop(folder);
         let deadline = Instant::now() + START_PATIENCE;

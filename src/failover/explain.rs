@@ -211,6 +211,7 @@ impl Machine {
             unarmed_why,
             failures: side.failures(),
             failed_probes: side.failed_probes,
+            recoveries: side.recoveries,
             probes: side.probes,
             last_probe: side.last_probe.as_ref().map(|probe| ProbeStatus {
                 at: probe.at,

@@ -2,10 +2,14 @@
 //! After any `handle_*` the driver drains all output before the next. Time is an argument. What each state does stands
 //! in `machine/{start,watch,episode,switchover,command,gate}`.
 
+mod claims;
 mod command;
+mod command_special;
 mod episode;
 mod gate;
 mod latch;
+mod outcome;
+mod phases;
 mod start;
 mod steps;
 mod switchover;
@@ -15,13 +19,12 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::action::{Action, Cadence, Event, EventKind, Gate, Operator, Outcome};
+use super::action::{Action, Cadence, Event, EventKind, Gate, Outcome};
 use super::analysis::{self, Suspicion};
 use super::health::{Limits, State as Health};
-use super::observation::{Evidence, Failure, Observation, Receiver, Verdict};
+use super::observation::{Evidence, Observation, Receiver, Verdict};
 use super::phase::{BlockReason, EpisodeId, EpisodeKind, Latch, Phase, Record};
 use super::side::Side;
-use super::transition;
 use crate::config::{Authority, ProbeKind, Promoter, Service};
 use crate::types::{BackendName, Epoch, HostPort, Moment, Now, Timeline, WallTime};
 
@@ -335,6 +338,26 @@ impl Machine {
         self.gate.as_ref()
     }
 
+    /// Why the state cannot be written, when it cannot.
+    pub fn disk_error(&self) -> Option<&str> {
+        self.disk_error.as_deref()
+    }
+
+    /// An address of this backend for our own orders: one that is up if there is one.
+    pub fn address_of(&self, backend: &BackendName) -> Option<SocketAddr> {
+        let side = self.side(backend)?;
+        let up = side
+            .addresses
+            .iter()
+            .find(|(_, address)| address.health.state() == Health::Up);
+        up.or_else(|| side.addresses.iter().next()).map(|(address, _)| *address)
+    }
+
+    /// The greatest `wal_receiver_timeout` read on a standby: it bounds how fast a hang is told.
+    pub fn slowest_receiver_timeout(&self) -> Option<Duration> {
+        self.sides.iter().filter_map(|side| side.witness.timeout()).max()
+    }
+
     /// How often each edge between phases was taken.
     pub fn edges(&self) -> &BTreeMap<(Phase, Phase), u64> {
         &self.edges
@@ -380,122 +403,6 @@ impl Machine {
         }
         self.daemons
             .retain(|_, seen| now.at.since(*seen) < Duration::from_secs(10).max(probe.interval * 3));
-    }
-
-    fn sync_phase(&mut self, now: Now) {
-        let phase = self.derive_phase();
-        if phase == self.phase {
-            return;
-        }
-        let from = std::mem::replace(&mut self.phase, phase);
-        *self.edges.entry((from, phase)).or_default() += 1;
-        let known = transition::edge(from, phase);
-        let why = known.map_or("an edge the table does not know", |edge| edge.why);
-        let said = match &self.block {
-            Some(block) if phase == Phase::Blocked => {
-                format!("{}: {}", block.reason.as_str(), block.sentence)
-            }
-            _ => format!("{} → {}: {why}", from.as_str(), phase.as_str()),
-        };
-        let kind = if phase == Phase::Blocked {
-            EventKind::Blocked
-        } else {
-            EventKind::Phase
-        };
-        self.tell(now, kind, said);
-    }
-
-    fn derive_phase(&self) -> Phase {
-        match &self.state {
-            State::Starting { .. } if self.block.is_some() => Phase::Blocked,
-            State::Starting { .. } => Phase::Starting,
-            State::Episode(run) => run.phase(self.block.is_some()),
-            State::Watching if self.block.is_some() => Phase::Blocked,
-            State::Watching if self.record.paused.is_some() => Phase::Paused,
-            State::Watching => match &self.suspicion {
-                Some(suspicion) if suspicion.threshold.is_some() => Phase::Confirming,
-                Some(_) => Phase::Suspect,
-                None if self.settling.is_some() => Phase::Settling,
-                None => Phase::Steady,
-            },
-        }
-    }
-
-    fn sync_cadence(&mut self) {
-        self.cadence = match &self.state {
-            State::Episode(_) => Cadence::Episode,
-            State::Starting { .. } => Cadence::Episode,
-            State::Watching => match (&self.suspicion, self.active_side()) {
-                (Some(_), Some(side)) if self.may_be_dead(side) => Cadence::Death,
-                (Some(_), _) => Cadence::Fast,
-                (None, _)
-                    if self.mismatch.is_some()
-                        || self.sides.iter().any(|s| s.claim.is_some() && !self.is_active(&s.name)) =>
-                {
-                    Cadence::Fast
-                }
-                (None, _) => Cadence::Calm,
-            },
-        };
-    }
-
-    fn may_be_dead(&self, side: &Side) -> bool {
-        let lost = side
-            .kept_lost
-            .is_some_and(|at| side.alive().is_none_or(|alive| at >= alive));
-        let refused = side
-            .addresses
-            .values()
-            .all(|a| a.health.failed().is_none_or(|(.., how)| how == Failure::Refused) || a.health.failures() == 0);
-        self.service.probe.passive && lost && refused && side.state() != Health::Down
-    }
-
-    pub(super) fn tell(&mut self, now: Now, kind: EventKind, sentence: String) {
-        self.tell_as(now, kind, sentence, None, None);
-    }
-
-    fn tell_as(
-        &mut self,
-        now: Now,
-        kind: EventKind,
-        sentence: String,
-        took: Option<Duration>,
-        operator: Option<Operator>,
-    ) {
-        let episode = match &self.state {
-            State::Episode(run) => Some(run.intent.id),
-            _ => None,
-        };
-        let (active, epoch) = match &self.record.latch {
-            Some(latch) => (Some(latch.active.clone()), latch.epoch),
-            None => (None, Epoch::default()),
-        };
-        self.events.push_back(Event {
-            at: now.wall,
-            episode,
-            epoch,
-            kind,
-            sentence,
-            took,
-            operator,
-            active,
-        });
-    }
-
-    fn tell_health(&mut self, backend: &BackendName, now: Now) {
-        let Some(side) = self.side(backend) else {
-            return;
-        };
-        let state = side.state();
-        let last = side
-            .last_probe
-            .as_ref()
-            .map_or_else(String::new, |probe| format!(": {}", probe.text));
-        if self.told.get(backend) == Some(&state) {
-            return;
-        }
-        self.told.insert(backend.clone(), state);
-        self.tell(now, EventKind::Health, format!("{backend} is {}{last}", state.as_str()));
     }
 
     fn probe_all(&mut self) {
@@ -600,16 +507,5 @@ impl Machine {
     }
 }
 
-impl Evidence {
-    /// Whose side it speaks of.
-    pub fn backend(&self) -> &BackendName {
-        match self {
-            Self::ConnectFailed { backend, .. }
-            | Self::ServerEnded { backend }
-            | Self::Connections { backend, .. }
-            | Self::ProbeConnectionLost { backend }
-            | Self::Answered { backend, .. }
-            | Self::Unanswered { backend, .. } => backend,
-        }
-    }
-}
+#[cfg(test)]
+mod tests;

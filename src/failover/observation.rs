@@ -257,3 +257,17 @@ pub enum Evidence {
         since: Moment,
     },
 }
+
+impl Evidence {
+    /// Whose side it speaks of.
+    pub fn backend(&self) -> &BackendName {
+        match self {
+            Self::ConnectFailed { backend, .. }
+            | Self::ServerEnded { backend }
+            | Self::Connections { backend, .. }
+            | Self::ProbeConnectionLost { backend }
+            | Self::Answered { backend, .. }
+            | Self::Unanswered { backend, .. } => backend,
+        }
+    }
+}

@@ -51,6 +51,8 @@ pub struct Side {
     pub probes: u64,
     /// Failed ones among them.
     pub failed_probes: u64,
+    /// How often it came back from *down*.
+    pub recoveries: u64,
 }
 
 /// One resolved address.
@@ -128,6 +130,7 @@ impl Side {
             last_probe: None,
             probes: 0,
             failed_probes: 0,
+            recoveries: 0,
         }
     }
 
@@ -142,6 +145,13 @@ impl Side {
 
     /// Takes one observation. Returns `false` for an address that is not (any more) one of its own.
     pub fn observe(&mut self, seen: &Observation, limits: Limits, now: Now) -> bool {
+        let before = self.state();
+        let known = self.count(seen, limits, now);
+        self.recoveries += u64::from(before == State::Down && self.state() == State::Up);
+        known
+    }
+
+    fn count(&mut self, seen: &Observation, limits: Limits, now: Now) -> bool {
         let Some(address) = self.addresses.get_mut(&seen.address) else {
             return false;
         };

@@ -48,6 +48,9 @@ impl Testimony {
     }
 }
 
+/// A row this long before T0 counts as a row before T0: a standby needs seconds to come back after a blip.
+const RECENTLY: Duration = Duration::from_secs(10);
+
 /// How long after C0 a message must have been sent to prove life.
 const AFTER_C0: Duration = Duration::from_millis(500);
 
@@ -58,9 +61,7 @@ pub struct Witness {
     last: Option<Sample>,
     /// The greatest position seen before T0 (now: so far).
     highest: Option<Lsn>,
-    /// A row streamed on the latched timeline in the newest sample before T0.
-    streamed: bool,
-    /// When it last did.
+    /// When a row last streamed on the latched timeline.
     streamed_at: Option<Moment>,
     episode: Option<Since>,
 }
@@ -94,7 +95,7 @@ impl Witness {
             t0,
             c0,
             highest: self.highest,
-            streamed: self.streamed,
+            streamed: self.streamed_at.is_some_and(|at| t0.since(at) <= RECENTLY),
             receipt: None,
             testimony: Testimony::Unknown,
             gone_at: None,
@@ -104,8 +105,10 @@ impl Witness {
     /// As [`Witness::begin`], for an intent that was decided before a restart: its decision proved that this standby
     /// streamed before T0.
     pub fn resume(&mut self, t0: Moment) {
-        self.streamed = true;
         self.begin(t0, None);
+        if let Some(since) = &mut self.episode {
+            since.streamed = true;
+        }
     }
 
     /// The suspicion is over.
@@ -150,9 +153,6 @@ impl Witness {
             && started > since.t0
         {
             since.absent(&sample);
-        }
-        if self.episode.is_none() {
-            self.streamed = streaming.is_some();
         }
         self.last = Some(sample);
     }

@@ -44,6 +44,10 @@ pub enum Cause {
     /// The server ended the connection without a word.
     #[error("the server ended the connection")]
     Closed,
+    /// A server process found its postmaster dead and went with it. PostgreSQL gives that the code of a shutdown on
+    /// purpose (57P01), which it is not.
+    #[error("the server's postmaster died")]
+    PostmasterDied,
     /// The server said no, or announced why it ends the connection.
     #[error("{message} ({code})")]
     Sqlstate {

@@ -254,3 +254,6 @@ fn text_row(row: &DataRowBody) -> Result<Vec<Option<String>>, ProtocolFault> {
         .collect()
         .map_err(|_| ProtocolFault::Malformed)
 }
+
+#[cfg(test)]
+mod tests;

@@ -37,11 +37,9 @@ impl Check {
             ProbeKind::Tcp => Way::Tcp,
             ProbeKind::Startup { login } => Way::Startup(login.clone()),
             ProbeKind::Sql { login } => {
-                let promoter = common.promoter.as_deref();
-                Way::Sql(
-                    login.clone(),
-                    SqlProbe::new(common.kind, common.probe.timeout, promoter),
-                )
+                let promoter = common.promoter.as_ref().unwrap_or(login);
+                let probe = SqlProbe::new(common.kind, common.probe.timeout, login, promoter);
+                Way::Sql(login.clone(), probe)
             }
             ProbeKind::Http(ask) => Way::Http(HttpTarget {
                 address: SocketAddr::new(address.ip(), ask.port.unwrap_or(address.port())),

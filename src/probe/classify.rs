@@ -13,7 +13,7 @@ pub(super) fn session(error: &SessionError) -> Verdict {
         Cause::Sqlstate { code, message } => sqlstate(code, message),
         Cause::Io { code, .. } => io(*code, error.step),
         Cause::TimedOut => Verdict::Failed(Failure::TimedOut),
-        Cause::Closed => Verdict::Failed(Failure::Lost),
+        Cause::Closed | Cause::PostmasterDied => Verdict::Failed(Failure::Lost),
         Cause::Certificate(_) => Verdict::Unknown(Unknown::Certificate),
         Cause::Handshake(rustls::Error::InvalidMessage(_)) => Verdict::Failed(Failure::BadReply),
         Cause::Handshake(_) | Cause::NoTls => Verdict::Unknown(Unknown::TlsMismatch),

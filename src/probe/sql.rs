@@ -12,7 +12,7 @@ use tokio::time::Instant;
 pub use facts::PROBE_SQL;
 
 use super::classify;
-use crate::config::Kind;
+use crate::config::{Kind, Login};
 use crate::failover::observation::{Facts, Failure, Verdict};
 use crate::net::session::{Rows, Session, SessionError, Target};
 use lineage::Lineage;
@@ -26,6 +26,8 @@ pub(super) struct SqlProbe {
     kind: Kind,
     /// `options` of the startup packet.
     options: String,
+    /// Privileges on functions are kept per database: those of another one cannot be seen from here.
+    promotes_here: bool,
     lineage: Lineage,
     /// `pg_control_system()` is not ours to execute.
     system_revoked: AtomicBool,
@@ -50,11 +52,12 @@ pub(super) struct Sampled {
 }
 
 impl SqlProbe {
-    /// `promoter` = the user who would call `pg_promote`; `None` = the login itself.
-    pub(super) fn new(kind: Kind, timeout: Duration, promoter: Option<&str>) -> Self {
+    /// `promoter` = who would call `pg_promote`.
+    pub(super) fn new(kind: Kind, timeout: Duration, login: &Login, promoter: &Login) -> Self {
         Self {
             kind,
-            options: options(kind, timeout, promoter),
+            options: options(kind, timeout, (promoter.user != login.user).then_some(&promoter.user)),
+            promotes_here: promoter.database == login.database,
             lineage: Lineage::default(),
             system_revoked: AtomicBool::new(false),
         }
@@ -129,6 +132,7 @@ impl SqlProbe {
         let Ok(mut facts) = facts::parse(&rows) else {
             return Ok(Verdict::Failed(Failure::BadReply));
         };
+        facts.may_promote = facts.may_promote.filter(|_| self.promotes_here);
         self.lineage.complete(&mut facts, target, deadline).await;
         Ok(Verdict::Answered(Box::<Facts>::new(facts)))
     }
@@ -164,7 +168,7 @@ impl Kept {
 fn was_ended(error: &SessionError, session: &Session) -> bool {
     use crate::net::fault::Cause;
     match error.cause {
-        Cause::Closed | Cause::Io { .. } => true,
+        Cause::Closed | Cause::PostmasterDied | Cause::Io { .. } => true,
         Cause::Sqlstate { .. } => !session.is_usable(),
         _ => false,
     }
@@ -172,7 +176,7 @@ fn was_ended(error: &SessionError, session: &Session) -> bool {
 
 /// Read-only, bounded on the server's side too (later than on ours, so that silence stays silence), and with no
 /// function of a user's schema in the way.
-fn options(kind: Kind, timeout: Duration, promoter: Option<&str>) -> String {
+fn options(kind: Kind, timeout: Duration, promoter: Option<&String>) -> String {
     let limit = timeout.as_millis().saturating_mul(2).clamp(1_000, 600_000);
     let mut options = format!("-c default_transaction_read_only=on -c statement_timeout={limit}");
     if kind == Kind::Postgres {
@@ -197,13 +201,17 @@ mod tests {
 
     #[test]
     fn probes_are_read_only_and_bounded_by_the_server_too() {
-        let text = options(Kind::Postgres, Duration::from_millis(800), Some("my promoter\\x"));
+        let text = options(
+            Kind::Postgres,
+            Duration::from_millis(800),
+            Some(&"my promoter\\x".to_owned()),
+        );
         assert_eq!(
             text,
             "-c default_transaction_read_only=on -c statement_timeout=1600 -c search_path=pg_catalog -c jit=off \
              -c pgpivot.promoter=my\\ promoter\\\\x"
         );
-        let cockroach = options(Kind::Cockroach, Duration::from_secs(10), Some("x"));
+        let cockroach = options(Kind::Cockroach, Duration::from_secs(10), Some(&"x".to_owned()));
         assert_eq!(
             cockroach,
             "-c default_transaction_read_only=on -c statement_timeout=20000"

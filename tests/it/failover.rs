@@ -1,9 +1,11 @@
 //! The active side dies, hangs, is cut off, or only seems to: what applications and operators see of it.
 
 use crate::harness::status::{blocked, find, is_active, traffic};
-use crate::harness::{Checker, Daemon, Pair, SOON, Writers};
-use pgpivot::view::Level;
+use crate::harness::{Checker, Cluster, Daemon, Pair, SOON, Writers};
+use pgpivot::view::{Level, ServiceStatus};
+use rustix::process::Signal;
 use std::time::Duration;
+use toml::{Table, Value};
 
 /// For a failover with the fast preset on a busy machine; the benches measure how long it really takes.
 const FAILOVER: Duration = Duration::from_secs(15);
@@ -24,11 +26,7 @@ async fn when_the_primary_is_killed_the_writers_go_on_at_the_promoted_standby() 
     writers.go_on_at(pair.west.port, 100, SOON).await;
     let count = writers.count;
     let journal = writers.stop().await;
-    println!(
-        "longest gap {:?}, errors {:?}",
-        journal.longest_gap(),
-        journal.errors
-    );
+    println!("longest gap {:?}, errors {:?}", journal.longest_gap(), journal.errors);
     assert!(
         journal.error_count() <= count,
         "more errors than connections: {:?}",
@@ -54,18 +52,12 @@ async fn when_every_process_of_the_primary_is_stopped_the_writers_go_on_at_the_s
     writers.go_on_at(pair.west.port, 100, SOON).await;
     pair.east.thaw();
     daemon
-        .until("east is quarantined", SOON, |s| {
-            find(s, "east").quarantined.is_some()
-        })
+        .until("east is quarantined", SOON, |s| find(s, "east").quarantined.is_some())
         .await;
     writers.go_on_at(pair.west.port, 100, SOON).await;
     let count = writers.count;
     let journal = writers.stop().await;
-    println!(
-        "longest gap {:?}, errors {:?}",
-        journal.longest_gap(),
-        journal.errors
-    );
+    println!("longest gap {:?}, errors {:?}", journal.longest_gap(), journal.errors);
     assert!(
         journal.error_count() <= count,
         "more errors than connections: {:?}",
@@ -88,9 +80,7 @@ async fn a_primary_whose_postmaster_alone_is_stopped_is_shown_as_hung_and_not_re
     writers.go_on_at(pair.east.port, 50, SOON).await;
     pair.east.freeze_postmaster();
     daemon
-        .stays("east is active while it answers", WATCH, |s| {
-            is_active(s, "east")
-        })
+        .stays("east is active while it answers", WATCH, |s| is_active(s, "east"))
         .await;
     let journal = writers.stop().await;
     assert_eq!(
@@ -104,9 +94,7 @@ async fn a_primary_whose_postmaster_alone_is_stopped_is_shown_as_hung_and_not_re
             blocked(s) == "hung, not dead"
         })
         .await;
-    daemon
-        .stays("east is active", WATCH, |s| is_active(s, "east"))
-        .await;
+    daemon.stays("east is active", WATCH, |s| is_active(s, "east")).await;
     assert!(!pair.west.is_primary().await);
     pair.east.thaw();
     daemon
@@ -127,18 +115,12 @@ async fn when_the_primary_swallows_every_packet_the_writers_go_on_at_the_standby
     writers.go_on_at(pair.west.port, 100, SOON).await;
     pair.wire().heal();
     daemon
-        .until("east is quarantined", SOON, |s| {
-            find(s, "east").quarantined.is_some()
-        })
+        .until("east is quarantined", SOON, |s| find(s, "east").quarantined.is_some())
         .await;
     writers.go_on_at(pair.west.port, 100, SOON).await;
     let count = writers.count;
     let journal = writers.stop().await;
-    println!(
-        "longest gap {:?}, errors {:?}",
-        journal.longest_gap(),
-        journal.errors
-    );
+    println!("longest gap {:?}, errors {:?}", journal.longest_gap(), journal.errors);
     assert!(
         journal.error_count() <= count,
         "more errors than connections: {:?}",
@@ -162,16 +144,9 @@ async fn a_primary_that_recovers_from_the_crash_of_a_backend_stays_active() {
     writers.go_on_at(pair.east.port, 50, SOON).await;
     pair.east.crash_one_backend().await;
     writers.go_on_at(pair.east.port, 50, SOON).await;
-    daemon
-        .stays("east is active", WATCH, |s| is_active(s, "east"))
-        .await;
-    let after = daemon
-        .until("steady", SOON, |s| s.open && s.phase == "steady")
-        .await;
-    assert_eq!(
-        (after.epoch, after.episodes),
-        (before.epoch, before.episodes)
-    );
+    daemon.stays("east is active", WATCH, |s| is_active(s, "east")).await;
+    let after = daemon.until("steady", SOON, |s| s.open && s.phase == "steady").await;
+    assert_eq!((after.epoch, after.episodes), (before.epoch, before.episodes));
     assert!(!pair.west.is_primary().await);
     let journal = writers.stop().await;
     assert_eq!(journal.acknowledged_by(pair.west.port), 0);
@@ -195,13 +170,8 @@ async fn a_primary_without_a_free_connection_slot_stays_active() {
         })
         .await;
     drop(hogs);
-    let after = daemon
-        .until("steady", SOON, |s| s.open && s.phase == "steady")
-        .await;
-    assert_eq!(
-        (after.epoch, after.episodes),
-        (before.epoch, before.episodes)
-    );
+    let after = daemon.until("steady", SOON, |s| s.open && s.phase == "steady").await;
+    assert_eq!((after.epoch, after.episodes), (before.epoch, before.episodes));
     assert!(!pair.west.is_primary().await);
 }
 
@@ -217,22 +187,14 @@ async fn an_old_primary_that_comes_back_is_quarantined_and_gets_not_one_byte() {
     let before = daemon.backend("east").await;
     let logins = pair.east.logins_of("app");
     pair.east.start().await;
-    assert!(
-        pair.east.is_primary().await,
-        "it knows nothing of the failover"
-    );
+    assert!(pair.east.is_primary().await, "it knows nothing of the failover");
     let shown = daemon
-        .until("quarantine", SOON, |s| {
-            find(s, "east").quarantined.is_some()
-        })
+        .until("quarantine", SOON, |s| find(s, "east").quarantined.is_some())
         .await;
     assert_eq!(shown.level, Level::Bad);
     assert!(is_active(&shown, "west"));
-    let patient = |s: &_| {
-        is_active(s, "west")
-            && find(s, "east").quarantined.is_some()
-            && find(s, "east").connections == 0
-    };
+    let patient =
+        |s: &_| is_active(s, "west") && find(s, "east").quarantined.is_some() && find(s, "east").connections == 0;
     daemon.stays("east is quarantined", WATCH, patient).await;
     writers.go_on_at(pair.west.port, 50, SOON).await;
     assert_eq!(traffic(&daemon.backend("east").await), traffic(&before));
@@ -256,9 +218,7 @@ async fn a_proxy_that_is_cut_off_from_a_living_primary_promotes_nobody_and_says_
     writers.go_on_at(pair.east.port, 50, SOON).await;
     pair.wire().cut_wire(pair.east.port);
     let stuck = daemon
-        .until("blocked by the witness", FAILOVER, |s| {
-            blocked(s) == "witness alive"
-        })
+        .until("blocked by the witness", FAILOVER, |s| blocked(s) == "witness alive")
         .await;
     let sentence = &stuck.blocked.as_ref().unwrap().sentence;
     assert!(sentence.contains("west"), "names no witness: {sentence}");
@@ -275,9 +235,7 @@ async fn a_proxy_that_is_cut_off_from_a_living_primary_promotes_nobody_and_says_
         .await;
     assert!(!pair.west.is_primary().await);
     pair.wire().heal();
-    writers
-        .go_on_at(pair.east.port, 50, Duration::from_secs(60))
-        .await;
+    writers.go_on_at(pair.east.port, 50, Duration::from_secs(60)).await;
     daemon
         .until("steady", SOON, |s| {
             s.open && s.phase == "steady" && is_active(s, "east")
@@ -326,15 +284,11 @@ async fn a_second_death_within_the_cool_down_waits_for_its_end() {
     pair.east.kill().await;
     let first = daemon.until_active("west", FAILOVER).await;
     pair.east.rebuild_as_standby_of(&pair.west).await;
-    daemon
-        .until("east is armed", SOON, |s| find(s, "east").armed)
-        .await;
+    daemon.until("east is armed", SOON, |s| find(s, "east").armed).await;
     let writers = Writers::start(daemon.listen, 4);
     writers.go_on_at(pair.west.port, 50, SOON).await;
     pair.west.kill().await;
-    let waiting = daemon
-        .until("cool-down", FAILOVER, |s| blocked(s) == "cool-down")
-        .await;
+    let waiting = daemon.until("cool-down", FAILOVER, |s| blocked(s) == "cool-down").await;
     assert_eq!(waiting.epoch, first.epoch);
     assert!(waiting.cooldown_until.is_some());
     let second = daemon.until_active("east", Duration::from_secs(40)).await;
@@ -361,14 +315,10 @@ async fn an_exhausted_budget_leaves_the_next_failover_to_an_operator() {
     let first = daemon.until_active("west", FAILOVER).await;
     assert_eq!(first.budget_left, 0);
     pair.east.rebuild_as_standby_of(&pair.west).await;
-    daemon
-        .until("east is armed", SOON, |s| find(s, "east").armed)
-        .await;
+    daemon.until("east is armed", SOON, |s| find(s, "east").armed).await;
     pair.west.kill().await;
     let held = daemon
-        .until("budget exhausted", FAILOVER, |s| {
-            blocked(s) == "budget exhausted"
-        })
+        .until("budget exhausted", FAILOVER, |s| blocked(s) == "budget exhausted")
         .await;
     assert_eq!(held.level, Level::Bad);
     daemon
@@ -376,10 +326,35 @@ async fn an_exhausted_budget_leaves_the_next_failover_to_an_operator() {
             is_active(s, "west") && s.epoch == first.epoch
         })
         .await;
-    daemon
-        .ctl_done(&["failover", "--to", "east", "--force", "--yes"])
-        .await;
+    daemon.ctl_done(&["failover", "--to", "east", "--force", "--yes"]).await;
     daemon.until_active("east", FAILOVER).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_of_another_pair_in_the_place_of_a_backend_is_quarantined() {
+    let pair = Pair::start().await;
+    let stranger = Cluster::stranger("stranger");
+    stranger.start().await;
+    let daemon = Daemon::start(&[&pair.east, &pair.west]).await;
+    daemon.edit_service(|service| {
+        let mut backend = Table::new();
+        backend.insert("name".into(), "stranger".into());
+        backend.insert("addresses".into(), vec![stranger.address().to_string()].into());
+        service["backend"].as_array_mut().unwrap().push(Value::Table(backend));
+    });
+    daemon.signal(Signal::HUP);
+    let seen = |s: &ServiceStatus| s.backends.len() == 3 && find(s, "stranger").quarantined.is_some();
+    let shown = daemon.until("quarantine", SOON, seen).await;
+    assert_ne!(find(&shown, "stranger").system_id, find(&shown, "east").system_id);
+    let writers = Writers::start(daemon.listen, 2);
+    writers.go_on_at(pair.east.port, 20, SOON).await;
+    pair.east.kill().await;
+    daemon.until_active("west", FAILOVER).await;
+    writers.go_on_at(pair.west.port, 20, SOON).await;
+    assert_eq!(
+        (traffic(&daemon.backend("stranger").await), stranger.logins_of("app")),
+        ((0, 0, 0), 0)
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -407,9 +382,7 @@ async fn a_restart_of_the_primary_is_waited_for() {
     pair.east.stop(crate::harness::Shutdown::Fast).await;
     pair.east.start().await;
     writers.go_on_at(pair.east.port, 50, SOON).await;
-    daemon
-        .stays("east is active", WATCH, |s| is_active(s, "east"))
-        .await;
+    daemon.stays("east is active", WATCH, |s| is_active(s, "east")).await;
     assert!(!pair.west.is_primary().await);
     let journal = writers.stop().await;
     assert_eq!(journal.acknowledged_by(pair.west.port), 0);

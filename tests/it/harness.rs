@@ -2,6 +2,7 @@
 //! own about the daemon; those stand in the themes.
 
 pub mod binaries;
+pub mod browser;
 pub mod checker;
 pub mod cluster;
 pub mod daemon;
@@ -17,6 +18,7 @@ pub mod status;
 pub mod template;
 pub mod writer;
 
+pub use browser::Browser;
 pub use checker::Checker;
 pub use cluster::{Cluster, Shutdown};
 pub use daemon::Daemon;

@@ -5,13 +5,18 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::print_stderr,
+    clippy::print_stdout,
     reason = "a test fails by panicking"
 )]
 
 mod harness;
 
+mod crash;
+mod effects;
 mod failover;
 mod operators;
+mod page;
 mod pairs;
+mod probes;
 mod relay;
 mod restart;

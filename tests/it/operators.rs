@@ -49,11 +49,7 @@ async fn a_switchover_under_load_loses_no_acknowledged_row_and_fences_the_old_si
     writers.go_on_at(pair.west.port, 100, SOON).await;
     let count = writers.count;
     let journal = writers.stop().await;
-    println!(
-        "longest gap {:?}, errors {:?}",
-        journal.longest_gap(),
-        journal.errors
-    );
+    println!("longest gap {:?}, errors {:?}", journal.longest_gap(), journal.errors);
     assert!(
         journal.error_count() <= count,
         "more errors than connections: {:?}",
@@ -115,9 +111,7 @@ async fn restore_is_refused_until_the_old_side_is_rebuilt_and_then_brings_traffi
 
     pair.east.start().await;
     daemon
-        .until("quarantine", SOON, |s| {
-            find(s, "east").quarantined.is_some()
-        })
+        .until("quarantine", SOON, |s| find(s, "east").quarantined.is_some())
         .await;
     let refused = daemon.ctl(&["restore", "--yes"]).await;
     assert_eq!(refused.code, Some(1), "{refused:#?}");
@@ -153,9 +147,7 @@ async fn restore_is_refused_until_the_old_side_is_rebuilt_and_then_brings_traffi
 async fn a_paused_proxy_decides_nothing_until_it_is_resumed() {
     let pair = Pair::start().await;
     let daemon = Daemon::start(&[&pair.east, &pair.west]).await;
-    daemon
-        .ctl_done(&["pause", "--reason", "network maintenance"])
-        .await;
+    daemon.ctl_done(&["pause", "--reason", "network maintenance"]).await;
     daemon.until("paused", SOON, |s| s.paused.is_some()).await;
     pair.east.kill().await;
     daemon
@@ -173,16 +165,31 @@ async fn a_dry_run_explains_and_changes_nothing() {
     let before = daemon.service().await;
     let spoken = daemon.ctl(&["switchover", "--dry-run"]).await;
     assert_eq!(spoken.code, Some(0), "{spoken:#?}");
-    assert!(
-        format!("{}{}", spoken.out, spoken.talk).contains("west"),
-        "{spoken:#?}"
-    );
+    assert!(format!("{}{}", spoken.out, spoken.talk).contains("west"), "{spoken:#?}");
     daemon
         .stays("nothing changes", WATCH, |s| {
             is_active(s, "east") && s.epoch == before.epoch && s.open
         })
         .await;
     assert!(!pair.west.is_primary().await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unknown_command_or_backend_is_refused_with_the_reason() {
+    let pair = Pair::start().await;
+    let daemon = Daemon::start(&[&pair.east, &pair.west]).await;
+    let (code, body) = daemon
+        .post("/failover/switchover", r#"{"to": "nowhere"}"#)
+        .await
+        .unwrap();
+    assert!((400..500).contains(&code) && body.contains("nowhere"), "{code}: {body}");
+    let (code, body) = daemon.post("/failover/trigger?dryrun=true", "{}").await.unwrap();
+    assert!(
+        (400..500).contains(&code),
+        "a misspelt dry_run must not act: {code}: {body}"
+    );
+    assert_eq!(daemon.ctl(&["failover", "--sideways"]).await.code, Some(2));
+    assert!(is_active(&daemon.service().await, "east"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -199,19 +206,14 @@ async fn history_tells_a_failover_with_evidence_and_steps() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_daemons_that_decide_end_on_the_same_side_with_one_promotion() {
-    // Beside another one, a daemon decides by itself only where the candidate is the one synchronous standby.
     let pair = Pair::plan().synchronous().start().await;
     let first = Daemon::plan(&[&pair.east, &pair.west]).launch();
     let second = Daemon::plan(&[&pair.east, &pair.west]).launch();
     first
-        .until("the other daemon", SOON, |s| {
-            s.open && !s.other_daemons.is_empty()
-        })
+        .until("the other daemon", SOON, |s| s.open && !s.other_daemons.is_empty())
         .await;
     second
-        .until("the other daemon", SOON, |s| {
-            s.open && !s.other_daemons.is_empty()
-        })
+        .until("the other daemon", SOON, |s| s.open && !s.other_daemons.is_empty())
         .await;
     both_end_on_west(&pair, &first, &second).await;
 }
@@ -228,37 +230,8 @@ async fn an_observing_daemon_ends_on_the_side_that_the_deciding_one_chose() {
     both_end_on_west(&pair, &first, &second).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn two_deciding_daemons_on_an_asynchronous_pair_both_refuse_to_decide() {
-    let pair = Pair::start().await;
-    let first = Daemon::plan(&[&pair.east, &pair.west]).launch();
-    let second = Daemon::plan(&[&pair.east, &pair.west]).launch();
-    first
-        .until("the other daemon", SOON, |s| {
-            s.open && !s.other_daemons.is_empty()
-        })
-        .await;
-    second
-        .until("the other daemon", SOON, |s| {
-            s.open && !s.other_daemons.is_empty()
-        })
-        .await;
-    pair.east.kill().await;
-    for daemon in [&first, &second] {
-        daemon
-            .until("second decider", FAILOVER, |s| {
-                crate::harness::status::blocked(s) == "second decider"
-            })
-            .await;
-    }
-    assert!(!pair.west.is_primary().await);
-}
-
 async fn both_end_on_west(pair: &Pair, first: &Daemon, second: &Daemon) {
-    let (here, there) = (
-        Writers::start(first.listen, 4),
-        Writers::start(second.listen, 4),
-    );
+    let (here, there) = (Writers::start(first.listen, 4), Writers::start(second.listen, 4));
     here.go_on_at(pair.east.port, 50, SOON).await;
     there.go_on_at(pair.east.port, 50, SOON).await;
     pair.east.kill().await;

@@ -1,15 +1,13 @@
 //! The stage itself: a pair starts, replicates, dies, is rebuilt. No daemon takes part.
 
-use crate::harness::{Checker, Pair, SOON, Shutdown, Writers, eventually};
+use crate::harness::{Checker, Cluster, Pair, Psql, SOON, Shutdown, Writers, eventually};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pair_replicates() {
     let pair = Pair::start().await;
     assert!(pair.east.is_primary().await);
     assert!(!pair.west.is_primary().await);
-    pair.east
-        .run("INSERT INTO ledger VALUES (1, 1, 1, 1)")
-        .await;
+    pair.east.run("INSERT INTO ledger VALUES (1, 1, 1, 1)").await;
     pair.east.is_followed_by(&pair.west).await;
     assert_eq!(pair.west.ask("SELECT count(*) FROM ledger").await, "1");
 }
@@ -40,11 +38,7 @@ async fn a_frozen_server_answers_again_when_it_is_thawed() {
     let pair = Pair::start().await;
     let client = pair.east.client().await;
     pair.east.freeze().await;
-    let answer = tokio::time::timeout(
-        std::time::Duration::from_millis(300),
-        client.simple_query("SELECT 1"),
-    )
-    .await;
+    let answer = tokio::time::timeout(std::time::Duration::from_millis(300), client.simple_query("SELECT 1")).await;
     assert!(answer.is_err(), "a frozen server answered");
     pair.east.thaw();
     assert_eq!(pair.east.ask("SELECT 1").await, "1");
@@ -74,10 +68,7 @@ async fn a_server_recovers_from_the_crash_of_one_backend() {
     let pair = Pair::start().await;
     pair.east.crash_one_backend().await;
     eventually("east answers again", SOON, async || {
-        pair.east
-            .try_ask("SELECT 1")
-            .await
-            .map_err(|e| e.to_string())
+        pair.east.try_ask("SELECT 1").await.map_err(|e| e.to_string())
     })
     .await;
     assert!(pair.east.runs() && pair.east.is_primary().await);
@@ -96,9 +87,7 @@ async fn a_cut_wire_swallows_packets_while_the_standby_still_streams() {
     assert!(reach().await);
     pair.wire().cut_wire(pair.east.port);
     assert!(!reach().await);
-    pair.east
-        .run("INSERT INTO ledger VALUES (1, 1, 1, 1)")
-        .await;
+    pair.east.run("INSERT INTO ledger VALUES (1, 1, 1, 1)").await;
     pair.east.is_followed_by(&pair.west).await;
     pair.wire().heal();
     assert!(reach().await);
@@ -171,15 +160,20 @@ async fn two_primaries_do_not_pass_the_checker() {
         found.contains("were acknowledged by the old side when the new one served already"),
         "{found}"
     );
-    assert!(
-        found.contains("were sent to the old side after the cut"),
-        "{found}"
-    );
+    assert!(found.contains("were sent to the old side after the cut"), "{found}");
     assert!(checker.losses().await.is_some());
     pair.west.run("DELETE FROM ledger").await;
     let found = checker.breaches().await.join("\n");
-    assert!(
-        found.contains("that the latched side acknowledged are lost"),
-        "{found}"
-    );
+    assert!(found.contains("that the latched side acknowledged are lost"), "{found}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pair_demands_tls_and_a_stranger_is_no_relative() {
+    let pair = Pair::plan().tls_only().start().await;
+    assert_eq!(Psql::over_tls(pair.east.address()).ask("SELECT 1").await, "1");
+    let stranger = Cluster::stranger("stranger");
+    stranger.start().await;
+    let identity = "SELECT system_identifier FROM pg_control_system()";
+    assert_eq!(pair.east.ask(identity).await, pair.west.ask(identity).await);
+    assert_ne!(pair.east.ask(identity).await, stranger.ask(identity).await);
 }

@@ -12,10 +12,7 @@ async fn psql_reads_and_writes_through_the_proxy() {
     let psql = Psql::to(daemon.listen);
     psql.ask("INSERT INTO ledger VALUES (1, 1, 1, 1)").await;
     assert_eq!(psql.ask("SELECT count(*) FROM ledger").await, "1");
-    assert_eq!(
-        psql.ask("SELECT inet_server_port()").await,
-        pair.east.port.to_string()
-    );
+    assert_eq!(psql.ask("SELECT inet_server_port()").await, pair.east.port.to_string());
     assert_eq!(pair.east.ask("SELECT count(*) FROM ledger").await, "1");
 }
 
@@ -26,10 +23,7 @@ async fn a_wrong_password_is_refused_by_the_server_and_not_by_the_proxy() {
     let url = format!("postgresql://app:wrong@{}/app", daemon.listen);
     let spoken = Psql::to(daemon.listen).say_to(&url, "SELECT 1").await;
     assert_eq!(spoken.code, Some(2), "{spoken:#?}");
-    assert!(
-        spoken.talk.contains("password authentication failed"),
-        "{spoken:#?}"
-    );
+    assert!(spoken.talk.contains("password authentication failed"), "{spoken:#?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -92,21 +86,14 @@ async fn many_megabytes_come_back_unchanged_in_both_directions() {
         .ask("SELECT md5(string_agg(md5(i::text), '')) FROM generate_series(1, 300000) AS i")
         .await;
     psql.ask("CREATE TABLE bulk (text text)").await;
-    psql.feed("COPY bulk FROM STDIN", &format!("{through}\n"))
-        .await;
+    psql.feed("COPY bulk FROM STDIN", &format!("{through}\n")).await;
     assert_eq!(pair.east.ask("SELECT md5(text) FROM bulk").await, direct);
 }
 
 async fn pgbench_is_content(psql: &Psql) {
-    psql.pgbench(&["--initialize", "--quiet", "--scale=1"])
-        .await;
+    psql.pgbench(&["--initialize", "--quiet", "--scale=1"]).await;
     let spoken = psql
-        .pgbench(&[
-            "--client=4",
-            "--jobs=2",
-            "--transactions=200",
-            "--no-vacuum",
-        ])
+        .pgbench(&["--client=4", "--jobs=2", "--transactions=200", "--no-vacuum"])
         .await;
     assert!(
         spoken
@@ -114,24 +101,19 @@ async fn pgbench_is_content(psql: &Psql) {
             .contains("number of transactions actually processed: 800/800"),
         "{spoken:#?}"
     );
-    assert!(
-        spoken.out.contains("number of failed transactions: 0"),
-        "{spoken:#?}"
-    );
+    assert!(spoken.out.contains("number of failed transactions: 0"), "{spoken:#?}");
 }
 
 async fn ctrl_c_cancels(psql: &Psql, server: &Cluster) {
     let child = psql.begin("SELECT pg_sleep(60)");
     let running = "SELECT count(*) FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(60)' AND state = 'active'";
     let seen = async |wanted: &str| {
-        eventually(
-            &format!("{wanted} statement runs"),
-            SOON,
-            async || match server.ask(running).await {
+        eventually(&format!("{wanted} statement runs"), SOON, async || {
+            match server.ask(running).await {
                 count if count == wanted => Ok(()),
                 count => Err(format!("{count} run")),
-            },
-        )
+            }
+        })
         .await;
     };
     seen("1").await;
@@ -139,9 +121,7 @@ async fn ctrl_c_cancels(psql: &Psql, server: &Cluster) {
     processes::signal(child.id().unwrap(), Signal::INT);
     let spoken = heard(child).await;
     assert!(
-        spoken
-            .talk
-            .contains("canceling statement due to user request"),
+        spoken.talk.contains("canceling statement due to user request"),
         "{spoken:#?}"
     );
     assert!(

@@ -28,9 +28,7 @@ async fn a_killed_proxy_remembers_the_failover_although_the_old_primary_is_back(
         (before.epoch, before.since, &before.why)
     );
     daemon
-        .until("quarantine", SOON, |s| {
-            find(s, "east").quarantined.is_some()
-        })
+        .until("quarantine", SOON, |s| find(s, "east").quarantined.is_some())
         .await;
     writers.go_on_at(pair.west.port, 50, SOON).await;
     let journal = writers.stop().await;
@@ -54,9 +52,7 @@ async fn a_rival_that_was_promoted_while_the_proxy_was_down_is_not_followed() {
     assert!(pair.east.is_primary().await && pair.west.is_primary().await);
     daemon.launch();
     let shown = daemon
-        .until("a rival is seen", SOON, |s| {
-            find(s, "west").role == "primary"
-        })
+        .until("a rival is seen", SOON, |s| find(s, "west").role == "primary")
         .await;
     assert!(
         !is_active(&shown, "west"),
@@ -69,14 +65,12 @@ async fn reading_the_file_again_disturbs_none_of_200_connections() {
     let pair = Pair::plan().setting("max_connections", "250").start().await;
     let daemon = Daemon::start(&[&pair.east, &pair.west]).await;
     let writers = Writers::start_at_pace(daemon.listen, 200, Duration::from_millis(400));
-    eventually(
-        "200 are connected",
-        Duration::from_secs(60),
-        async || match writers.journal().logins {
+    eventually("200 are connected", Duration::from_secs(60), async || {
+        match writers.journal().logins {
             200 => Ok(()),
             other => Err(format!("{other} are")),
-        },
-    )
+        }
+    })
     .await;
     let extra = crate::harness::ports::free_port();
     for round in 0..6_i64 {
@@ -95,8 +89,7 @@ async fn reading_the_file_again_disturbs_none_of_200_connections() {
         let listeners = if round % 2 == 0 { 2 } else { 1 };
         daemon
             .until("the change", SOON, |s| {
-                find(s, "west").weight == u32::try_from(round + 1).unwrap()
-                    && s.listeners.len() == listeners
+                find(s, "west").weight == u32::try_from(round + 1).unwrap() && s.listeners.len() == listeners
             })
             .await;
         assert!(daemon.try_status().await.unwrap().generation >= before.generation);
@@ -145,11 +138,7 @@ async fn a_proxy_that_is_told_to_stop_lets_running_work_end() {
         .await;
     daemon.signal(Signal::TERM);
     let spoken = crate::harness::psql::heard(child).await;
-    assert_eq!(
-        (spoken.code, spoken.out.trim()),
-        (Some(0), "done"),
-        "{spoken:#?}"
-    );
+    assert_eq!((spoken.code, spoken.out.trim()), (Some(0), "done"), "{spoken:#?}");
     let status = daemon.ended(SOON).await;
     assert_eq!(status.code(), Some(0), "{}", daemon.log_tail());
 }
@@ -188,10 +177,7 @@ async fn a_second_daemon_on_the_same_state_is_refused_and_told_by_whom() {
     let status = second.ended(SOON).await;
     assert!(!status.success());
     let log = second.log();
-    assert!(
-        log.contains(&first.pid().to_string()),
-        "the holder is not named: {log}"
-    );
+    assert!(log.contains(&first.pid().to_string()), "the holder is not named: {log}");
     assert!(first.service().await.open);
 }
 
@@ -199,14 +185,8 @@ async fn a_second_daemon_on_the_same_state_is_refused_and_told_by_whom() {
 async fn a_port_that_is_taken_is_named() {
     let pair = Pair::start().await;
     let first = Daemon::start(&[&pair.east, &pair.west]).await;
-    let second = Daemon::plan(&[&pair.east, &pair.west])
-        .listen(first.listen)
-        .launch();
+    let second = Daemon::plan(&[&pair.east, &pair.west]).listen(first.listen).launch();
     let status = second.ended(SOON).await;
     assert!(!status.success());
-    assert!(
-        second.log().contains(&first.listen.to_string()),
-        "{}",
-        second.log()
-    );
+    assert!(second.log().contains(&first.listen.to_string()), "{}", second.log());
 }

@@ -88,12 +88,7 @@ pub fn paths(tokens: &[Token]) -> Vec<UsedPath> {
     found
 }
 
-fn use_tree(
-    tokens: &[Token],
-    mut i: usize,
-    prefix: &[String],
-    out: &mut Vec<(Vec<String>, usize)>,
-) -> usize {
+fn use_tree(tokens: &[Token], mut i: usize, prefix: &[String], out: &mut Vec<(Vec<String>, usize)>) -> usize {
     let mut path = prefix.to_vec();
     while i < tokens.len() {
         let line = tokens[i].line;
@@ -169,9 +164,7 @@ fn tokens(text: &str) -> Vec<Token> {
         } else if c == '\'' {
             i = quote_end(&chars, i);
         } else if c.is_alphanumeric() || c == '_' {
-            i = find(&chars, i, |rest| {
-                !(rest[0].is_alphanumeric() || rest[0] == '_')
-            });
+            i = find(&chars, i, |rest| !(rest[0].is_alphanumeric() || rest[0] == '_'));
             token = Some(chars[start..i].iter().collect());
         } else if c == ':' && chars.get(i + 1) == Some(&':') {
             i += 2;
@@ -187,9 +180,7 @@ fn tokens(text: &str) -> Vec<Token> {
 }
 
 fn find(chars: &[char], from: usize, stop: impl Fn(&[char]) -> bool) -> usize {
-    (from..chars.len())
-        .find(|i| stop(&chars[*i..]))
-        .unwrap_or(chars.len())
+    (from..chars.len()).find(|i| stop(&chars[*i..])).unwrap_or(chars.len())
 }
 
 fn block_comment_end(chars: &[char], start: usize) -> usize {
@@ -227,13 +218,7 @@ fn string_end(chars: &[char], start: usize) -> Option<usize> {
     while i < chars.len() {
         match chars[i] {
             '\\' if !raw => i += 1,
-            '"' if chars[i + 1..]
-                .iter()
-                .take(hashes)
-                .filter(|c| **c == '#')
-                .count()
-                == hashes =>
-            {
+            '"' if chars[i + 1..].iter().take(hashes).filter(|c| **c == '#').count() == hashes => {
                 return Some(i + 1 + hashes);
             }
             _ => {}

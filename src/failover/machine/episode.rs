@@ -3,13 +3,12 @@
 
 use std::time::Duration;
 
-use super::watch::kind_word;
 use super::{Machine, Run, State, Step};
 use crate::config::{ProbeKind, Promoter, WitnessRule};
-use crate::failover::action::{Action, EventKind, LockResult, Outcome, PromotionResult, Rechecked};
+use crate::failover::action::{Action, EventKind, PromotionResult, Rechecked};
 use crate::failover::health::State as Health;
 use crate::failover::observation::Role;
-use crate::failover::phase::{BlockReason, EpisodeId, EpisodeKind, Stage};
+use crate::failover::phase::{BlockReason, EpisodeKind, Stage};
 use crate::types::{BackendName, Now};
 
 impl Machine {
@@ -63,7 +62,7 @@ impl Machine {
     }
 
     /// The intent is on disk.
-    fn decided(&mut self, now: Now) {
+    pub(super) fn decided(&mut self, now: Now) {
         let Some(run) = self.run() else { return };
         let fast = self.service.probe.fast_interval;
         let patience = self.service.probe.timeout * 2 + Duration::from_secs(10);
@@ -183,7 +182,7 @@ impl Machine {
     }
 
     /// Writes `sent`. What is promoted from here on is proven or pending, never taken back.
-    fn send(&mut self, said: String, now: Now) {
+    pub(super) fn send(&mut self, said: String, now: Now) {
         let Some(run) = self.run_mut() else { return };
         run.intent.stage = Stage::Sent;
         let intent = run.intent.clone();
@@ -198,7 +197,7 @@ impl Machine {
         self.step(Step::Sending { ticket }, said, now);
     }
 
-    fn sent(&mut self, now: Now) {
+    pub(super) fn sent(&mut self, now: Now) {
         let Some(run) = self.run_mut() else { return };
         run.ordered = None;
         self.step(
@@ -278,7 +277,11 @@ impl Machine {
         let serves = self.side(to).is_some_and(|side| {
             let fresh = side.facts.as_ref().filter(|heard| heard.started >= since);
             let primary = fresh.is_some_and(|heard| heard.facts.role == Role::Primary);
-            if self.knows_identity() { primary } else { fresh.is_some() && side.state() == Health::Up }
+            if self.knows_identity() {
+                primary
+            } else {
+                fresh.is_some() && side.state() == Health::Up
+            }
         });
         if serves {
             self.latch_new(now);
@@ -362,196 +365,10 @@ impl Machine {
     fn refused(&mut self, why: String, now: Now) {
         self.cancel(format!("the promoter refused: {why}"), now);
     }
-
-    /// An outcome that belongs to the episode; one of an older episode is dropped.
-    pub(super) fn episode_outcome(&mut self, outcome: Outcome, now: Now) {
-        let Some(run) = self.run() else { return };
-        if outcome.episode() != Some(run.intent.id) {
-            return;
-        }
-        let (needed, forced, step) = (run.fence_needed, run.intent.forced, run.step.clone());
-        match (outcome, step) {
-            (Outcome::Fenced { result: Ok(()), .. }, Step::Fencing) => {
-                self.lock("the node fence succeeded".into(), now)
-            }
-            (Outcome::Fenced { result: Err(why), .. }, Step::Fencing) if needed => {
-                self.set_back(BlockReason::FenceFailed, format!("the node fence failed: {why}"), now);
-            }
-            (Outcome::Fenced { result: Err(why), .. }, Step::Fencing) => {
-                self.lock(format!("the node fence failed, which is allowed here: {why}"), now);
-            }
-            (
-                Outcome::Locked {
-                    result: LockResult::Held,
-                    ..
-                },
-                Step::Locking,
-            ) => {
-                if let Some(run) = self.run_mut() {
-                    run.locked = true;
-                }
-                self.send("the lock between daemons is held".into(), now);
-            }
-            (
-                Outcome::Locked {
-                    result: LockResult::Busy,
-                    ..
-                },
-                Step::Locking,
-            ) => {
-                self.set_back(
-                    BlockReason::LockBusy,
-                    "another daemon holds the lock: it decides".into(),
-                    now,
-                );
-            }
-            (
-                Outcome::Locked {
-                    result: LockResult::Failed(why),
-                    ..
-                },
-                Step::Locking,
-            ) => {
-                self.set_back(
-                    BlockReason::LockBusy,
-                    format!("the lock could not be taken: {why}"),
-                    now,
-                );
-            }
-            (Outcome::Promotion { result, .. }, Step::Promoting { .. }) => {
-                let said = match &result {
-                    PromotionResult::Done => "the promoter says it is done".to_owned(),
-                    PromotionResult::Unknown(why) => format!("the promotion is pending: {why}"),
-                    PromotionResult::Refused(why) => format!("the promoter refuses: {why}"),
-                };
-                if let Some(run) = self.run_mut() {
-                    run.word = Some((now.at, result));
-                }
-                self.tell(now, EventKind::Step, said);
-            }
-            (Outcome::Frozen { result, .. }, Step::Freezing { .. }) => self.frozen(result, forced, now),
-            (Outcome::FlushRead { result, .. }, _) => {
-                if let Some(run) = self.run_mut() {
-                    run.flush_after = Some(result);
-                }
-            }
-            (Outcome::SyncCleared { result, .. }, Step::ClearingSync { .. }) => {
-                if let (Err(why), Some(run)) = (result, self.run_mut()) {
-                    run.notes
-                        .push(format!("synchronous_standby_names could not be cleared: {why}"));
-                }
-                self.latch_new(now);
-            }
-            _ => {}
-        }
-    }
-
-    /// A write of the record ended.
-    pub(super) fn persisted(&mut self, ticket: u64, result: Result<(), String>, now: Now) {
-        let step = self.run().map(|run| run.step.clone());
-        self.handle_disk_result(&result, now);
-        let retry = now.at + Duration::from_secs(1);
-        match (step, result) {
-            (Some(Step::Deciding { ticket: t }), Ok(())) if t == ticket => self.decided(now),
-            (Some(Step::Deciding { ticket: t }), Err(why)) if t == ticket => self.undecide(&why, now),
-            (Some(Step::MarkFreezing { ticket: t }), Ok(())) if t == ticket => self.freeze(now),
-            (Some(Step::MarkFreezing { ticket: t }), Err(why)) if t == ticket => {
-                self.cancel(format!("the state cannot be written: {why}"), now);
-            }
-            (Some(Step::Sending { ticket: t }), Ok(())) if t == ticket => self.sent(now),
-            (Some(Step::Sending { ticket: t }), Err(why)) if t == ticket => self.unsend(&why, now),
-            (Some(Step::Latching { ticket: Some(t), .. }), Ok(())) if t == ticket => self.latched(now),
-            (Some(Step::Latching { ticket: Some(t), .. }), Err(_)) if t == ticket => {
-                if let Some(run) = self.run_mut() {
-                    run.step = Step::Latching { ticket: None, retry };
-                }
-            }
-            (
-                Some(Step::Cancelling {
-                    ticket: Some(t), why, ..
-                }),
-                Ok(()),
-            ) if t == ticket => self.cancelled(&why, now),
-            (
-                Some(Step::Cancelling {
-                    ticket: Some(t), why, ..
-                }),
-                Err(_),
-            ) if t == ticket => {
-                if let Some(run) = self.run_mut() {
-                    run.step = Step::Cancelling {
-                        ticket: None,
-                        retry,
-                        why,
-                    };
-                }
-            }
-            _ => {}
-        }
-    }
-
-    fn handle_disk_result(&mut self, result: &Result<(), String>, now: Now) {
-        let error = result.as_ref().err().cloned();
-        if error != self.disk_error {
-            if let Some(why) = &error {
-                self.tell(
-                    now,
-                    EventKind::Notice,
-                    format!("cannot fail over: the state cannot be written: {why}"),
-                );
-            }
-            self.disk_error = error;
-        }
-    }
-
-    /// The intent did not reach the disk: nothing was promoted and nothing will be.
-    fn undecide(&mut self, why: &str, now: Now) {
-        let Some(run) = self.run() else { return };
-        let said = format!(
-            "episode {} ({}) is called off: the state cannot be written: {why}",
-            run.intent.id,
-            kind_word(run.intent.kind)
-        );
-        self.count(false);
-        self.record.intent = None;
-        self.tell(now, EventKind::Cancelled, said.clone());
-        self.state = if self.latch().is_some() {
-            State::Watching
-        } else {
-            State::Starting { since: now.at }
-        };
-        self.suspicion = None;
-        self.set_block(Some((BlockReason::Disk, said)), now);
-    }
-
-    /// `sent` may or may not be on disk: only a written cancellation may reopen the old side.
-    fn unsend(&mut self, why: &str, now: Now) {
-        if let Some(run) = self.run_mut() {
-            run.intent.stage = Stage::Intent;
-        }
-        self.record.spent.pop();
-        self.cancel(format!("the state cannot be written: {why}"), now);
-    }
 }
 
 fn run_needs_fence(run: Option<&Run>) -> bool {
     run.is_some_and(|run| run.fence_needed)
-}
-
-impl Outcome {
-    /// Whose it is; `None` for a write.
-    pub fn episode(&self) -> Option<EpisodeId> {
-        match self {
-            Self::Persisted { .. } => None,
-            Self::Fenced { episode, .. }
-            | Self::Locked { episode, .. }
-            | Self::Promotion { episode, .. }
-            | Self::Frozen { episode, .. }
-            | Self::Unfrozen { episode, .. }
-            | Self::FlushRead { episode, .. }
-            | Self::SyncCleared { episode, .. } => Some(*episode),
-        }
-    }
 }
 
 impl Machine {

@@ -189,10 +189,7 @@ impl Machine {
         if self.latch().is_none() || (run.resumed && !verified) {
             self.state = State::Starting { since: now.at };
         }
-        self.suspicion = None;
-        for side in &mut self.sides {
-            side.witness.end();
-        }
+        self.keep_suspicion();
         if run.locked {
             self.actions.push_back(Action::Unlock { episode: run.intent.id });
         }
@@ -206,6 +203,22 @@ impl Machine {
         );
         self.tell_last_of(id);
         self.probe_all();
+    }
+
+    /// A try was called off: the suspicion stands, with its T0 and what the witnesses said, unless the old side answers.
+    fn keep_suspicion(&mut self) {
+        let watching = matches!(self.state, State::Watching);
+        let passed = self.active_side().and_then(crate::failover::side::Side::passed);
+        let stands = self
+            .suspicion
+            .as_ref()
+            .is_some_and(|suspicion| passed.is_none_or(|passed| passed < suspicion.t0));
+        if !(watching && stands) {
+            self.suspicion = None;
+            for side in &mut self.sides {
+                side.witness.end();
+            }
+        }
     }
 
     pub(super) fn count(&mut self, switched: bool) {

@@ -99,10 +99,12 @@ impl Frames {
     }
 
     fn remember(&mut self, fields: ErrorFields<'_>) {
-        if let Cause::Sqlstate { code, message } = server_error(fields)
-            && code.starts_with("57P")
-        {
-            self.farewell = Some(Cause::Sqlstate { code, message });
+        match server_error(fields) {
+            Cause::Sqlstate { code, message } if code.starts_with("57P") => {
+                self.farewell = Some(Cause::Sqlstate { code, message });
+            }
+            Cause::PostmasterDied => self.farewell = Some(Cause::PostmasterDied),
+            _ => {}
         }
     }
 
@@ -119,19 +121,22 @@ impl Frames {
     }
 }
 
-/// Code and message of an ErrorResponse or NoticeResponse.
+/// What an ErrorResponse or NoticeResponse says.
 pub(super) fn server_error(mut fields: ErrorFields<'_>) -> Cause {
-    let (mut code, mut text) = (String::new(), String::new());
+    let (mut code, mut message, mut routine) = (String::new(), String::new(), String::new());
     while let Ok(Some(field)) = fields.next() {
         let value = || String::from_utf8_lossy(field.value_bytes()).into_owned();
         match field.type_() {
             b'C' => code = value(),
-            b'M' => text = value(),
+            b'M' => message = value(),
+            b'R' => routine = value(),
             _ => {}
         }
     }
-    if code.is_empty() {
-        return ProtocolFault::Malformed.into();
+    match code.as_str() {
+        "" => ProtocolFault::Malformed.into(),
+        // The text may be in any language; the function that said it is always named.
+        "57P01" if matches!(routine.as_str(), "secure_read" | "secure_write") => Cause::PostmasterDied,
+        _ => Cause::Sqlstate { code, message },
     }
-    Cause::Sqlstate { code, message: text }
 }

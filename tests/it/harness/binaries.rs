@@ -9,23 +9,17 @@ use std::sync::OnceLock;
 pub fn postgres(program: &str) -> PathBuf {
     static BIN: OnceLock<PathBuf> = OnceLock::new();
     let bin = BIN.get_or_init(|| {
-        let versions =
-            std::fs::read_dir("/usr/lib/postgresql").map(|dir| dir.flatten().collect::<Vec<_>>());
+        let versions = std::fs::read_dir("/usr/lib/postgresql").map(|dir| dir.flatten().collect::<Vec<_>>());
         let mut found: Vec<(u32, PathBuf)> = versions
             .unwrap_or_default()
             .into_iter()
-            .filter_map(|entry| {
-                Some((
-                    entry.file_name().to_str()?.parse().ok()?,
-                    entry.path().join("bin"),
-                ))
-            })
+            .filter_map(|entry| Some((entry.file_name().to_str()?.parse().ok()?, entry.path().join("bin"))))
             .filter(|(_, bin)| bin.join("postgres").exists())
             .collect();
         found.sort();
-        let newest = found.pop().unwrap_or_else(|| {
-            panic!("no /usr/lib/postgresql/*/bin/postgres: install postgresql-15")
-        });
+        let newest = found
+            .pop()
+            .unwrap_or_else(|| panic!("no /usr/lib/postgresql/*/bin/postgres: install postgresql-15"));
         newest.1
     });
     existing(&bin.join(program), "postgresql-15")

@@ -35,11 +35,7 @@ impl Checker<'_> {
         let mut found = Vec::new();
         let mut say = |what: &str, rows: &[i64]| {
             if !rows.is_empty() {
-                found.push(format!(
-                    "{} rows {what}: {:?}",
-                    rows.len(),
-                    &rows[..rows.len().min(10)]
-                ));
+                found.push(format!("{} rows {what}: {:?}", rows.len(), &rows[..rows.len().min(10)]));
             }
         };
         let (told, new, old) = (&self.journal.acknowledged, self.new.port, self.old.port);
@@ -48,11 +44,7 @@ impl Checker<'_> {
             "that the latched side acknowledged are lost",
             &ids(told, |r| r.server == new && !here.contains_key(&r.id)),
         );
-        let Some(first) = told
-            .iter()
-            .filter(|row| row.server == new)
-            .min_by_key(|row| row.at)
-        else {
+        let Some(first) = told.iter().filter(|row| row.server == new).min_by_key(|row| row.at) else {
             return vec!["the new side acknowledged nothing".into()];
         };
         say(
@@ -70,23 +62,15 @@ impl Checker<'_> {
             );
         }
         let told_never = |word: &str| word == "25006" || word.starts_with("stuck");
-        let errors = self
-            .journal
-            .errors
-            .iter()
-            .filter(|(word, _)| told_never(word));
-        found.extend(
-            errors.map(|(word, times)| format!("{times} times an application met: {word}")),
-        );
+        let errors = self.journal.errors.iter().filter(|(word, _)| told_never(word));
+        found.extend(errors.map(|(word, times)| format!("{times} times an application met: {word}")));
         found
     }
 
     /// Acknowledged rows that the new side does not have.
     pub async fn losses(&self) -> Option<String> {
         let here = rows(self.new).await;
-        let lost = ids(&self.journal.acknowledged, |row| {
-            !here.contains_key(&row.id)
-        });
+        let lost = ids(&self.journal.acknowledged, |row| !here.contains_key(&row.id));
         (!lost.is_empty()).then(|| {
             format!(
                 "{} acknowledged rows are lost: {:?}",
@@ -98,10 +82,7 @@ impl Checker<'_> {
 }
 
 fn ids(told: &[Acknowledged], which: impl Fn(&Acknowledged) -> bool) -> Vec<i64> {
-    told.iter()
-        .filter(|row| which(row))
-        .map(|row| row.id)
-        .collect()
+    told.iter().filter(|row| which(row)).map(|row| row.id).collect()
 }
 
 /// Every row of a server: id and when the application sent it.

@@ -42,11 +42,7 @@ pub struct Cluster {
 
 impl Cluster {
     /// A copy of the template, not started, with these settings besides.
-    pub fn create(
-        name: &str,
-        settings: &[(String, String)],
-        namespace: Option<Arc<Namespace>>,
-    ) -> Self {
+    pub fn create(name: &str, settings: &[(String, String)], namespace: Option<Arc<Namespace>>) -> Self {
         let cluster = Self::empty(name, namespace);
         template::copy_to(&cluster.data());
         cluster.set_in_file(settings);
@@ -61,10 +57,7 @@ impl Cluster {
     }
 
     fn empty(name: &str, namespace: Option<Arc<Namespace>>) -> Self {
-        let home = tempfile::Builder::new()
-            .prefix("pgpivot-it-")
-            .tempdir()
-            .unwrap();
+        let home = tempfile::Builder::new().prefix("pgpivot-it-").tempdir().unwrap();
         hand_over(home.path());
         Self {
             name: name.to_owned(),
@@ -78,10 +71,7 @@ impl Cluster {
 
     /// Where clients and the other server reach it.
     pub fn address(&self) -> SocketAddr {
-        let ip = self
-            .namespace
-            .as_ref()
-            .map_or(Ipv4Addr::LOCALHOST, |n| n.address());
+        let ip = self.namespace.as_ref().map_or(Ipv4Addr::LOCALHOST, |n| n.address());
         SocketAddr::new(IpAddr::V4(ip), self.port)
     }
 
@@ -101,23 +91,16 @@ impl Cluster {
 
     /// Makes a certificate of its own for the server and refuses connections without TLS.
     pub fn demand_tls(&self) {
-        let (key, certificate) = (
-            self.data().join("server.key"),
-            self.data().join("server.crt"),
-        );
+        let (key, certificate) = (self.data().join("server.key"), self.data().join("server.crt"));
         let mut openssl = as_account(&existing(Path::new("/usr/bin/openssl"), "openssl"));
-        openssl.args("req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=localhost".split(' '));
-        openssl.args([
-            "-addext",
-            "subjectAltName=DNS:localhost,IP:127.0.0.1",
-            "-keyout",
-        ]);
+        openssl.args(
+            "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=localhost".split(' '),
+        );
+        openssl.args(["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1", "-keyout"]);
         run(openssl.arg(key).arg("-out").arg(certificate));
         self.set_in_file(&[("ssl".into(), "on".into())]);
         let access = self.data().join("pg_hba.conf");
-        let text = fs::read_to_string(&access)
-            .unwrap()
-            .replace("host ", "hostssl ");
+        let text = fs::read_to_string(&access).unwrap().replace("host ", "hostssl ");
         fs::write(access, text).unwrap();
     }
 
@@ -150,24 +133,16 @@ impl Cluster {
     /// Starts the server and waits until it answers.
     pub async fn start(&self) {
         let orphans = std::mem::take(&mut *self.orphans.lock().unwrap());
-        eventually(
-            "the processes of the last start have ended",
-            SOON,
-            async || {
-                let left: Vec<&u32> = orphans.iter().filter(|pid| lives(**pid)).collect();
-                if left.is_empty() {
-                    Ok(())
-                } else {
-                    Err(format!("{left:?} still live"))
-                }
-            },
-        )
+        eventually("the processes of the last start have ended", SOON, async || {
+            let left: Vec<&u32> = orphans.iter().filter(|pid| lives(**pid)).collect();
+            if left.is_empty() {
+                Ok(())
+            } else {
+                Err(format!("{left:?} still live"))
+            }
+        })
         .await;
-        let log = File::options()
-            .create(true)
-            .append(true)
-            .open(self.log_path())
-            .unwrap();
+        let log = File::options().create(true).append(true).open(self.log_path()).unwrap();
         let program = postgres("postgres");
         let mut command = match &self.namespace {
             Some(namespace) => namespace.enter(&program),
@@ -175,14 +150,10 @@ impl Cluster {
         };
         let listen = format!("listen_addresses={}", self.address().ip());
         let socket = format!("unix_socket_directories={}", self.home.path().display());
-        command.arg("-D").arg(self.data()).args([
-            "-c",
-            &format!("port={}", self.port),
-            "-c",
-            &listen,
-            "-c",
-            &socket,
-        ]);
+        command
+            .arg("-D")
+            .arg(self.data())
+            .args(["-c", &format!("port={}", self.port), "-c", &listen, "-c", &socket]);
         command.stdout(log.try_clone().unwrap()).stderr(log);
         let child = command.spawn().unwrap();
         let earlier = self.postmaster.lock().unwrap().replace(child);
@@ -191,21 +162,12 @@ impl Cluster {
             "{} runs already",
             self.name
         );
-        eventually(
-            &format!("{} answers", self.name),
-            Duration::from_secs(60),
-            async || {
-                assert!(
-                    self.runs(),
-                    "{} ended while starting\n{}",
-                    self.name,
-                    self.log_tail()
-                );
-                self.try_ask("SELECT 1")
-                    .await
-                    .map_err(|e| format!("{e}\n{}", self.log_tail()))
-            },
-        )
+        eventually(&format!("{} answers", self.name), Duration::from_secs(60), async || {
+            assert!(self.runs(), "{} ended while starting\n{}", self.name, self.log_tail());
+            self.try_ask("SELECT 1")
+                .await
+                .map_err(|e| format!("{e}\n{}", self.log_tail()))
+        })
         .await;
     }
 
@@ -233,11 +195,7 @@ impl Cluster {
 
     async fn ended(&self) {
         eventually(&format!("{} has ended", self.name), SOON, async || {
-            if self.runs() {
-                Err(self.log_tail())
-            } else {
-                Ok(())
-            }
+            if self.runs() { Err(self.log_tail()) } else { Ok(()) }
         })
         .await;
     }
@@ -279,19 +237,14 @@ impl Cluster {
     /// SIGCONT to every process.
     pub fn thaw(&self) {
         let pid = self.pid();
-        children(pid)
-            .into_iter()
-            .for_each(|child| signal(child, Signal::CONT));
+        children(pid).into_iter().for_each(|child| signal(child, Signal::CONT));
         signal(pid, Signal::CONT);
     }
 
     /// `kill -9` of one client backend: PostgreSQL ends all others and recovers by itself.
     pub async fn crash_one_backend(&self) {
         let client = self.client().await;
-        let row = client
-            .query_one("SELECT pg_backend_pid()", &[])
-            .await
-            .unwrap();
+        let row = client.query_one("SELECT pg_backend_pid()", &[]).await.unwrap();
         signal(u32::try_from(row.get::<_, i32>(0)).unwrap(), Signal::KILL);
     }
 
@@ -331,9 +284,7 @@ impl Cluster {
             &self.name,
             "--pgdata",
         ]);
-        run(command
-            .arg(self.data())
-            .args(["--dbname", &self.conninfo_to(primary)]));
+        run(command.arg(self.data()).args(["--dbname", &self.conninfo_to(primary)]));
         self.start().await;
     }
 
@@ -360,13 +311,9 @@ impl Cluster {
 
     /// The first column of the first row, as text; empty when there is none.
     pub async fn ask(&self, sql: &str) -> String {
-        self.try_ask(sql).await.unwrap_or_else(|e| {
-            panic!(
-                "{} does not answer {sql}: {e}\n{}",
-                self.name,
-                self.log_tail()
-            )
-        })
+        self.try_ask(sql)
+            .await
+            .unwrap_or_else(|e| panic!("{} does not answer {sql}: {e}\n{}", self.name, self.log_tail()))
     }
 
     /// As [`Cluster::ask`], when the server may be down.
@@ -379,11 +326,7 @@ impl Cluster {
                 None
             }
         });
-        Ok(rows
-            .next()
-            .and_then(|row| row.get(0))
-            .unwrap_or_default()
-            .to_owned())
+        Ok(rows.next().and_then(|row| row.get(0)).unwrap_or_default().to_owned())
     }
 
     /// Runs statements.
@@ -411,11 +354,7 @@ impl Cluster {
             SOON,
             async || match self.try_ask(&sql).await {
                 Ok(count) if count == "1" => Ok(()),
-                other => Err(format!(
-                    "{other:?}\n{}\n{}",
-                    self.log_tail(),
-                    standby.log_tail()
-                )),
+                other => Err(format!("{other:?}\n{}\n{}", self.log_tail(), standby.log_tail())),
             },
         )
         .await;
@@ -424,8 +363,7 @@ impl Cluster {
     /// How many log-ins of this user the log shows.
     pub fn logins_of(&self, user: &str) -> usize {
         let log = fs::read_to_string(self.log_path()).unwrap_or_default();
-        log.matches(&format!("connection authorized: user={user} "))
-            .count()
+        log.matches(&format!("connection authorized: user={user} ")).count()
     }
 
     fn log_path(&self) -> PathBuf {
@@ -470,9 +408,7 @@ impl Drop for Cluster {
             if self.runs() {
                 signal(self.pid(), Signal::KILL);
             }
-            processes
-                .into_iter()
-                .for_each(|pid| signal(pid, Signal::KILL));
+            processes.into_iter().for_each(|pid| signal(pid, Signal::KILL));
         }
         for pid in orphans.into_iter().filter(|pid| lives(*pid)) {
             signal(pid, Signal::KILL);
@@ -490,11 +426,7 @@ impl Cluster {
         let Ok(text) = fs::read_to_string(self.data().join("postmaster.pid")) else {
             return;
         };
-        if let Some(id) = text
-            .lines()
-            .nth(6)
-            .and_then(|line| line.split_whitespace().nth(1))
-        {
+        if let Some(id) = text.lines().nth(6).and_then(|line| line.split_whitespace().nth(1)) {
             let _ = Command::new("/usr/bin/ipcrm").args(["-m", id]).output();
         }
     }

@@ -58,11 +58,7 @@ impl Daemon {
 
     /// Starts the program on the present configuration and state, without waiting.
     pub fn launch(&self) {
-        let log = File::options()
-            .create(true)
-            .append(true)
-            .open(self.log_path())
-            .unwrap();
+        let log = File::options().create(true).append(true).open(self.log_path()).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_pgpivot"));
         command
             .arg("--config")
@@ -76,11 +72,7 @@ impl Daemon {
         command
             .envs(self.environment.lock().unwrap().iter().cloned())
             .stdin(Stdio::null());
-        let child = command
-            .stdout(log.try_clone().unwrap())
-            .stderr(log)
-            .spawn()
-            .unwrap();
+        let child = command.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
         let earlier = self.child.lock().unwrap().replace(child);
         assert!(
             earlier.is_none_or(|mut c| c.try_wait().unwrap().is_some()),
@@ -123,14 +115,7 @@ impl Daemon {
     /// Waits until the process has ended.
     pub async fn ended(&self, within: Duration) -> ExitStatus {
         eventually("the daemon has ended", within, async || {
-            let status = self
-                .child
-                .lock()
-                .unwrap()
-                .as_mut()
-                .unwrap()
-                .try_wait()
-                .unwrap();
+            let status = self.child.lock().unwrap().as_mut().unwrap().try_wait().unwrap();
             status.ok_or_else(|| self.log_tail())
         })
         .await
@@ -170,16 +155,9 @@ impl Daemon {
     }
 
     /// Waits until the service is so; fails with its last status and the end of the log.
-    pub async fn until(
-        &self,
-        what: &str,
-        within: Duration,
-        is_so: impl Fn(&ServiceStatus) -> bool,
-    ) -> ServiceStatus {
-        eventually(
-            &format!("the daemon shows: {what}"),
-            within,
-            async || match self.try_status().await {
+    pub async fn until(&self, what: &str, within: Duration, is_so: impl Fn(&ServiceStatus) -> bool) -> ServiceStatus {
+        eventually(&format!("the daemon shows: {what}"), within, async || {
+            match self.try_status().await {
                 Err(e) => Err(format!("{e}\n{}", self.log_tail())),
                 Ok(status) => match status.services.into_iter().next() {
                     Some(service) if is_so(&service) => Ok(service),
@@ -189,44 +167,33 @@ impl Daemon {
                         self.log_tail()
                     )),
                 },
-            },
-        )
+            }
+        })
         .await
     }
 
     /// Waits until this backend is the active one and clients pass.
     pub async fn until_active(&self, name: &str, within: Duration) -> ServiceStatus {
-        self.until(&format!("{name} is active"), within, |s| {
-            s.open && is_active(s, name)
-        })
-        .await
+        self.until(&format!("{name} is active"), within, |s| s.open && is_active(s, name))
+            .await
     }
 
     /// Asks for this long whether the service stays so; the first time it does not, fails.
-    pub async fn stays(
-        &self,
-        what: &str,
-        how_long: Duration,
-        is_so: impl Fn(&ServiceStatus) -> bool,
-    ) {
+    pub async fn stays(&self, what: &str, how_long: Duration, is_so: impl Fn(&ServiceStatus) -> bool) {
         let end = std::time::Instant::now() + how_long;
-        eventually(
-            "the time of watching is over",
-            how_long + SOON,
-            async || {
-                let service = self.service().await;
-                assert!(
-                    is_so(&service),
-                    "did not stay so: {what}\n{service:#?}\n{}",
-                    self.log_tail()
-                );
-                if std::time::Instant::now() >= end {
-                    Ok(())
-                } else {
-                    Err(String::new())
-                }
-            },
-        )
+        eventually("the time of watching is over", how_long + SOON, async || {
+            let service = self.service().await;
+            assert!(
+                is_so(&service),
+                "did not stay so: {what}\n{service:#?}\n{}",
+                self.log_tail()
+            );
+            if std::time::Instant::now() >= end {
+                Ok(())
+            } else {
+                Err(String::new())
+            }
+        })
         .await;
     }
 
@@ -247,11 +214,7 @@ impl Daemon {
             .env_clear()
             .env("PGPIVOT_URL", format!("http://{}", self.admin))
             .env("NO_COLOR", "1");
-        let output = command
-            .args(args)
-            .stdin(Stdio::null())
-            .kill_on_drop(true)
-            .output();
+        let output = command.args(args).stdin(Stdio::null()).kill_on_drop(true).output();
         let output = tokio::time::timeout(Duration::from_secs(150), output).await;
         let output = output
             .unwrap_or_else(|_| panic!("proxyctl {args:?} does not end\n{}", self.log_tail()))

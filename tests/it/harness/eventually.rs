@@ -7,11 +7,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 pub const SOON: Duration = Duration::from_secs(20);
 
 /// Asks every 20 ms until `attempt` answers `Ok`; panics with its last complaint when `within` is over.
-pub async fn eventually<T>(
-    what: &str,
-    within: Duration,
-    mut attempt: impl AsyncFnMut() -> Result<T, String>,
-) -> T {
+pub async fn eventually<T>(what: &str, within: Duration, mut attempt: impl AsyncFnMut() -> Result<T, String>) -> T {
     let start = Instant::now();
     let mut ticks = interval(Duration::from_millis(20));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);

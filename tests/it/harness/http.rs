@@ -12,7 +12,13 @@ use tokio::net::TcpStream;
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Status and body of the answer, or what went wrong.
-pub async fn request(
+pub async fn request(to: SocketAddr, method: &str, path: &str, body: &str) -> Result<(u16, String), String> {
+    request_within(PATIENCE, to, method, path, body).await
+}
+
+/// As [`request`], with another patience.
+pub async fn request_within(
+    patience: Duration,
     to: SocketAddr,
     method: &str,
     path: &str,
@@ -33,10 +39,7 @@ pub async fn request(
         let request = request
             .body(Full::new(Bytes::copy_from_slice(body.as_bytes())))
             .map_err(|e| e.to_string())?;
-        let response = sender
-            .send_request(request)
-            .await
-            .map_err(|e| e.to_string())?;
+        let response = sender.send_request(request).await.map_err(|e| e.to_string())?;
         let code = response.status().as_u16();
         let bytes = response
             .into_body()
@@ -47,7 +50,7 @@ pub async fn request(
         driver.abort();
         Ok((code, String::from_utf8_lossy(&bytes).into_owned()))
     };
-    tokio::time::timeout(PATIENCE, exchange)
+    tokio::time::timeout(patience, exchange)
         .await
         .unwrap_or_else(|_| Err(format!("{method} {path}: no answer")))
 }

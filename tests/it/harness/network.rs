@@ -43,13 +43,7 @@ impl Namespace {
         ip(&[
             "link", "add", &outside, "type", "veth", "peer", "name", &inside, "netns", &self.name,
         ]);
-        ip(&[
-            "addr",
-            "add",
-            &format!("{}/30", self.outer),
-            "dev",
-            &outside,
-        ]);
+        ip(&["addr", "add", &format!("{}/30", self.outer), "dev", &outside]);
         ip(&["link", "set", &outside, "up"]);
         ip(&[
             "-n",
@@ -79,10 +73,7 @@ impl Namespace {
         command
             .args(["netns", "exec", &self.name])
             .arg(existing(Path::new("/usr/bin/setpriv"), "util-linux"));
-        command.args([
-            format!("--reuid={}", account.uid),
-            format!("--regid={}", account.gid),
-        ]);
+        command.args([format!("--reuid={}", account.uid), format!("--regid={}", account.gid)]);
         command.args(["--clear-groups", "--"]).arg(program);
         command
     }
@@ -95,9 +86,7 @@ impl Namespace {
             ("output", "dport"),
             ("output", "sport"),
         ] {
-            self.nft(&format!(
-                "add rule inet cut {chain} tcp {field} {port} drop"
-            ));
+            self.nft(&format!("add rule inet cut {chain} tcp {field} {port} drop"));
         }
     }
 
@@ -129,9 +118,7 @@ impl Namespace {
 impl Drop for Namespace {
     fn drop(&mut self) {
         // The wire goes with the namespace.
-        let _ = Command::new(ip_program())
-            .args(["netns", "del", &self.name])
-            .status();
+        let _ = Command::new(ip_program()).args(["netns", "del", &self.name]).status();
     }
 }
 

@@ -64,15 +64,10 @@ impl PairPlan {
         west.start().await;
         east.is_followed_by(&west).await;
         if self.synchronous {
-            east.run("ALTER SYSTEM SET synchronous_standby_names = 'west'")
-                .await;
+            east.run("ALTER SYSTEM SET synchronous_standby_names = 'west'").await;
             east.reload();
         }
-        Pair {
-            east,
-            west,
-            network,
-        }
+        Pair { east, west, network }
     }
 }
 
@@ -89,9 +84,7 @@ impl Pair {
 
     /// The virtual wire.
     pub fn wire(&self) -> &Namespace {
-        self.network
-            .as_ref()
-            .expect("the pair was planned without a wire")
+        self.network.as_ref().expect("the pair was planned without a wire")
     }
 
     /// A third server, a standby of `east`.

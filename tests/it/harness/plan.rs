@@ -23,19 +23,12 @@ pub struct DaemonPlan {
 impl DaemonPlan {
     /// The example configuration of a PostgreSQL pair with the fast preset; the first server is the primary to begin with.
     pub fn new(servers: &[&Cluster]) -> Self {
-        let home = tempfile::Builder::new()
-            .prefix("pgpivot-it-")
-            .tempdir()
-            .unwrap();
+        let home = tempfile::Builder::new().prefix("pgpivot-it-").tempdir().unwrap();
         let loopback = |port| SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port);
         let (listen, admin) = (loopback(free_port()), loopback(free_port()));
         let password = home.path().join("password");
         fs::write(&password, "pgpivot\n").unwrap();
-        fs::set_permissions(
-            &password,
-            std::os::unix::fs::PermissionsExt::from_mode(0o600),
-        )
-        .unwrap();
+        fs::set_permissions(&password, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
         let text = format!(
             r#"
             admin = {{ listen = "{admin}", socket = "{home}/admin.sock" }}
@@ -61,8 +54,7 @@ impl DaemonPlan {
             .enumerate()
             .map(|(i, server)| Value::Table(backend(server, i == 0)))
             .collect();
-        plan.service()
-            .insert("backend".into(), Value::Array(backends));
+        plan.service().insert("backend".into(), Value::Array(backends));
         plan
     }
 
@@ -81,10 +73,7 @@ impl DaemonPlan {
             .service()
             .entry(section)
             .or_insert_with(|| Value::Table(Table::new()));
-        table
-            .as_table_mut()
-            .unwrap()
-            .insert(key.into(), value.into());
+        table.as_table_mut().unwrap().insert(key.into(), value.into());
         self
     }
 
@@ -131,14 +120,8 @@ impl DaemonPlan {
 fn backend(server: &Cluster, is_primary: bool) -> Table {
     let mut table = Table::new();
     table.insert("name".into(), server.name.clone().into());
-    table.insert(
-        "addresses".into(),
-        vec![server.address().to_string()].into(),
-    );
-    table.insert(
-        "role".into(),
-        if is_primary { "primary" } else { "standby" }.into(),
-    );
+    table.insert("addresses".into(), vec![server.address().to_string()].into());
+    table.insert("role".into(), if is_primary { "primary" } else { "standby" }.into());
     table
 }
 

@@ -21,6 +21,18 @@ pub fn children(parent: u32) -> Vec<u32> {
         .collect()
 }
 
+/// Its children, theirs, and so on.
+pub fn descendants(ancestor: u32) -> Vec<u32> {
+    let mut family = children(ancestor);
+    let mut next = 0;
+    while next < family.len() {
+        let more = children(family[next]);
+        family.extend(more);
+        next += 1;
+    }
+    family
+}
+
 /// Does it still run? A zombie does not.
 pub fn lives(pid: u32) -> bool {
     stat(pid).is_some_and(|(state, _)| state != 'Z')

@@ -18,18 +18,12 @@ pub struct Psql {
 impl Psql {
     /// Plain text, unless the server wants otherwise.
     pub fn to(to: SocketAddr) -> Self {
-        Self {
-            to,
-            sslmode: "prefer",
-        }
+        Self { to, sslmode: "prefer" }
     }
 
     /// TLS or nothing.
     pub fn over_tls(to: SocketAddr) -> Self {
-        Self {
-            to,
-            sslmode: "require",
-        }
+        Self { to, sslmode: "require" }
     }
 
     fn command(&self, program: &str) -> Command {

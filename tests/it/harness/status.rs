@@ -10,10 +10,7 @@ pub fn find<'a>(service: &'a ServiceStatus, name: &str) -> &'a BackendStatus {
 
 /// Is it the latched one?
 pub fn is_active(service: &ServiceStatus, name: &str) -> bool {
-    service
-        .active
-        .as_ref()
-        .is_some_and(|active| active.as_str() == name)
+    service.active.as_ref().is_some_and(|active| active.as_str() == name)
 }
 
 /// The word for why nothing is decided; empty when nothing stands in the way.

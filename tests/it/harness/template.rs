@@ -49,10 +49,7 @@ timezone = UTC
 /// Copies the template to `data`, which must not exist; makes the template first where there is none.
 pub fn copy_to(data: &Path) {
     let template = template();
-    run(as_account(Path::new("/bin/cp"))
-        .arg("-a")
-        .arg(&template)
-        .arg(data));
+    run(as_account(Path::new("/bin/cp")).arg("-a").arg(&template).arg(data));
 }
 
 /// A data folder of another system identifier than all copies of the template.
@@ -65,10 +62,7 @@ fn template() -> PathBuf {
     let mut recipe = DefaultHasher::new();
     (version, ROLES, TABLES, ACCESS, SETTINGS).hash(&mut recipe);
     let user = rustix::process::geteuid().as_raw();
-    let home = std::env::temp_dir().join(format!(
-        "pgpivot-it-template-{user}-{:016x}",
-        recipe.finish()
-    ));
+    let home = std::env::temp_dir().join(format!("pgpivot-it-template-{user}-{:016x}", recipe.finish()));
     let lock = File::create(home.with_extension("lock")).unwrap();
     lock.lock().unwrap();
     let data = home.join("data");
@@ -116,12 +110,7 @@ fn feed(data: &Path, database: &str, statements: &str) {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    child
-        .stdin
-        .take()
-        .unwrap()
-        .write_all(statements.as_bytes())
-        .unwrap();
+    child.stdin.take().unwrap().write_all(statements.as_bytes()).unwrap();
     let output = child.wait_with_output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(

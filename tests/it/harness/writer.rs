@@ -15,7 +15,8 @@ use tokio_util::sync::CancellationToken;
 const STUCK: Duration = Duration::from_secs(60);
 /// Numbers of writers are never used twice, so that no id is.
 static NEXT: AtomicI32 = AtomicI32::new(1);
-const INSERT: &str = "INSERT INTO ledger (id, writer, sent_us, server) VALUES ($1, $2, $3, inet_server_port()) RETURNING server";
+const INSERT: &str =
+    "INSERT INTO ledger (id, writer, sent_us, server) VALUES ($1, $2, $3, inet_server_port()) RETURNING server";
 
 /// A row that the application was told to be committed.
 #[derive(Debug, Clone, Copy)]
@@ -53,10 +54,7 @@ impl Journal {
 
     /// How many rows this server has acknowledged.
     pub fn acknowledged_by(&self, port: u16) -> usize {
-        self.acknowledged
-            .iter()
-            .filter(|row| row.server == port)
-            .count()
+        self.acknowledged.iter().filter(|row| row.server == port).count()
     }
 
     /// Adds what another group of writers was told.
@@ -93,10 +91,7 @@ impl Writers {
 
     /// So many writers, each with one connection and a row every `pace`.
     pub fn start_at_pace(to: SocketAddr, count: usize, pace: Duration) -> Self {
-        let (journal, stop) = (
-            Arc::new(Mutex::new(Journal::default())),
-            CancellationToken::new(),
-        );
+        let (journal, stop) = (Arc::new(Mutex::new(Journal::default())), CancellationToken::new());
         let mut tasks = JoinSet::new();
         for _ in 0..count {
             let writer = Writer {
@@ -185,13 +180,7 @@ impl Writer {
                     }
                 }
             };
-            *self
-                .journal
-                .lock()
-                .unwrap()
-                .errors
-                .entry(error)
-                .or_default() += 1;
+            *self.journal.lock().unwrap().errors.entry(error).or_default() += 1;
         }
     }
 
@@ -210,9 +199,7 @@ impl Writer {
 
     async fn write(&self, client: &Client, id: i64) -> Result<(), tokio_postgres::Error> {
         let sent_us = now_us();
-        let row = client
-            .query_one(INSERT, &[&id, &self.number, &sent_us])
-            .await?;
+        let row = client.query_one(INSERT, &[&id, &self.number, &sent_us]).await?;
         let server = u16::try_from(row.get::<_, i32>(0)).unwrap();
         let acknowledged = Acknowledged {
             id,
@@ -227,9 +214,7 @@ impl Writer {
 
 /// Microseconds since 1970.
 pub fn now_us() -> i64 {
-    let since = SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap();
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
     i64::try_from(since.as_micros()).unwrap()
 }
 

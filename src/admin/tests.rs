@@ -1,0 +1,623 @@
+//! The admin server as its callers see it, over real sockets.
+
+use std::io::{Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use super::fixture::{self, Served, event, exchange, read_until, receipt, token, unix};
+use super::server::{Patience, serve};
+use super::{AdminError, Order, Settings};
+use crate::failover::action::{Command, Refusal};
+use crate::types::WallTime;
+
+const LOOPBACK: Option<std::net::SocketAddr> =
+    Some(std::net::SocketAddr::V4(std::net::SocketAddrV4::new(std::net::Ipv4Addr::LOCALHOST, 0)));
+
+fn with_tokens() -> Settings {
+    Settings { listen: LOOPBACK, tokens: vec![token("alice", "s3cret"), token("ci", "other")], ..Settings::default() }
+}
+
+// Commands
+
+#[test]
+fn a_command_on_loopback_reaches_the_daemon_and_its_receipt_comes_back() {
+    let mut served = Served::start(fixture::steady());
+    let (reply, seen) = served.command(
+        "POST /failover/trigger?dry_run=true",
+        "x-operator: bob\r\n",
+        r#"{"to": "us-west", "force": true, "reason": "disk\nfull"}"#,
+        Ok(receipt()),
+    );
+    assert_eq!(reply.code, 200, "{reply:?}");
+    assert_eq!(reply.json(), json!({ "sentence": "begun", "episode": null, "steps": ["one"] }));
+    let command = Command::Failover { to: Some("us-west".into()), force: true, route_only: false };
+    assert_eq!(seen.order, Order::Command(command));
+    assert_eq!(seen.service, Some("main".into()));
+    assert!(seen.dry_run);
+    assert_eq!((seen.operator.name.as_str(), seen.operator.note.as_deref()), ("local", Some("bob: diskfull")));
+}
+
+#[test]
+fn every_command_has_its_route() {
+    let mut served = Served::start(fixture::steady());
+    let backend = || "us-west".into();
+    let cases = [
+        ("/failover/trigger", "", Order::Command(Command::Failover { to: None, force: false, route_only: false })),
+        ("/failover/switchover", r#"{"to":"us-west"}"#, Order::Command(Command::Switchover { to: Some(backend()) })),
+        ("/failover/restore", "{}", Order::Command(Command::Restore { to: None })),
+        ("/failover/adopt", r#"{"backend":"us-west"}"#, Order::Command(Command::Adopt { backend: backend() })),
+        ("/failover/abandon", r#"{"backend":"us-west"}"#, Order::Command(Command::Abandon { backend: backend() })),
+        ("/failover/pause", "", Order::Command(Command::Pause)),
+        ("/failover/resume", "", Order::Command(Command::Resume)),
+        ("/failover/check-health", "", Order::Command(Command::CheckHealth)),
+        ("/reload", "", Order::Reload),
+    ];
+    for (path, body, order) in cases {
+        let (reply, seen) = served.command(&format!("POST {path}"), "", body, Ok(receipt()));
+        assert_eq!((reply.code, seen.order, seen.dry_run), (200, order, false), "{path}");
+    }
+}
+
+#[test]
+fn a_refused_command_says_why() {
+    let mut served = Served::start(fixture::steady());
+    let refusal = Refusal { code: "not_armed".to_owned(), sentence: "us-west lags by 20 MiB".to_owned() };
+    let (reply, _) = served.command("POST /failover/switchover", "", "", Err(refusal));
+    assert_eq!((reply.code, reply.problem().as_str()), (409, "not_armed"));
+    assert_eq!(reply.json()["detail"], "us-west lags by 20 MiB");
+}
+
+#[test]
+fn a_misspelt_question_is_refused_instead_of_acted_upon() {
+    let served = Served::start(fixture::steady());
+    let refused = |line: &str, body: &str| {
+        let reply = served.ask(line, "", body);
+        (reply.code, reply.problem())
+    };
+    assert_eq!(refused("POST /failover/trigger?dryrun=true", ""), (400, "bad-query".to_owned()));
+    assert_eq!(refused("POST /failover/trigger?dry_run=maybe", ""), (400, "bad-query".to_owned()));
+    assert_eq!(refused("POST /failover/trigger", r#"{"too": "us-west"}"#), (400, "bad-body".to_owned()));
+    assert_eq!(refused("POST /failover/trigger", "not json"), (400, "bad-body".to_owned()));
+    assert_eq!(refused("POST /failover/adopt", "{}"), (400, "bad-body".to_owned()));
+    assert_eq!(refused("POST /failover/trigger?service=nope", ""), (404, "unknown-service".to_owned()));
+}
+
+#[test]
+fn with_several_services_a_command_must_say_which() {
+    let mut served = Served::start(fixture::two());
+    let reply = served.ask("POST /failover/trigger", "", "");
+    assert_eq!((reply.code, reply.problem().as_str()), (400, "service-needed"));
+    assert!(reply.json()["detail"].as_str().unwrap().contains("main, billing"));
+    let (_, seen) = served.command("POST /failover/trigger?service=billing", "", "", Ok(receipt()));
+    assert_eq!(seen.service, Some("billing".into()));
+    let (_, seen) = served.command("POST /failover/pause", "", "", Ok(receipt()));
+    assert_eq!(seen.service, None);
+}
+
+#[test]
+fn a_daemon_that_does_not_answer_gives_503_and_the_command_is_given_up() {
+    let mut served = Served::start(fixture::steady());
+    let reply = served.ask("POST /failover/trigger", "", "");
+    assert_eq!((reply.code, reply.problem().as_str()), (503, "no-answer"));
+    let seen = served.commands.blocking_recv().unwrap();
+    assert!(seen.reply.is_closed(), "the daemon must see that nobody waits any more");
+}
+
+#[test]
+fn a_daemon_that_stops_gives_503() {
+    let mut served = Served::start(fixture::steady());
+    served.commands.close();
+    assert_eq!(served.ask("POST /failover/trigger", "", "").problem(), "stopping");
+}
+
+// Authority
+
+#[test]
+fn with_tokens_configured_a_command_needs_one_and_the_page_does_not() {
+    let mut served = Served::with(fixture::steady(), with_tokens());
+    let missing = served.ask("POST /failover/pause", "", "");
+    assert_eq!((missing.code, missing.problem().as_str()), (401, "token-missing"));
+    assert!(missing.head.contains("www-authenticate: bearer"));
+    for wrong in ["bearer nope", "bearer s3cre", "bearer s3crett", "bearer ", "basic s3cret"] {
+        let reply = served.ask("POST /failover/pause", &format!("authorization: {wrong}\r\n"), "");
+        assert_eq!(reply.code, 401, "{wrong}");
+        reply.problem();
+    }
+    assert_eq!(served.get("/stats").code, 200);
+    for (token, name) in [("s3cret", "alice"), ("other", "ci")] {
+        let head = format!("authorization: Bearer {token}\r\n");
+        let (reply, seen) = served.command("POST /failover/pause", &head, "", Ok(receipt()));
+        assert_eq!((reply.code, seen.operator.name.as_str()), (200, name));
+    }
+}
+
+#[test]
+fn a_reload_changes_the_tokens() {
+    let mut served = Served::with(fixture::steady(), with_tokens());
+    let changed = Settings { tokens: vec![token("carol", "n3w")], ..with_tokens() };
+    served.admin.as_ref().unwrap().apply(&changed);
+    assert_eq!(served.ask("POST /failover/pause", "authorization: Bearer s3cret\r\n", "").code, 401);
+    let (_, seen) = served.command("POST /failover/pause", "authorization: Bearer n3w\r\n", "", Ok(receipt()));
+    assert_eq!(seen.operator.name, "carol");
+}
+
+#[test]
+fn whoever_opens_the_unix_socket_commands_as_its_uid() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("admin.sock");
+    let mut served = Served::with(fixture::steady(), Settings { socket: Some(path.clone()), ..with_tokens() });
+    let mode = std::fs::metadata(&path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode, 0o600);
+    let (reply, seen) =
+        served.command_on(unix(&path), "POST /failover/pause", "host: whatever.example\r\n", "", Ok(receipt()));
+    assert_eq!(reply.code, 200, "{reply:?}");
+    assert_eq!(seen.operator.name, format!("uid {}", rustix::process::getuid().as_raw()));
+    drop(served);
+    assert!(!path.exists(), "the socket goes with the server");
+}
+
+#[test]
+fn a_socket_left_by_a_dead_daemon_is_replaced_and_a_living_one_is_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("admin.sock");
+    drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+    assert!(path.exists());
+    let settings = Settings { socket: Some(path.clone()), ..Settings::default() };
+    let served = Served::with(fixture::steady(), settings.clone());
+    assert_eq!(exchange(unix(&path), "GET /live", "", "").code, 200);
+    let error = second(&served, &settings);
+    assert!(error.to_string().contains("another process answers"), "{error}");
+    assert_eq!(exchange(unix(&path), "GET /live", "", "").code, 200);
+
+    let file = dir.path().join("notes.txt");
+    std::fs::write(&file, "mine").unwrap();
+    let error = second(&served, &Settings { socket: Some(file.clone()), ..Settings::default() });
+    assert!(error.to_string().contains("is not a socket"), "{error}");
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "mine");
+}
+
+/// A second server with the state of the first.
+fn second(served: &Served, settings: &Settings) -> AdminError {
+    let state = super::AdminState {
+        status: served.status.clone(),
+        commands: tokio::sync::mpsc::channel(1).0,
+        events: served.events.clone(),
+        history: std::sync::Arc::new(|_, _| Vec::new()),
+        ready: std::sync::Arc::new(|| Ok(())),
+        live: std::sync::Arc::new(|| Ok(())),
+    };
+    serve(settings, state, tokio_util::sync::CancellationToken::new()).unwrap_err()
+}
+
+#[test]
+fn a_taken_port_is_named() {
+    let served = Served::start(fixture::steady());
+    let taken = served.admin.as_ref().unwrap().listen();
+    let error = second(&served, &Settings { listen: taken, ..Settings::default() }).to_string();
+    assert!(error.contains(&format!("admin.listen = {}", taken.unwrap())), "{error}");
+    assert!(error.contains("is taken"), "{error}");
+}
+
+#[test]
+fn a_foreign_name_is_refused_because_a_name_server_can_be_made_to_lie() {
+    let served =
+        Served::with(fixture::steady(), Settings { hosts: vec!["Pgpivot.Example.com".to_owned()], ..with_tokens() });
+    let asked =
+        |host: &str, more: &str| exchange(served.connect(), "GET /stats", &format!("host: {host}\r\n{more}"), "");
+    for good in ["localhost", "localhost:8404", "a.localhost", "127.0.0.1:1", "[::1]:8404", "10.1.2.3:8404"] {
+        assert_eq!(asked(good, "").code, 200, "{good}");
+    }
+    assert_eq!(asked("pgpivot.example.COM.:8404", "").code, 200);
+    for bad in ["evil.example", "evil.example:8404", "localhost.evil.example", "127.0.0.1.evil.example"] {
+        let reply = asked(bad, "");
+        assert_eq!((reply.code, reply.problem().as_str()), (403, "foreign-host"), "{bad}");
+    }
+    assert_eq!(asked("evil.example", "authorization: Bearer s3cret\r\n").code, 200, "a rebound page has no token");
+    assert_eq!(asked("a b", "").problem(), "bad-host");
+    assert_eq!(asked("localhost", "host: evil.example\r\n").problem(), "bad-host");
+}
+
+#[test]
+fn a_foreign_page_cannot_send_a_command() {
+    let mut served = Served::start(fixture::steady());
+    let headers =
+        ["origin: https://evil.example", "origin: null", "origin: http://localhost:1", "sec-fetch-site: cross-site"];
+    for head in headers {
+        let reply = served.ask("POST /failover/trigger", &format!("{head}\r\n"), "");
+        assert_eq!((reply.code, reply.problem().as_str()), (403, "foreign-origin"), "{head}");
+    }
+    let own = "origin: http://localhost\r\nsec-fetch-site: same-origin\r\n";
+    let (reply, _) = served.command("POST /failover/pause", own, "", Ok(receipt()));
+    assert_eq!(reply.code, 200);
+}
+
+// Bad input
+
+#[test]
+fn a_wrong_method_or_path_is_a_problem() {
+    let served = Served::start(fixture::steady());
+    let reply = served.get("/failover/trigger");
+    assert_eq!((reply.code, reply.problem().as_str()), (405, "method-not-allowed"));
+    assert!(reply.head.contains("allow: post\r\n"), "{reply:?}");
+    let reply = served.ask("POST /stats", "", "");
+    assert_eq!((reply.code, reply.problem().as_str()), (405, "method-not-allowed"));
+    assert!(reply.head.contains("allow: get, head\r\n"), "{reply:?}");
+    assert_eq!(served.ask("DELETE /stats;csv", "", "").code, 405);
+    let reply = served.get("/nothing/here");
+    assert_eq!((reply.code, reply.problem().as_str()), (404, "not-found"));
+    assert_eq!(served.get("/stats?fragmnt=1").problem(), "bad-query");
+}
+
+#[test]
+fn an_oversized_body_is_refused_whether_announced_or_not() {
+    let served = Served::start(fixture::steady());
+    let announced = served.ask("POST /failover/trigger", "content-length: 65537\r\n", "");
+    assert_eq!((announced.code, announced.problem().as_str()), (413, "too-large"));
+    let mut stream = served.connect();
+    let head =
+        "POST /failover/trigger HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n";
+    stream.write_all(head.as_bytes()).unwrap();
+    let chunk = format!("{:x}\r\n{}\r\n", 60_000, " ".repeat(60_000));
+    stream.write_all(chunk.as_bytes()).unwrap();
+    let _ = stream.write_all(chunk.as_bytes());
+    let mut got = String::new();
+    read_until(&mut stream, &mut got, "too-large");
+    assert!(got.starts_with("HTTP/1.1 413"), "{got}");
+}
+
+#[test]
+fn an_endless_head_is_cut_off() {
+    let served = Served::start(fixture::steady());
+    let mut stream = served.connect();
+    stream.write_all(b"GET /stats HTTP/1.1\r\nhost: localhost\r\nx: ").unwrap();
+    let sent = (0..64).take_while(|_| stream.write_all(&[b'a'; 4096]).is_ok()).count();
+    let mut text = String::new();
+    let read = stream.read_to_string(&mut text);
+    assert!(sent < 64 || read.is_err() || text.starts_with("HTTP/1.1 431"), "{text}");
+}
+
+#[test]
+fn a_client_that_trickles_is_closed() {
+    let served = Served::start(fixture::steady());
+    let begun = Instant::now();
+    let mut stream = served.connect();
+    stream.write_all(b"GET /stats HTTP/1.1\r\nhost: loc").unwrap();
+    let mut rest = Vec::new();
+    let _ = stream.read_to_end(&mut rest);
+    assert!(begun.elapsed() < Duration::from_secs(5), "closed after {:?}", begun.elapsed());
+
+    let mut stream = served.connect();
+    let head = "POST /failover/trigger HTTP/1.1\r\nhost: localhost\r\ncontent-length: 100\r\n\r\n{";
+    stream.write_all(head.as_bytes()).unwrap();
+    let mut got = String::new();
+    read_until(&mut stream, &mut got, "slow-body");
+    assert!(got.starts_with("HTTP/1.1 408"), "{got}");
+}
+
+#[test]
+fn a_kept_connection_serves_again_and_is_closed_when_it_stays_silent() {
+    let served = Served::start(fixture::steady());
+    let mut stream = served.connect();
+    for _ in 0..3 {
+        stream.write_all(b"GET /live HTTP/1.1\r\nhost: localhost\r\n\r\n").unwrap();
+        read_until(&mut stream, &mut String::new(), "{\"status\":\"live\"}");
+    }
+    let mut rest = Vec::new();
+    stream.read_to_end(&mut rest).unwrap();
+    assert!(rest.is_empty(), "{rest:?}");
+}
+
+#[test]
+fn a_client_that_reads_nothing_does_not_hold_its_connection() {
+    let served = Served::start(fixture::steady());
+    let mut stream = served.connect();
+    stream.set_write_timeout(Some(Duration::from_secs(10))).unwrap();
+    let request = "GET /stats HTTP/1.1\r\nhost: localhost\r\n\r\n".repeat(50);
+    let refused = (0..10_000).find_map(|_| stream.write_all(request.as_bytes()).err());
+    let kind = refused.expect("a server that closes").kind();
+    assert!(matches!(kind, std::io::ErrorKind::ConnectionReset | std::io::ErrorKind::BrokenPipe), "{kind:?}");
+}
+
+#[test]
+fn too_many_connections_are_turned_away_and_the_unix_socket_still_answers() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("admin.sock");
+    let settings = Settings { listen: LOOPBACK, socket: Some(path.clone()), ..Settings::default() };
+    let served = Served::patient(fixture::steady(), settings, Patience::default());
+    let _idle: Vec<_> = (0..192).map(|_| served.connect()).collect();
+    let mut one_more = served.connect();
+    let mut text = String::new();
+    one_more.read_to_string(&mut text).unwrap();
+    let reply = fixture::Reply::parse(&text);
+    assert_eq!((reply.code, reply.problem().as_str()), (503, "full"));
+    let length = format!("content-length: {}\r\n", reply.body.len());
+    assert!(text.contains(&length), "{text}");
+    assert_eq!(exchange(unix(&path), "GET /live", "", "").code, 200);
+}
+
+// Health
+
+#[test]
+fn health_speaks_of_the_databases_and_live_does_not() {
+    let served = Served::start(fixture::steady());
+    let reply = served.get("/health");
+    let body = json!({ "status": "healthy", "version": "0.1.0", "db_primary": "connected", "db_replica": "connected",
+        "active_cluster": "us-east" });
+    assert_eq!((reply.code, reply.json()), (200, body));
+    served.publish(|s| s.services[0].backends[1].health = "down".to_owned());
+    let reply = served.get("/health");
+    assert_eq!(
+        (reply.code, &reply.json()["status"], &reply.json()["db_replica"]),
+        (503, &json!("degraded"), &json!("disconnected"))
+    );
+    served.publish(|s| *s = fixture::promoting());
+    let reply = served.get("/health");
+    assert_eq!(
+        (reply.code, &reply.json()["status"], &reply.json()["db_primary"]),
+        (503, &json!("unhealthy"), &json!("disconnected"))
+    );
+    served.publish(|s| {
+        *s = fixture::steady();
+        s.services[0].backends.truncate(1);
+    });
+    let reply = served.get("/health");
+    assert_eq!((reply.code, &reply.json()["db_replica"]), (200, &json!(null)));
+    assert_eq!((served.get("/live").code, served.get("/ready").code), (200, 200));
+}
+
+#[test]
+fn ready_needs_a_state_that_can_be_written() {
+    let served = Served::start(fixture::steady());
+    *served.ready.lock().unwrap() = Err("routing is not published yet".to_owned());
+    let reply = served.get("/ready");
+    assert_eq!((reply.code, reply.problem().as_str()), (503, "not-ready"));
+    *served.ready.lock().unwrap() = Ok(());
+    served.publish(|s| s.state_error = Some("no space left on device".to_owned()));
+    let reply = served.get("/ready");
+    assert!(reply.json()["detail"].as_str().unwrap().contains("no space left on device"), "{reply:?}");
+    assert_eq!(served.get("/live").code, 200);
+}
+
+#[test]
+fn status_is_the_whole_view_or_one_service_of_it() {
+    let served = Served::start(fixture::two());
+    let whole: crate::view::Status = serde_json::from_str(&served.get("/failover/status").body).unwrap();
+    assert_eq!(whole, fixture::two());
+    let one = served.get("/failover/status?service=billing").json();
+    assert_eq!((one["services"].as_array().unwrap().len(), &one["services"][0]["name"]), (1, &json!("billing")));
+    assert_eq!(served.get("/failover/status?service=nope").problem(), "unknown-service");
+    assert_eq!(served.get("/failover/health").json()["services"][1]["service"], "billing");
+    assert_eq!(served.get("/failover/metrics?service=main").json()["failovers"], 2);
+    assert_eq!(served.get("/failover/health?service=main").json()["standbys"][0]["promotion_eligible"], true);
+}
+
+#[test]
+fn history_is_read_newest_first_as_far_as_asked() {
+    let served = Served::start(fixture::two());
+    let reply = served.get("/failover/history?limit=2").json();
+    assert_eq!(
+        (reply["lines"].as_array().unwrap().len(), &reply["lines"][1]["event"]["sentence"]),
+        (2, &json!("line 1"))
+    );
+    assert_eq!(reply["failover_count"], 4);
+    assert_eq!(served.get("/failover/history?service=billing").json()["lines"][0]["service"], "billing");
+    assert_eq!(served.get("/failover/history?limit=0").problem(), "bad-query");
+    assert_eq!(served.get("/failover/history?limit=1001").problem(), "bad-query");
+}
+
+#[test]
+fn the_metrics_listener_serves_metrics_and_nothing_else() {
+    let served = Served::with(fixture::steady(), Settings { metrics_listen: LOOPBACK, ..Settings::default() });
+    let address = served.admin.as_ref().unwrap().metrics().unwrap();
+    let get = |path: &str| {
+        exchange(std::net::TcpStream::connect(address).unwrap(), &format!("GET {path}"), "host: localhost\r\n", "")
+    };
+    let reply = get("/metrics");
+    assert_eq!(reply.code, 200);
+    assert!(reply.head.contains("content-type: text/plain; version=0.0.4"), "{}", reply.head);
+    assert!(reply.body.contains("\nfailover_primary_healthy 1\n"), "{}", reply.body);
+    for path in ["/stats", "/failover/status", "/live"] {
+        assert_eq!(get(path).code, 404, "{path}");
+    }
+}
+
+// Sidecar
+
+#[test]
+fn a_caller_gets_its_own_credentials_back_and_ours_only_with_a_token() {
+    let settings = Settings { credentials: Some(token("app", "p@ss")), ..with_tokens() };
+    let served = Served::with(fixture::steady(), settings);
+    let plain = served.get("/connection");
+    assert_eq!(plain.json()["connection_string"], "postgresql://db1.example.com:5432/postgres?sslmode=prefer");
+    assert_eq!(plain.json()["standby_cluster"], "us-west");
+    assert!(plain.head.contains("cache-control: no-store"));
+    let own = served.ask("GET /connection?database=shop", "x-db-username: me\r\nx-db-password: a/b\r\n", "").json();
+    assert_eq!(own["connection_string"], "postgresql://me:a%2Fb@db1.example.com:5432/shop?sslmode=prefer");
+    let ours = served.ask("GET /connection", "authorization: Bearer s3cret\r\n", "").json();
+    assert_eq!(ours["connection_string"], "postgresql://app:p%40ss@db1.example.com:5432/postgres?sslmode=prefer");
+    let clusters = served.get("/clusters").json();
+    assert_eq!(clusters["clusters"][1]["dns"][0], "db2.example.com:5432");
+}
+
+// Events
+
+fn follow(served: &Served, head: &str) -> (std::net::TcpStream, String) {
+    let mut stream = served.connect();
+    let request = format!("GET /events HTTP/1.1\r\nhost: localhost\r\n{head}\r\n");
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut got = String::new();
+    read_until(&mut stream, &mut got, "event: status\ndata: {");
+    read_until(&mut stream, &mut got, "\n\n\r\n");
+    (stream, got)
+}
+
+#[test]
+fn a_follower_gets_the_status_then_every_change_and_event() {
+    let served = Served::start(fixture::steady());
+    let (mut stream, greeting) = follow(&served, "");
+    assert!(greeting.contains("content-type: text/event-stream"), "{greeting}");
+    assert!(greeting.contains("retry: 2000\n"), "{greeting}");
+    let begun = Instant::now();
+    served.publish(|s| s.services[0].phase = "suspect".to_owned());
+    let mut got = String::new();
+    read_until(&mut stream, &mut got, "\"phase\":\"suspect\"");
+    assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+    served.events.send(event("something new")).unwrap();
+    read_until(&mut stream, &mut got, "event: event\ndata: {\"service\":\"main\",");
+    read_until(&mut stream, &mut got, "something new");
+    assert!(got.contains("id: "), "{got}");
+}
+
+#[test]
+fn a_view_that_only_grew_older_is_not_sent() {
+    let served = Served::start(fixture::steady());
+    let (mut stream, _) = follow(&served, "");
+    served.publish(|s| s.at = WallTime(s.at.0 + 1_000_000));
+    served.publish(|s| s.at = WallTime(s.at.0 + 1_000_000));
+    served.events.send(event("after it")).unwrap();
+    let mut got = String::new();
+    read_until(&mut stream, &mut got, "after it");
+    stream.set_read_timeout(Some(Duration::from_millis(600))).unwrap();
+    let mut more = [0; 4096];
+    let read = stream.read(&mut more);
+    assert!(read.is_err(), "{:?}", read.map(|n| String::from_utf8_lossy(&more[..n]).into_owned()));
+    assert!(!got.contains("event: status"), "{got}");
+}
+
+#[test]
+fn a_follower_that_comes_back_gets_what_it_missed() {
+    let served = Served::start(fixture::steady());
+    let (mut stream, _) = follow(&served, "");
+    served.events.send(event("first")).unwrap();
+    let mut got = String::new();
+    read_until(&mut stream, &mut got, "first");
+    let id = got.lines().rev().find_map(|l| l.strip_prefix("id: ")).unwrap().to_owned();
+    served.events.send(event("second")).unwrap();
+    read_until(&mut stream, &mut got, "second");
+    drop(stream);
+    let (_, again) = follow(&served, &format!("last-event-id: {id}\r\n"));
+    assert!(again.contains("second") && !again.contains("first"), "{again}");
+    let (_, stranger) = follow(&served, "last-event-id: 17-1\r\n");
+    assert!(!stranger.contains("second"), "ids of another start mean nothing here: {stranger}");
+}
+
+#[test]
+fn followers_are_bounded_and_a_seat_is_given_back() {
+    let served = Served::start(fixture::steady());
+    let mut followers: Vec<_> = (0..64).map(|_| follow(&served, "").0).collect();
+    let reply = served.get("/events");
+    assert_eq!((reply.code, reply.problem().as_str()), (503, "crowded"));
+    followers.clear();
+    let deadline = Instant::now() + Duration::from_secs(5);
+    loop {
+        let mut stream = served.connect();
+        stream.write_all(b"GET /events HTTP/1.1\r\nhost: localhost\r\n\r\n").unwrap();
+        let mut got = String::new();
+        read_until(&mut stream, &mut got, "\r\n\r\n");
+        if got.starts_with("HTTP/1.1 200") {
+            break;
+        }
+        assert!(Instant::now() < deadline, "{got}");
+    }
+}
+
+#[test]
+fn the_server_stops_promptly_with_a_follower_attached() {
+    let mut served = Served::start(fixture::steady());
+    let (mut stream, _) = follow(&served, "");
+    let _idle = served.connect();
+    let begun = Instant::now();
+    served.stop.cancel();
+    assert!(served.admin.take().unwrap().join());
+    assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
+    let mut rest = String::new();
+    stream.read_to_string(&mut rest).unwrap();
+    assert!(rest.ends_with("0\r\n\r\n"), "the stream is ended, not torn: {rest}");
+}
+
+// The page
+
+#[test]
+fn the_page_tells_at_one_glance() {
+    let wanted = [
+        ("steady", vec!["us-east", "Takes all traffic; nobody waits.", "Phase <b>steady</b>", "2 of 3", "epoch 7"]),
+        ("suspect", vec!["Phase <b>suspect</b>", "1 of 3 probes failed", "If 2 more probes fail"]),
+        (
+            "promoting",
+            vec!["Phase <b>promoting</b>", "87 clients wait", "Failover #7: us-east → us-west", "promotion sent"],
+        ),
+        ("blocked", vec!["Phase <b>blocked</b>", "Blocked: witness alive", "Check the network"]),
+        ("quarantined", vec!["us-east is quarantined", "pg_rewind", "epoch 8"]),
+        ("exhausted", vec!["Blocked: budget exhausted", "exhausted</b> <span>0 of 3 in 24 hours", "GRANT pg_read_all_stats"]),
+    ];
+    for ((name, status), (expected, texts)) in fixture::all().into_iter().zip(wanted) {
+        assert_eq!(name, expected);
+        let page = Served::start(status).get("/stats").body;
+        for text in texts {
+            assert!(page.contains(text), "{name}: no {text:?} in {page}");
+        }
+        let red = matches!(name, "blocked" | "quarantined" | "exhausted");
+        assert_eq!(page.contains("<section class=\"service bad\""), red, "{name}");
+    }
+}
+
+#[test]
+fn the_page_runs_nothing_but_its_own_script_and_loads_nothing() {
+    let served = Served::start(fixture::steady());
+    let page = served.get("/stats");
+    let policy = page.head.lines().find_map(|l| l.strip_prefix("content-security-policy: ")).unwrap();
+    assert!(policy.starts_with("default-src 'none'; style-src 'sha256-"), "{policy}");
+    assert!(!policy.contains("unsafe"), "{policy}");
+    assert!(!page.body.contains("src=\"http") && !page.body.contains(" style=") && !page.body.contains(" onclick="));
+    assert_eq!(page.body.matches("<script").count(), 1);
+    let fragment = served.get("/stats?fragment=1").body;
+    assert!(fragment.starts_with("<div class=\"board\"") && !fragment.contains("<script"), "{fragment}");
+    assert!(page.body.contains(fragment.lines().nth(4).unwrap()), "one renderer makes both");
+    let reply = served.get("/");
+    assert_eq!(reply.code, 307);
+    assert!(reply.head.contains("location: /stats"));
+}
+
+#[test]
+fn hostile_texts_stay_text() {
+    let mut status = fixture::quarantined();
+    let evil = "</p><script>alert(1)</script>\"'><img src=x onerror=alert(1)>";
+    let service = &mut status.services[0];
+    service.name = evil.into();
+    service.evidence = evil.to_owned();
+    service.paused = Some(evil.to_owned());
+    service.backends[0].name = evil.into();
+    service.backends[0].quarantined = Some(evil.to_owned());
+    service.backends[0].last_probe.as_mut().unwrap().text = evil.to_owned();
+    service.backends[1].unarmed_why = vec![evil.to_owned()];
+    service.active = Some(evil.into());
+    status.daemon = evil.to_owned();
+    status.state_error = Some(evil.to_owned());
+    let served = Served::start(status);
+    let (mut stream, _) = follow(&served, "");
+    served.events.send(event(evil)).unwrap();
+    read_until(&mut stream, &mut String::new(), "event: event");
+    let page = served.get("/stats").body;
+    assert_eq!(page.matches("<script").count(), 1, "{page}");
+    assert!(!page.contains("<img"), "{page}");
+    assert_eq!(served.get("/stats?fragment=1").body.matches("<script").count(), 0);
+}
+
+#[test]
+fn the_page_shows_what_happened_before_and_since_the_start() {
+    let served = Served::start(fixture::steady());
+    let (mut stream, _) = follow(&served, "");
+    served.events.send(event("just happened")).unwrap();
+    read_until(&mut stream, &mut String::new(), "just happened");
+    let deadline = Instant::now() + Duration::from_secs(5);
+    loop {
+        let page = served.get("/stats").body;
+        let new = page.find("just happened").unwrap();
+        match page.find("line 0") {
+            Some(old) => return assert!(new < old, "newest first"),
+            None => assert!(Instant::now() < deadline, "{page}"),
+        }
+    }
+}

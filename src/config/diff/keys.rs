@@ -1,0 +1,275 @@
+//! A configuration as lines of key and value, under the names the TOML file has. For comparing and for showing; a
+//! secret shows as `***`.
+
+use std::time::Duration;
+
+use super::super::validate::size_text;
+use super::super::{
+    Authority, Backend, ConfiguredRole, Connection, Failover, ForeignPromotion, Kind, Listener, Login, Probe,
+    ProbeKind, Promoter, Service, SyncRule, Target, TlsMode, WitnessRule,
+};
+
+/// A key below its table, and its value as text.
+pub(in crate::config) type Line = (String, String);
+
+/// `kind` and everything that must be the same where services share a pair: what is probed and how it is decided.
+/// How long clients wait, how many, and who logs in may differ.
+pub(in crate::config) fn policy(service: &Service) -> Vec<Line> {
+    const OWN: [&str; 8] = [
+        "probe.user",
+        "probe.database",
+        "probe.password_file",
+        "failover.hold_timeout",
+        "failover.max_held",
+        "failover.max_held_per_address",
+        "failover.release_rate",
+        "failover.promoter_login",
+    ];
+    let mut lines = vec![line("kind", quote(kind_word(service.kind)))];
+    lines.extend(
+        probe(&service.probe)
+            .into_iter()
+            .map(|(key, value)| (format!("probe.{key}"), value)),
+    );
+    lines.extend(
+        failover(&service.failover)
+            .into_iter()
+            .map(|(key, value)| (format!("failover.{key}"), value)),
+    );
+    lines.retain(|(key, _)| !OWN.iter().any(|own| key == own));
+    lines
+}
+
+/// The commands of a service in full, for comparing only: arguments may hold what must not be shown.
+pub(in crate::config) fn commands(service: &Service) -> [(&'static str, &[String]); 2] {
+    let promote = match &service.failover.promoter {
+        Promoter::Command(argv) => argv.as_slice(),
+        _ => &[],
+    };
+    let fence = service.failover.fence_command.as_deref().unwrap_or_default();
+    [("failover.promote_command", promote), ("failover.fence_command", fence)]
+}
+
+/// `[[service.NAME.listener]]` but for its address.
+pub(in crate::config) fn listener(listener: &Listener) -> Vec<Line> {
+    vec![
+        line("mode", quote("opaque")),
+        line("target", quote(target_word(listener.target))),
+        line("max_connections", listener.max_connections.to_string()),
+    ]
+}
+
+/// `[[service.NAME.backend]]` but for its name and `tls`.
+pub(in crate::config) fn backend(backend: &Backend) -> Vec<Line> {
+    let mut addresses: Vec<String> = backend
+        .addresses
+        .iter()
+        .map(|a| quote(&a.to_string().to_lowercase()))
+        .collect();
+    addresses.sort();
+    let role = match backend.role {
+        None => "not set".into(),
+        Some(ConfiguredRole::Primary) => quote("primary"),
+        Some(ConfiguredRole::Standby) => quote("standby"),
+    };
+    vec![
+        line("addresses", format!("[{}]", addresses.join(", "))),
+        line("role", role),
+        line("weight", backend.weight.to_string()),
+        line("priority", backend.priority.to_string()),
+    ]
+}
+
+/// `tls = { … }` of a backend.
+pub(in crate::config) fn tls(backend: &Backend) -> Vec<Line> {
+    let tls = &backend.tls;
+    vec![
+        line("tls.mode", quote(tls_word(tls.mode))),
+        line(
+            "tls.ca_file",
+            option(tls.ca_file.as_ref().map(|file| quote(&file.display().to_string()))),
+        ),
+        line("tls.server_name", option(tls.server_name.as_deref().map(quote))),
+    ]
+}
+
+/// `[service.NAME.probe]`.
+pub(in crate::config) fn probe(probe: &Probe) -> Vec<Line> {
+    let mut lines = vec![line("kind", quote(probe.kind.as_str()))];
+    match &probe.kind {
+        ProbeKind::Tcp => {}
+        ProbeKind::Startup { login } | ProbeKind::Sql { login } => {
+            lines.push(line("user", quote(&login.user)));
+            lines.push(line("database", quote(&login.database)));
+            lines.push(line("password_file", password(login)));
+        }
+        ProbeKind::Http(http) => {
+            lines.push(line("http.path", quote(&http.path)));
+            lines.push(line("http.port", option(http.port.map(|port| port.to_string()))));
+            lines.push(line("http.tls", http.tls.to_string()));
+            lines.push(line("http.expect_status", format!("{:?}", http.expect_status)));
+            lines.push(line("http.expect_body", option(http.expect_body.as_deref().map(quote))));
+        }
+    }
+    lines.extend([
+        line("interval", time(probe.interval)),
+        line("fast_interval", time(probe.fast_interval)),
+        line("down_interval", time(probe.down_interval)),
+        line("timeout", time(probe.timeout)),
+        line("fall", probe.fall.to_string()),
+        line("rise", probe.rise.to_string()),
+        line("jitter", format!("{:.2}", f64::from(probe.jitter_percent) / 100.0)),
+        line("hang_trigger", time(probe.hang_trigger)),
+        line("passive", probe.passive.to_string()),
+    ]);
+    lines
+}
+
+/// `[service.NAME.failover]`.
+pub(in crate::config) fn failover(failover: &Failover) -> Vec<Line> {
+    let mut lines = promoter(&failover.promoter);
+    lines.extend([
+        line("automatic", failover.automatic.to_string()),
+        line("delay", time(failover.delay)),
+        line("cooldown", time(failover.cooldown)),
+        line("max_per_day", failover.max_per_day.to_string()),
+        line("max_lag", quote(&size_text(failover.max_lag))),
+        line("max_disconnect", time(failover.max_disconnect)),
+        line("witness", quote(witness_word(failover.witness))),
+        line("hold_timeout", time(failover.hold_timeout)),
+        line("max_held", failover.max_held.to_string()),
+        line("max_held_per_address", failover.max_held_per_address.to_string()),
+        line("release_rate", failover.release_rate.to_string()),
+        line("drain_timeout", time(failover.drain_timeout)),
+        line("promote_timeout", time(failover.promote_timeout)),
+        line("authority", quote(authority_word(failover.authority))),
+        line(
+            "fence",
+            quote(if failover.fence_required {
+                "required"
+            } else {
+                "optional"
+            }),
+        ),
+        line("fence_command", argv(failover.fence_command.as_deref())),
+        line("standby_serves", failover.standby_serves.to_string()),
+        line(
+            "foreign_promotion",
+            option(failover.foreign_promotion.map(foreign_word).map(quote)),
+        ),
+        line("sync_after_failover", quote(sync_word(failover.sync_after_failover))),
+        line("recovery_patience", time(failover.recovery_patience)),
+        line("restart_grace", time(failover.restart_grace)),
+        line("hung_grace", time(failover.hung_grace)),
+        line("verify_wait", time(failover.verify_wait)),
+    ]);
+    lines
+}
+
+/// `[service.NAME.connection]`.
+pub(in crate::config) fn connection(connection: &Connection) -> Vec<Line> {
+    vec![
+        line("connect_timeout", time(connection.connect_timeout)),
+        line("first_packet_timeout", time(connection.first_packet_timeout)),
+        line("keepalive", time(connection.keepalive)),
+        line("user_timeout", time(connection.user_timeout)),
+    ]
+}
+
+fn promoter(promoter: &Promoter) -> Vec<Line> {
+    let (command, login) = match promoter {
+        Promoter::None => (None, None),
+        Promoter::Command(command) => (Some(command.as_slice()), None),
+        Promoter::Postgres { login } => (None, Some(login)),
+    };
+    let login = login.map(|login| format!("{} on {}, password {}", login.user, login.database, password(login)));
+    vec![
+        line("promoter", quote(promoter.as_str())),
+        line("promote_command", argv(command)),
+        line("promoter_login", option(login)),
+    ]
+}
+
+fn line(key: &str, value: String) -> Line {
+    (key.to_owned(), value)
+}
+
+fn quote(text: &str) -> String {
+    format!("{text:?}")
+}
+
+fn option(value: Option<String>) -> String {
+    value.unwrap_or_else(|| "not set".into())
+}
+
+fn time(duration: Duration) -> String {
+    format!("\"{}\"", humantime::format_duration(duration))
+}
+
+fn password(login: &Login) -> String {
+    option(login.password.as_ref().map(|_| "***".into()))
+}
+
+/// The program, and how much follows: arguments may hold what must not be shown.
+fn argv(command: Option<&[String]>) -> String {
+    match command {
+        None | Some([]) => "not set".into(),
+        Some([program]) => quote(program),
+        Some([program, arguments @ ..]) => format!("{program:?} with {} arguments", arguments.len()),
+    }
+}
+
+/// `kind`.
+pub(in crate::config) fn kind_word(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Postgres => "postgres",
+        Kind::Cockroach => "cockroach",
+    }
+}
+
+/// `target`.
+pub(in crate::config) fn target_word(target: Target) -> &'static str {
+    match target {
+        Target::Active => "active",
+        Target::ReadOnly => "read_only",
+    }
+}
+
+/// `authority`.
+pub(in crate::config) fn authority_word(authority: Authority) -> &'static str {
+    match authority {
+        Authority::SelfDecides => "self",
+        Authority::Observe => "observe",
+    }
+}
+
+fn tls_word(mode: TlsMode) -> &'static str {
+    match mode {
+        TlsMode::Disable => "disable",
+        TlsMode::Prefer => "prefer",
+        TlsMode::Require => "require",
+        TlsMode::VerifyCa => "verify-ca",
+        TlsMode::VerifyFull => "verify-full",
+    }
+}
+
+fn witness_word(witness: WitnessRule) -> &'static str {
+    match witness {
+        WitnessRule::Required => "required",
+        WitnessRule::Optional => "optional",
+    }
+}
+
+fn foreign_word(foreign: ForeignPromotion) -> &'static str {
+    match foreign {
+        ForeignPromotion::Follow => "follow",
+        ForeignPromotion::Block => "block",
+    }
+}
+
+fn sync_word(sync: SyncRule) -> &'static str {
+    match sync {
+        SyncRule::Report => "report",
+        SyncRule::Clear => "clear",
+    }
+}

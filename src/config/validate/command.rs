@@ -1,0 +1,57 @@
+//! Commands that an operator may plug in: argv without a shell, with a few placeholders.
+
+use super::super::raw::problem::nearest;
+use super::super::raw::{Text, Texts};
+use super::section::{Section, shown};
+
+/// What is replaced in the arguments of every command.
+const PLACEHOLDERS: [&str; 3] = ["{backend}", "{address}", "{epoch}"];
+
+/// An argv: a program and its arguments.
+pub(super) fn argv(section: &mut Section<'_>, key: &str, value: &Option<Texts>) -> Option<Vec<String>> {
+    let Texts(words) = value.as_ref()?;
+    let words: Vec<String> = words.iter().map(|Text(word)| word.clone()).collect();
+    let example = "write the program and its arguments, for example [\"/usr/local/bin/promote\", \"{backend}\"]";
+    if words.first().is_none_or(|program| program.trim().is_empty()) {
+        section.problem(key, format!("names no program; {example}"));
+        return None;
+    }
+    if words.iter().any(|word| word.contains('\0')) {
+        section.problem(key, "contains a NUL character; no program can be given one");
+        return None;
+    }
+    if words.len() == 1 && words[0].trim().contains(' ') {
+        section.problem(
+            key,
+            format!("is one text with spaces, and no shell takes it apart; {example}"),
+        );
+        return None;
+    }
+    for word in &words {
+        check_placeholders(section, key, word);
+    }
+    Some(words)
+}
+
+fn check_placeholders(section: &mut Section<'_>, key: &str, word: &str) {
+    let mut rest = word;
+    while let Some((_, inner)) = rest.split_once('{') {
+        let Some((name, after)) = inner.split_once('}') else {
+            return;
+        };
+        let found = format!("{{{name}}}");
+        // Braces that hold no plain word belong to the command (JSON, for example).
+        if name.chars().all(|c| c.is_ascii_alphabetic() || c == '_') && !PLACEHOLDERS.contains(&found.as_str()) {
+            let meant = nearest(&found, PLACEHOLDERS).map_or(String::new(), |meant| format!("did you mean {meant}? "));
+            section.problem(
+                key,
+                format!(
+                    "has the unknown placeholder {}; {meant}known are {}",
+                    shown(&found),
+                    PLACEHOLDERS.join(", ")
+                ),
+            );
+        }
+        rest = after;
+    }
+}

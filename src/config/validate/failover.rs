@@ -1,0 +1,287 @@
+//! `[service.NAME.failover]`: who decides, who promotes, what keeps the old side out, and how long anybody waits.
+//! What must not be combined is refused here with a way out.
+
+use std::time::Duration;
+
+use super::super::raw::{self, Raw};
+use super::super::{
+    Authority, Failover, ForeignPromotion, Kind, Login, Probe, ProbeKind, Promoter, SyncRule, WitnessRule,
+};
+use super::section::Section;
+use super::service::Defaults;
+use super::{Problems, command, probe};
+
+#[derive(Clone, Copy, PartialEq)]
+enum Word {
+    None,
+    Command,
+    Postgres,
+}
+
+/// What depends on nothing but itself.
+#[derive(Clone, Copy)]
+struct Policy {
+    automatic: bool,
+    authority: Authority,
+    witness: WitnessRule,
+    standby_serves: bool,
+}
+
+pub(super) fn build(
+    service: &str,
+    raw: &raw::Failover,
+    defaults: &Defaults,
+    probe: &Probe,
+    files: &Raw,
+    problems: &mut Problems,
+) -> Failover {
+    let mut section = Section::new(format!("{service}.failover"), problems);
+    let s = &mut section;
+    let authorities = [("self", Authority::SelfDecides), ("observe", Authority::Observe)];
+    let witnesses = [("required", WitnessRule::Required), ("optional", WitnessRule::Optional)];
+    let policy = Policy {
+        automatic: s.flag(&raw.automatic, true),
+        authority: s
+            .choice("authority", &raw.authority, &authorities, &["patroni"])
+            .unwrap_or(Authority::SelfDecides),
+        witness: s
+            .choice("witness", &raw.witness, &witnesses, &[])
+            .unwrap_or(WitnessRule::Required),
+        standby_serves: s.flag(&raw.standby_serves, false),
+    };
+    let word = promoter_word(s, service, raw, policy, defaults.kind, probe);
+    let promoter = promoter(s, raw, word, probe, files);
+    check_authority(s, service, policy, probe);
+    check_witness(s, service, raw, policy, word, probe);
+    let fence_command = command::argv(s, "fence_command", &raw.fence_command);
+    let fences = [("required", true), ("optional", false)];
+    let fence_required = s.choice("fence", &raw.fence, &fences, &[]).unwrap_or(false);
+    if fence_required && fence_command.is_none() {
+        s.missing(
+            "fence_command",
+            "is missing, and fence = \"required\" lets nobody be promoted without it; write the command that stops the \
+             old server, for example [\"/usr/local/bin/fence\", \"{backend}\"], or fence = \"optional\"",
+        );
+    }
+    let foreign = [("follow", ForeignPromotion::Follow), ("block", ForeignPromotion::Block)];
+    let sync = [("report", SyncRule::Report), ("clear", SyncRule::Clear)];
+    let waits = Waits::build(s, raw, defaults);
+    let max_held = s.number("max_held", &raw.max_held, 0..=1_000_000, 1000);
+    Failover {
+        automatic: policy.automatic,
+        delay: waits.delay,
+        cooldown: waits.cooldown,
+        max_per_day: s.number("max_per_day", &raw.max_per_day, 0..=1000, 3),
+        max_lag: s.size("max_lag", &raw.max_lag, 0..=1 << 50, 16 << 20),
+        max_disconnect: waits.max_disconnect,
+        witness: policy.witness,
+        hold_timeout: waits.hold_timeout,
+        max_held,
+        max_held_per_address: s.number("max_held_per_address", &raw.max_held_per_address, 1..=1_000_000, 200),
+        release_rate: s.number("release_rate", &raw.release_rate, 1..=1_000_000, 1000),
+        drain_timeout: waits.drain_timeout,
+        promoter,
+        promote_timeout: waits.promote_timeout,
+        authority: policy.authority,
+        fence_command,
+        fence_required,
+        standby_serves: policy.standby_serves,
+        foreign_promotion: s.choice("foreign_promotion", &raw.foreign_promotion, &foreign, &[]),
+        sync_after_failover: s
+            .choice("sync_after_failover", &raw.sync_after_failover, &sync, &[])
+            .unwrap_or(SyncRule::Report),
+        recovery_patience: waits.recovery_patience,
+        restart_grace: waits.restart_grace,
+        hung_grace: waits.hung_grace,
+        verify_wait: waits.verify_wait,
+    }
+}
+
+struct Waits {
+    delay: Duration,
+    cooldown: Duration,
+    max_disconnect: Duration,
+    hold_timeout: Duration,
+    drain_timeout: Duration,
+    promote_timeout: Duration,
+    recovery_patience: Duration,
+    restart_grace: Duration,
+    hung_grace: Duration,
+    verify_wait: Duration,
+}
+
+impl Waits {
+    fn build(s: &mut Section<'_>, raw: &raw::Failover, defaults: &Defaults) -> Self {
+        let seconds = Duration::from_secs;
+        let (none, second, minute, hour, day) = (seconds(0), seconds(1), seconds(60), seconds(3600), seconds(86400));
+        Self {
+            delay: s.duration("delay", &raw.delay, none..=hour, defaults.delay),
+            cooldown: s.duration("cooldown", &raw.cooldown, none..=day, minute),
+            max_disconnect: s.duration("max_disconnect", &raw.max_disconnect, second..=hour, seconds(10)),
+            hold_timeout: s.duration("hold_timeout", &raw.hold_timeout, none..=hour, defaults.hold_timeout),
+            drain_timeout: s.duration("drain_timeout", &raw.drain_timeout, none..=hour, seconds(5)),
+            promote_timeout: s.duration("promote_timeout", &raw.promote_timeout, second..=hour, minute),
+            recovery_patience: s.duration("recovery_patience", &raw.recovery_patience, none..=hour, seconds(30)),
+            restart_grace: s.duration("restart_grace", &raw.restart_grace, none..=hour, seconds(10)),
+            hung_grace: s.duration("hung_grace", &raw.hung_grace, second..=hour, seconds(10)),
+            verify_wait: s.duration("verify_wait", &raw.verify_wait, none..=seconds(300), seconds(2)),
+        }
+    }
+}
+
+/// Who promotes: as written, else what the rest of the policy makes obvious.
+fn promoter_word(
+    s: &mut Section<'_>,
+    service: &str,
+    raw: &raw::Failover,
+    policy: Policy,
+    kind: Kind,
+    probe: &Probe,
+) -> Word {
+    let words = [
+        ("none", Word::None),
+        ("command", Word::Command),
+        ("postgres", Word::Postgres),
+    ];
+    let written = s.choice("promoter", &raw.promoter, &words, &["cockroach_cloud", "cockroach_sql"]);
+    let promotes = policy.authority == Authority::SelfDecides && !policy.standby_serves;
+    let by_default = if kind == Kind::Postgres && promotes {
+        Word::Postgres
+    } else {
+        Word::None
+    };
+    let word = written.unwrap_or(by_default);
+    if s.faulty("promoter") {
+        return Word::None;
+    }
+    if let Some(message) = refuse(word, raw.promoter.is_some(), service, policy, kind, probe) {
+        // A probe that is wrong itself will be read anew before this can be judged.
+        if !s.problems.touches(&format!("{service}.probe.kind")) {
+            s.problem("promoter", message);
+        }
+    }
+    word
+}
+
+/// Why nobody can promote in that way here, and what would be right.
+fn refuse(word: Word, written: bool, service: &str, policy: Policy, kind: Kind, probe: &Probe) -> Option<String> {
+    let unused = |because: &str| Some(format!("is never used with {because}; remove one of the two"));
+    match word {
+        Word::None => None,
+        _ if policy.authority == Authority::Observe => unused("authority = \"observe\", where somebody else promotes"),
+        _ if policy.standby_serves => unused("standby_serves = true, where every side serves already"),
+        Word::Command => None,
+        Word::Postgres if kind == Kind::Cockroach => Some(
+            "\"postgres\" promotes PostgreSQL standbys, and this is kind = \"cockroach\"; write \"none\" or \"command\"".into(),
+        ),
+        Word::Postgres if matches!(probe.kind, ProbeKind::Sql { .. }) => None,
+        Word::Postgres => {
+            let is = if written { "is" } else { "is by default" };
+            Some(format!(
+                "{is} \"postgres\", which must see roles, timelines and replication, and a probe of kind {} does not; \
+                 write kind = \"sql\" in [{service}.probe], or promoter = \"none\" if nobody is to be promoted here",
+                probe.kind.as_str()
+            ))
+        }
+    }
+}
+
+fn promoter(s: &mut Section<'_>, raw: &raw::Failover, word: Word, probe: &Probe, files: &Raw) -> Promoter {
+    let argv = command::argv(s, "promote_command", &raw.promote_command);
+    if argv.is_some() && word != Word::Command && !s.faulty("promoter") {
+        s.problem(
+            "promote_command",
+            "is never used without promoter = \"command\"; write that, or remove it",
+        );
+    }
+    if raw.promoter_login != raw::PromoterLogin::default() && word != Word::Postgres && !s.faulty("promoter") {
+        s.problem(
+            "promoter_login",
+            "is never used without promoter = \"postgres\"; write that, or remove it",
+        );
+    }
+    match word {
+        Word::None => Promoter::None,
+        Word::Command => {
+            if argv.is_none() {
+                s.missing(
+                    "promote_command",
+                    "is missing, and promoter = \"command\" runs it; write for example \
+                     [\"/usr/local/bin/promote\", \"{backend}\"]",
+                );
+            }
+            Promoter::Command(argv.unwrap_or_default())
+        }
+        Word::Postgres => Promoter::Postgres {
+            login: promoter_login(s, &raw.promoter_login, probe, files),
+        },
+    }
+}
+
+/// The probe's login, but for what `promoter_login` says otherwise.
+fn promoter_login(s: &mut Section<'_>, raw: &raw::PromoterLogin, probe: &Probe, files: &Raw) -> Login {
+    let base = match &probe.kind {
+        ProbeKind::Sql { login } => login.clone(),
+        // Already refused; any login will do.
+        _ => Login {
+            user: "pgpivot".into(),
+            database: "postgres".into(),
+            password: None,
+        },
+    };
+    let file = s.path("promoter_login.password_file", &raw.password_file);
+    let own = file.and_then(|file| files.secret(&file));
+    let own = own.and_then(|text| probe::password(s, "promoter_login.password_file", text));
+    let user = s.text("promoter_login.user", &raw.user);
+    // Somebody else's password would only be refused.
+    let inherited = if user.as_ref().is_some_and(|user| *user != base.user) {
+        None
+    } else {
+        base.password
+    };
+    Login {
+        user: user.unwrap_or(base.user),
+        database: s
+            .text("promoter_login.database", &raw.database)
+            .unwrap_or(base.database),
+        password: own.or(inherited),
+    }
+}
+
+fn check_authority(s: &mut Section<'_>, service: &str, policy: Policy, probe: &Probe) {
+    let sees_roles = matches!(probe.kind, ProbeKind::Sql { .. } | ProbeKind::Http(_));
+    if policy.authority == Authority::Observe && policy.standby_serves {
+        s.problem(
+            "authority",
+            "\"observe\" follows a promotion, and with standby_serves = true there is none; remove one of the two",
+        );
+    } else if policy.authority == Authority::Observe && !sees_roles {
+        s.problem(
+            "authority",
+            format!(
+                "\"observe\" must see which side is primary, and a probe of kind {} does not; write kind = \"sql\" in \
+                 [{service}.probe], or \"http\" with a path that passes only on the primary",
+                probe.kind.as_str()
+            ),
+        );
+    }
+}
+
+/// A failover without an operator needs somebody who saw the primary die.
+fn check_witness(s: &mut Section<'_>, service: &str, raw: &raw::Failover, policy: Policy, word: Word, probe: &Probe) {
+    let promotes = policy.automatic && policy.authority == Authority::SelfDecides && word == Word::Command;
+    let sees = matches!(probe.kind, ProbeKind::Sql { .. });
+    if !promotes || sees || policy.standby_serves || policy.witness == WitnessRule::Optional {
+        return;
+    }
+    let is = if raw.witness.is_some() { "is" } else { "is by default" };
+    s.problem(
+        "witness",
+        format!(
+            "{is} \"required\", but a probe of kind {} sees no replication, so no failover would ever be automatic; write \
+             kind = \"sql\" in [{service}.probe], or witness = \"optional\" to promote on the probe's word alone, or \
+             automatic = false",
+            probe.kind.as_str()
+        ),
+    );
+}

@@ -1,0 +1,410 @@
+//! The driver of one pair: owns its machine, feeds it, and carries out what it orders. It holds no policy.
+//! After any input all actions are carried out and all events written before the next input is taken.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::sync::{broadcast, mpsc};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::board::Board;
+use super::clock;
+use crate::admin::{CommandRequest, Order, ServiceEvent};
+use crate::config::{self, report};
+use crate::connections::Connections;
+use crate::failover::action::{Event, EventKind, Outcome};
+use crate::failover::machine::Machine;
+use crate::failover::observation::Evidence;
+use crate::failover::phase::{EpisodeId, Phase, Record};
+use crate::probe::{ProbeError, ProbeReport, Probes};
+use crate::promote::{Effects, LockGuard};
+use crate::routing::Routing;
+use crate::store::Writer;
+use crate::types::{BackendName, Now, ServiceName};
+
+/// What every driver shares.
+#[derive(Debug, Clone)]
+pub(super) struct Shared {
+    pub(super) daemon: String,
+    pub(super) routing: Routing,
+    pub(super) connections: Connections,
+    pub(super) writer: Arc<Writer>,
+    pub(super) board: Arc<Board>,
+    pub(super) events: broadcast::Sender<ServiceEvent>,
+}
+
+/// The way into a driver.
+#[derive(Debug, Clone)]
+pub(super) struct Inbox {
+    pub(super) commands: mpsc::Sender<CommandRequest>,
+    pub(super) evidence: mpsc::UnboundedSender<Evidence>,
+    pub(super) config: mpsc::Sender<Vec<config::Service>>,
+}
+
+/// One pair: a machine and the services that share its latch.
+pub(super) struct Driver {
+    pub(super) shared: Shared,
+    pub(super) key: String,
+    /// The first one's configuration is the machine's.
+    pub(super) services: Vec<config::Service>,
+    pub(super) machine: Machine,
+    pub(super) probes: Probes,
+    pub(super) effects: Arc<Effects>,
+    pub(super) addresses: HashMap<BackendName, Vec<SocketAddr>>,
+    pub(super) outcomes: mpsc::UnboundedSender<Outcome>,
+    pub(super) tasks: JoinSet<Option<(EpisodeId, LockGuard)>>,
+    pub(super) locks: HashMap<EpisodeId, LockGuard>,
+    pub(super) disk: mpsc::UnboundedSender<Result<(), String>>,
+    reports: mpsc::Receiver<ProbeReport>,
+    report_sender: mpsc::Sender<ProbeReport>,
+    heard: Heard,
+    pulse: Arc<AtomicU64>,
+    kept: Option<Instant>,
+    touched: Instant,
+    shown: Option<Instant>,
+}
+
+struct Heard {
+    outcomes: mpsc::UnboundedReceiver<Outcome>,
+    disk: mpsc::UnboundedReceiver<Result<(), String>>,
+    commands: mpsc::Receiver<CommandRequest>,
+    evidence: mpsc::UnboundedReceiver<Evidence>,
+    config: mpsc::Receiver<Vec<config::Service>>,
+}
+
+enum Input {
+    Report(ProbeReport),
+    Evidence(Evidence),
+    Outcome(Outcome),
+    Disk(Result<(), String>),
+    Command(CommandRequest),
+    Config(Vec<config::Service>),
+    Task(Result<Option<(EpisodeId, LockGuard)>, tokio::task::JoinError>),
+    Timeout,
+    Stop,
+}
+
+/// The state is written once a minute although nothing changed: does the disk still take it?
+const TOUCH: Duration = Duration::from_secs(60);
+/// Sessions of the promoter are renewed that often.
+const KEEP: Duration = Duration::from_secs(10);
+/// The view is renewed at least that often while nothing happens, for its counters.
+const SHOW: Duration = Duration::from_millis(500);
+const COMMANDS: usize = 64;
+const REPORTS: usize = 1024;
+
+impl Driver {
+    /// A driver of these services, which share a pair, as last persisted.
+    pub(super) fn start(
+        shared: Shared,
+        key: String,
+        services: Vec<config::Service>,
+        record: Record,
+    ) -> Result<(Self, Inbox), ProbeError> {
+        let (report_sender, reports) = mpsc::channel(REPORTS);
+        let (outcomes, heard_outcomes) = mpsc::unbounded_channel();
+        let (disk, heard_disk) = mpsc::unbounded_channel();
+        let (commands, heard_commands) = mpsc::channel(COMMANDS);
+        let (evidence, heard_evidence) = mpsc::unbounded_channel();
+        let (config, heard_config) = mpsc::channel(1);
+        let first = services[0].clone();
+        let probes = Probes::start(&first, &shared.daemon, report_sender.clone(), clock::now)?;
+        let effects = Arc::new(Effects::build(&first, &shared.daemon));
+        let machine = Machine::new(first, shared.daemon.clone(), record, clock::now());
+        let pulse = shared.board.pulse(&key);
+        let driver = Self {
+            shared,
+            key,
+            services,
+            machine,
+            probes,
+            effects,
+            addresses: HashMap::new(),
+            outcomes,
+            tasks: JoinSet::new(),
+            locks: HashMap::new(),
+            disk,
+            reports,
+            report_sender,
+            heard: Heard {
+                outcomes: heard_outcomes,
+                disk: heard_disk,
+                commands: heard_commands,
+                evidence: heard_evidence,
+                config: heard_config,
+            },
+            pulse,
+            kept: None,
+            touched: Instant::now(),
+            shown: None,
+        };
+        Ok((driver, Inbox { commands, evidence, config }))
+    }
+
+    /// Runs until `stop`. The gate is left as it is: what is attached drains.
+    pub(super) async fn run(mut self, stop: CancellationToken) {
+        self.touch();
+        loop {
+            self.drain_machine();
+            self.show();
+            let before = clock::now();
+            let (deadline, _) = self.machine.poll_timeout(before);
+            let deadline = deadline.min(before.at + self.tick());
+            let input = self.next(deadline.since(before.at), &stop).await;
+            let now = clock::now();
+            self.pulse.store(u64::try_from(now.at.0.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
+            let late = now.at.since(deadline);
+            if late > Duration::from_millis(500) {
+                tracing::warn!(pair = %self.key, late_ms = late.as_millis(), "decision loop woke late");
+                self.machine.handle_delay(late, now);
+                self.drain_machine();
+            }
+            match input {
+                Input::Stop => break,
+                other => self.take(other, now),
+            }
+            self.chores();
+        }
+        self.tasks.abort_all();
+        let Self { probes, .. } = self;
+        probes.stop().await;
+    }
+
+    async fn next(&mut self, patience: Duration, stop: &CancellationToken) -> Input {
+        let Heard { outcomes, disk, commands, evidence, config } = &mut self.heard;
+        // In this order: what was ordered before comes before what is new.
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => Input::Stop,
+            Some(outcome) = outcomes.recv() => Input::Outcome(outcome),
+            Some(result) = disk.recv() => Input::Disk(result),
+            Some(done) = self.tasks.join_next() => Input::Task(done),
+            Some(evidence) = evidence.recv() => Input::Evidence(evidence),
+            Some(report) = self.reports.recv() => Input::Report(report),
+            Some(command) = commands.recv() => Input::Command(command),
+            Some(services) = config.recv() => Input::Config(services),
+            () = tokio::time::sleep(patience) => Input::Timeout,
+        }
+    }
+
+    fn take(&mut self, input: Input, now: Now) {
+        match input {
+            Input::Report(ProbeReport::Observation(seen)) => self.machine.handle_observation(&seen, now),
+            Input::Report(ProbeReport::Evidence(evidence)) | Input::Evidence(evidence) => {
+                self.machine.handle_evidence(&evidence, now);
+            }
+            Input::Report(ProbeReport::Addresses { backend, addresses }) => {
+                self.effects.learn(&backend, &addresses);
+                self.machine.handle_addresses(&backend, &addresses, now);
+                self.addresses.insert(backend, addresses.into_iter().map(|(_, address)| address).collect());
+            }
+            Input::Outcome(outcome) => self.machine.handle_outcome(outcome, now),
+            Input::Disk(result) => self.machine.handle_disk(result.err(), now),
+            Input::Command(request) => self.command(request, now),
+            Input::Config(services) => self.reconfigure(services, now),
+            Input::Task(Ok(Some((episode, guard)))) => {
+                self.locks.insert(episode, guard);
+            }
+            Input::Task(Ok(None)) => {}
+            Input::Task(Err(error)) => {
+                if error.is_panic() {
+                    self.shared.board.task_failed();
+                    tracing::error!(pair = %self.key, %error, "a task of the driver panicked");
+                }
+            }
+            Input::Timeout => {
+                self.watch_traffic(now);
+                self.machine.handle_timeout(now);
+            }
+            Input::Stop => {}
+        }
+    }
+
+    /// Carries out every action, then writes every event.
+    pub(super) fn drain_machine(&mut self) {
+        while let Some(action) = self.machine.poll_action() {
+            self.carry_out(action);
+        }
+        while let Some(event) = self.machine.poll_event() {
+            self.write_down(event);
+        }
+        self.probes.set_cadence(self.machine.cadence());
+        let (active, epoch) = match self.machine.active() {
+            Some((active, epoch)) => (Some(active.clone()), epoch),
+            None => (None, crate::types::Epoch::default()),
+        };
+        self.effects.set_epoch(epoch);
+        self.probes.set_active(active, epoch);
+    }
+
+    fn write_down(&mut self, event: Event) {
+        let name = &self.services[0].name;
+        log(name, &event);
+        self.shared.writer.append(&self.key, event.clone());
+        for service in &self.services {
+            // Nobody listening is no error.
+            let _ = self.shared.events.send(ServiceEvent { service: service.name.clone(), event: event.clone() });
+        }
+    }
+
+    fn command(&mut self, request: CommandRequest, now: Now) {
+        if request.reply.is_closed() {
+            return;
+        }
+        if let Order::Command(command) = &request.order {
+            let answer = self.machine.handle_command(command, &request.operator, request.dry_run, now);
+            self.drain_machine();
+            self.show_now(now);
+            // The caller may have given up meanwhile; what was done is in the history.
+            let _ = request.reply.send(answer);
+        }
+    }
+
+    fn reconfigure(&mut self, services: Vec<config::Service>, now: Now) {
+        let Some(first) = services.first().cloned() else { return };
+        let old = &self.services[0];
+        let reprobe = old.probe != first.probe || old.backends != first.backends || old.failover.promoter != first.failover.promoter;
+        if reprobe {
+            match Probes::start(&first, &self.shared.daemon, self.report_sender.clone(), clock::now) {
+                Ok(probes) => {
+                    let old = std::mem::replace(&mut self.probes, probes);
+                    self.tasks.spawn(async move {
+                        old.stop().await;
+                        None
+                    });
+                }
+                Err(error) => {
+                    tracing::error!(pair = %self.key, %error, "the new probe settings cannot be used, the old ones stay");
+                    return;
+                }
+            }
+        }
+        self.effects = Arc::new(Effects::build(&first, &self.shared.daemon));
+        for (backend, addresses) in &self.addresses {
+            let known: Vec<_> = first
+                .backends
+                .iter()
+                .filter(|b| b.name == *backend)
+                .flat_map(|b| addresses.iter().filter_map(|a| Some((b.addresses.first()?.clone(), *a))))
+                .collect();
+            self.effects.learn(backend, &known);
+        }
+        self.services = services;
+        self.machine.handle_config(first, now);
+    }
+
+    /// What the data plane saw meanwhile: answers prove life, a request without one is a reason to probe.
+    fn watch_traffic(&mut self, now: Now) {
+        let Some(active) = self.machine.active().map(|(active, _)| active.clone()) else { return };
+        for service in &self.services {
+            let activity = self.shared.connections.activity(&service.name, &active);
+            if let (Some(at), true) = (activity.answered_at, self.machine.phase() != Phase::Steady) {
+                self.machine.handle_evidence(&Evidence::Answered { backend: active.clone(), at }, now);
+            }
+            if let Some(since) = activity.unanswered_since
+                && now.at.since(since) >= service.probe.hang_trigger
+            {
+                self.machine.handle_evidence(&Evidence::Unanswered { backend: active.clone(), since }, now);
+            }
+        }
+    }
+
+    /// How long the loop may sleep at the most: a hang of the data plane is noticed within a quarter of its trigger.
+    fn tick(&self) -> Duration {
+        let first = &self.services[0];
+        let live = self.machine.active().is_some_and(|(active, _)| {
+            self.services.iter().any(|service| self.shared.connections.live(&service.name, active) > 0)
+        });
+        if live && first.probe.passive { (first.probe.hang_trigger / 4).max(Duration::from_millis(50)) } else { SHOW * 2 }
+    }
+
+    fn chores(&mut self) {
+        if self.touched.elapsed() >= TOUCH {
+            self.touch();
+        }
+        if self.kept.is_none_or(|at| at.elapsed() >= KEEP) && self.machine.phase() == Phase::Steady {
+            self.kept = Some(Instant::now());
+            self.keep_sessions();
+        }
+    }
+
+    /// Writes the state once more, to know that it can be written.
+    pub(super) fn touch(&mut self) {
+        self.touched = Instant::now();
+        let disk = self.disk.clone();
+        self.shared.writer.touch(&self.key, move |result| {
+            // The driver is gone when nobody hears: then nobody needs to know.
+            let _ = disk.send(result.map_err(|error| error.to_string()));
+        });
+    }
+
+    fn show(&mut self) {
+        let now = clock::now();
+        let calm = self.machine.phase() == Phase::Steady;
+        let pause = if calm { Duration::from_millis(250) } else { Duration::from_millis(50) };
+        if self.shown.is_none_or(|at| at.elapsed() >= pause) {
+            self.show_now(now);
+        }
+    }
+
+    fn show_now(&mut self, now: Now) {
+        self.shown = Some(Instant::now());
+        let view = self.machine.view(now);
+        let statuses: Vec<_> = self.services.iter().map(|service| self.fill(view.clone(), service)).collect();
+        let disk = self.machine.disk_error().map(str::to_owned).or_else(|| self.shared.writer.has_ended().then(|| "the writer has ended".into()));
+        let generation = self.shared.routing.load().generation;
+        self.shared.board.post(&self.key, statuses, disk, generation, now);
+    }
+
+    fn fill(&self, mut view: crate::view::ServiceStatus, service: &config::Service) -> crate::view::ServiceStatus {
+        let connections = &self.shared.connections;
+        view.name = service.name.clone();
+        view.held = connections.held(&service.name) as u64;
+        let w = self.machine.slowest_receiver_timeout();
+        let detection = report::detection(service, w);
+        view.detection_crash_ms = u64::try_from(detection.crash.as_millis()).unwrap_or(u64::MAX);
+        view.detection_hang_ms = detection.hang.and_then(|hang| u64::try_from(hang.as_millis()).ok());
+        view.listeners = service
+            .listeners
+            .iter()
+            .map(|listener| {
+                let count = connections.listener(&service.name, listener.address);
+                crate::view::ListenerStatus {
+                    address: listener.address,
+                    target: if listener.target == config::Target::Active { "active".into() } else { "read_only".into() },
+                    connections: count.open,
+                    limit: listener.max_connections as u64,
+                    counters: count.counters,
+                }
+            })
+            .collect();
+        for backend in &mut view.backends {
+            backend.connections = connections.live(&service.name, &backend.name) as u64;
+            for count in connections.endpoints(&service.name, &backend.name) {
+                if let Some(endpoint) = backend.endpoints.iter_mut().find(|endpoint| endpoint.ip == count.address) {
+                    endpoint.connections = count.live;
+                    endpoint.counters = count.counters;
+                }
+            }
+        }
+        view
+    }
+}
+
+fn log(service: &ServiceName, event: &Event) {
+    let episode = event.episode.map(|id| id.0);
+    let (epoch, said) = (event.epoch.0, &event.sentence);
+    match event.kind {
+        EventKind::Blocked | EventKind::Quarantined | EventKind::Cancelled => {
+            tracing::warn!(%service, kind = ?event.kind, episode, epoch, "{said}");
+        }
+        EventKind::Health => tracing::info!(%service, kind = ?event.kind, epoch, "{said}"),
+        EventKind::Phase => tracing::debug!(%service, kind = ?event.kind, episode, epoch, "{said}"),
+        _ => tracing::info!(%service, kind = ?event.kind, episode, epoch, "{said}"),
+    }
+}

@@ -1,0 +1,168 @@
+//! Action → call: what the machine orders, carried out. What waits runs as a task of the driver and comes back as an
+//! outcome; publishing and cutting happen at once.
+
+use std::net::SocketAddr;
+
+use super::driver::Driver;
+use crate::failover::action::{Action, Gate, LockResult, Outcome, PromotionResult};
+use crate::listener;
+use crate::relay::Cut;
+use crate::types::BackendName;
+
+impl Driver {
+    pub(super) fn carry_out(&mut self, action: Action) {
+        match action {
+            Action::Persist { ticket, record } => {
+                let outcomes = self.outcomes.clone();
+                self.shared.writer.persist(&self.key, record, ticket, move |ticket, result| {
+                    let result = result.map_err(|error| error.to_string());
+                    // The driver is gone when nobody hears: its successor reads the disk.
+                    let _ = outcomes.send(Outcome::Persisted { ticket, result });
+                });
+            }
+            Action::Publish(gate) => self.publish(&gate),
+            Action::Cut { backend } => {
+                for service in &self.services {
+                    let cut = self.shared.connections.cut(&service.name, &backend, Cut::Demoted);
+                    tracing::info!(service = %service.name, %backend, cut, "connections cut");
+                }
+            }
+            Action::ProbeNow { backend } => self.probes.probe_now(&backend),
+            Action::Unlock { episode } => {
+                self.locks.remove(&episode);
+            }
+            other => self.spawn_effect(other),
+        }
+    }
+
+    fn publish(&self, gate: &Gate) {
+        for service in &self.services {
+            let connections = &self.shared.connections;
+            listener::publish(&self.shared.routing, connections, &service.name, gate);
+            match gate {
+                Gate::Closed { why } => tracing::info!(service = %service.name, why, "gate closed"),
+                Gate::Open { tier, readers, .. } => {
+                    for open in tier.iter().chain(readers) {
+                        connections.drain_removed(&service.name, &open.name, &open.addresses);
+                    }
+                }
+            }
+        }
+    }
+
+    /// The address at which our own orders reach a backend: one that is up, else any.
+    fn address(&self, backend: &BackendName) -> Option<SocketAddr> {
+        self.machine.address_of(backend).or_else(|| self.addresses.get(backend)?.first().copied())
+    }
+
+    fn spawn_effect(&mut self, action: Action) {
+        let effects = self.effects.clone();
+        let outcomes = self.outcomes.clone();
+        let reply = move |outcome| {
+            // As above: an outcome nobody hears belongs to a driver that ended.
+            let _ = outcomes.send(outcome);
+        };
+        let no_address = |backend: &BackendName| format!("{backend} has no address: its name does not resolve");
+        match action {
+            Action::Fence { episode, backend } => {
+                let Some(config) = self.backend(&backend) else { return };
+                self.tasks.spawn(async move {
+                    let result = effects.fence(&config).await;
+                    reply(Outcome::Fenced { episode, result });
+                    None
+                });
+            }
+            Action::Lock { episode, backends, needed } => {
+                let known = backends.into_iter().filter_map(|name| self.address(&name).map(|address| (name, address)));
+                let targets: Vec<_> = known.collect();
+                self.tasks.spawn(async move {
+                    if targets.len() < needed {
+                        let result = LockResult::Failed("too few backends have an address".into());
+                        reply(Outcome::Locked { episode, result });
+                        return None;
+                    }
+                    let (result, guard) = effects.lock(&targets, needed).await;
+                    reply(Outcome::Locked { episode, result });
+                    guard.map(|guard| (episode, guard))
+                });
+            }
+            Action::Promote { episode, epoch, backend, rechecked } => {
+                tracing::info!(%backend, %episode, %epoch, proof = rechecked.sentence(), "promotion ordered");
+                let (config, address) = (self.backend(&backend), self.address(&backend));
+                self.tasks.spawn(async move {
+                    let result = match (config, address) {
+                        (Some(config), Some(address)) => effects.promote(&config, address, epoch).await,
+                        _ => PromotionResult::Unknown(no_address(&backend)),
+                    };
+                    reply(Outcome::Promotion { episode, result });
+                    None
+                });
+            }
+            Action::Freeze { episode, backend } => {
+                let address = self.address(&backend);
+                self.tasks.spawn(async move {
+                    let result = match address {
+                        Some(address) => effects.freeze(&backend, address).await,
+                        None => Err(no_address(&backend)),
+                    };
+                    reply(Outcome::Frozen { episode, result });
+                    None
+                });
+            }
+            Action::Unfreeze { episode, backend } => {
+                let address = self.address(&backend);
+                self.tasks.spawn(async move {
+                    let result = match address {
+                        Some(address) => effects.unfreeze(&backend, address).await,
+                        None => Err(no_address(&backend)),
+                    };
+                    reply(Outcome::Unfrozen { episode, result });
+                    None
+                });
+            }
+            Action::ReadFlush { episode, backend } => {
+                let address = self.address(&backend);
+                self.tasks.spawn(async move {
+                    let result = match address {
+                        Some(address) => effects.read_flush(&backend, address).await,
+                        None => Err(no_address(&backend)),
+                    };
+                    reply(Outcome::FlushRead { episode, result });
+                    None
+                });
+            }
+            Action::ClearSync { episode, backend } => {
+                let address = self.address(&backend);
+                self.tasks.spawn(async move {
+                    let result = match address {
+                        Some(address) => effects.clear_sync(&backend, address).await,
+                        None => Err(no_address(&backend)),
+                    };
+                    reply(Outcome::SyncCleared { episode, result });
+                    None
+                });
+            }
+            Action::Persist { .. } | Action::Publish(_) | Action::Cut { .. } | Action::ProbeNow { .. } | Action::Unlock { .. } => {}
+        }
+    }
+
+    fn backend(&self, name: &BackendName) -> Option<crate::config::Backend> {
+        self.services[0].backends.iter().find(|backend| backend.name == *name).cloned()
+    }
+
+    /// Opens the promoter's sessions early: in the hour of need a server may have no slot left.
+    pub(super) fn keep_sessions(&mut self) {
+        let Some(active) = self.machine.active().map(|(active, _)| active.clone()) else { return };
+        let standbys: Vec<_> = self.services[0]
+            .backends
+            .iter()
+            .filter(|backend| backend.name != active)
+            .filter_map(|backend| Some((backend.name.clone(), self.address(&backend.name)?)))
+            .collect();
+        let effects = self.effects.clone();
+        self.tasks.spawn(async move {
+            effects.keep(&standbys).await;
+            None
+        });
+    }
+}

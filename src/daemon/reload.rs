@@ -1,0 +1,92 @@
+//! SIGHUP and `POST /reload`: read, validate, diff, apply; on any problem what runs stays, and why is said.
+
+use super::{Daemon, pairs, refusal, settings, signals};
+use crate::config::diff::{diff, live_part};
+use crate::config::{Config, Service};
+use crate::failover::action::{Receipt, Refusal};
+
+impl Daemon {
+    /// What a reload would change.
+    pub(super) fn explain_reload(&self) -> Result<Receipt, Refusal> {
+        let new = self.read_again()?;
+        let changes = diff(&self.config, &new);
+        Ok(Receipt { sentence: "this is what a reload would do".into(), episode: None, steps: changes.summary() })
+    }
+
+    /// Reads and applies. Sessions whose backend does not change are not touched.
+    pub(super) async fn reload(&mut self, notify: bool) -> Result<Receipt, Refusal> {
+        signals::notify_reloading(notify);
+        let answer = self.apply_reload().await;
+        signals::notify(notify, sd_notify::NotifyState::Ready);
+        match &answer {
+            Ok(receipt) => {
+                for line in &receipt.steps {
+                    tracing::info!("{line}");
+                }
+            }
+            Err(refusal) => tracing::error!(why = refusal.sentence, "reload refused, what runs stays"),
+        }
+        answer
+    }
+
+    fn read_again(&self) -> Result<Config, Refusal> {
+        let Some(source) = &self.source else {
+            return Err(refusal("no_source", "this daemon was started without a configuration that could be read again"));
+        };
+        super::load(source).map_err(|error| refusal("invalid", format!("what runs stays: {error}")))
+    }
+
+    async fn apply_reload(&mut self) -> Result<Receipt, Refusal> {
+        let new = self.read_again()?;
+        let changes = diff(&self.config, &new);
+        let applied = live_part(&self.config, &new);
+        self.keeps_active(&applied)?;
+        self.listeners.apply(&applied).map_err(|error| refusal("listener", format!("what runs stays: {error}")))?;
+        self.admin.apply(&settings(&applied));
+        for (key, services) in pairs(&applied) {
+            let inbox = services.iter().find_map(|service| self.inboxes.get(&service.name).cloned());
+            match inbox {
+                Some(inbox) => {
+                    for service in &services {
+                        self.inboxes.insert(service.name.clone(), inbox.clone());
+                    }
+                    if inbox.config.send(services).await.is_err() {
+                        return Err(refusal("ended", format!("the decision loop of {key} has ended")));
+                    }
+                }
+                None => {
+                    let record = crate::failover::phase::Record::default();
+                    self.start_pair(key, services, record).map_err(|error| refusal("probe", error.to_string()))?;
+                }
+            }
+        }
+        self.shared.board.arrange(applied.services.iter().map(|service| service.name.clone()).collect());
+        let mut steps = changes.summary();
+        if steps.is_empty() {
+            steps.push("nothing changed".into());
+        }
+        self.config = applied;
+        let later = changes.restart_only.len();
+        let sentence = match later {
+            0 => "reloaded".to_owned(),
+            _ => format!("reloaded, but for {later} settings that need a restart: {}", changes.restart_only.join(", ")),
+        };
+        Ok(Receipt { sentence, episode: None, steps })
+    }
+
+    /// The active backend of a service may not vanish from its configuration.
+    fn keeps_active(&self, new: &Config) -> Result<(), Refusal> {
+        let status = self.shared.board.status().load_full();
+        for shown in &status.services {
+            let Some(active) = &shown.active else { continue };
+            let Some(service) = new.services.iter().find(|service: &&Service| service.name == shown.name) else { continue };
+            if !service.backends.iter().any(|backend| backend.name == *active) {
+                return Err(refusal(
+                    "active_removed",
+                    format!("what runs stays: {active} is active for {} and cannot be removed; switch over first", shown.name),
+                ));
+            }
+        }
+        Ok(())
+    }
+}

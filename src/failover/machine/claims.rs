@@ -1,0 +1,210 @@
+//! Other backends that claim to be primary: quarantined, or followed once proven and allowed.
+
+use std::time::Duration;
+
+use super::{Machine, Run, State, Step};
+use crate::config::{Authority, ForeignPromotion, ProbeKind};
+use crate::failover::action::EventKind;
+use crate::failover::analysis::{self, Lineage};
+use crate::failover::health::State as Health;
+use crate::failover::observation::Role;
+use crate::failover::phase::{BlockReason, EpisodeKind, Stage};
+use crate::failover::side::Claim;
+use crate::types::{BackendName, Now};
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+impl Machine {
+    /// Compares every other backend's claim to be primary with the latch: quarantine, or release.
+    pub(super) fn judge_claims(&mut self, now: Now) {
+        let Some(latch) = self.record.latch.clone() else {
+            return;
+        };
+        let Some(identity) = &latch.identity else {
+            return;
+        };
+        let target = match &self.state {
+            State::Episode(run) if run.intent.stage == Stage::Sent => Some(run.intent.to.clone()),
+            _ => None,
+        };
+        let mut said = Vec::new();
+        for side in &mut self.sides {
+            if side.name == latch.active || Some(&side.name) == target.as_ref() {
+                continue;
+            }
+            let Some(heard) = &side.facts else { continue };
+            let facts = &heard.facts;
+            let streamed = side.witness.streamed_at().is_some();
+            let shown = facts
+                .timeline
+                .map_or_else(|| "an unknown timeline".into(), |t| format!("timeline {t}"));
+            let verdict = match (facts.role, analysis::lineage(facts, identity, streamed)) {
+                (Role::Primary, Lineage::Descends) => Ok(()),
+                (Role::Primary, Lineage::Same) => Err(format!("it is primary on {shown} beside {}", latch.active)),
+                (Role::Primary, Lineage::Older) => Err(format!(
+                    "it is primary on {shown}, the latch is on {}",
+                    identity.timeline
+                )),
+                (Role::Primary, Lineage::Unproven) => Err(format!(
+                    "it is primary on {shown} and does not prove to descend from {}",
+                    identity.timeline
+                )),
+                (_, Lineage::Stranger) => Err(format!("it belongs to another system or branch ({shown})")),
+                _ if side.quarantine.is_some() && !analysis::streams_on(side, identity.timeline) => {
+                    continue;
+                }
+                _ => Ok(()),
+            };
+            match (verdict, &side.quarantine) {
+                (Err(why), before) if before.as_ref() != Some(&why) => {
+                    said.push((
+                        EventKind::Quarantined,
+                        format!("{} is quarantined, it gets not one byte: {why}", side.name),
+                    ));
+                    side.quarantine = Some(why);
+                }
+                (Ok(()), Some(_)) => {
+                    said.push((EventKind::Released, format!("{} is no longer quarantined", side.name)));
+                    side.quarantine = None;
+                }
+                _ => {}
+            }
+        }
+        for (kind, sentence) in said {
+            self.tell(now, kind, sentence);
+        }
+    }
+
+    /// Another backend is primary beside the latched one.
+    pub(super) fn rival(&self) -> Option<(BlockReason, String)> {
+        let latch = self.latch()?;
+        let identity = latch.identity.as_ref()?;
+        let active_node = self
+            .active_side()?
+            .facts
+            .as_ref()
+            .and_then(|heard| heard.facts.node.clone());
+        self.sides
+            .iter()
+            .filter(|side| side.name != latch.active)
+            .find_map(|side| {
+                let facts = &side.facts.as_ref()?.facts;
+                side.claim.as_ref().filter(|claim| claim.proven())?;
+                let lineage = analysis::lineage(facts, identity, side.witness.streamed_at().is_some());
+                let beside = format!(
+                    "{} is primary too ({}), beside {}",
+                    side.name,
+                    lineage_words(lineage),
+                    latch.active
+                );
+                match lineage {
+                    Lineage::Same if facts.node != active_node => Some((BlockReason::SplitBrain, beside)),
+                    Lineage::Descends => Some((
+                        BlockReason::SplitBrain,
+                        format!("{beside}: decide with `proxyctl adopt {}`", side.name),
+                    )),
+                    _ => None,
+                }
+            })
+    }
+
+    /// A promotion that somebody else made is adopted as soon as it is proven and allowed.
+    pub(super) fn follow_if_due(&mut self, now: Now) -> bool {
+        let Some(latch) = self.record.latch.clone() else {
+            return false;
+        };
+        let due = match &latch.identity {
+            Some(_) => self.proven_successor(now),
+            None => self.serving_successor(),
+        };
+        let Some((to, why)) = due else { return false };
+        let mut intent = self.intent(EpisodeKind::Follow, to, why, now);
+        intent.stage = Stage::Sent;
+        self.begin(Run::new(intent, Step::Deciding { ticket: 0 }, true, now.at), now);
+        true
+    }
+
+    pub(super) fn proven_successor(&self, now: Now) -> Option<(BackendName, String)> {
+        let latch = self.latch()?;
+        let identity = latch.identity.as_ref()?;
+        let observe = self.service.failover.authority == Authority::Observe;
+        if observe && let Some((BlockReason::Rewound, _)) = &self.mismatch {
+            return Some((
+                latch.active.clone(),
+                format!("{} shows a timeline that descends from the latched one", latch.active),
+            ));
+        }
+        let side = self.sides.iter().find(|side| {
+            side.name != latch.active
+                && side.claim.as_ref().is_some_and(Claim::proven)
+                && side.facts.as_ref().is_some_and(|heard| {
+                    let streamed = side.witness.streamed_at().is_some();
+                    heard.facts.role == Role::Primary
+                        && analysis::lineage(&heard.facts, identity, streamed) == Lineage::Descends
+                })
+        })?;
+        let others = self
+            .record
+            .other_daemon_seen
+            .is_some_and(|seen| now.wall.since(seen) < DAY);
+        let follow = match self.service.failover.foreign_promotion {
+            Some(rule) => rule == ForeignPromotion::Follow,
+            None => observe || others,
+        };
+        let still_primary = self.active_side().is_some_and(|active| {
+            active.state() != Health::Down
+                && active.role() == Role::Primary
+                && self.mismatch.is_none()
+                && self.suspicion.is_none()
+        });
+        let dead = self.active_side().is_none_or(|active| active.state() == Health::Down) || self.mismatch.is_some();
+        if follow || (!still_primary && dead) {
+            let timeline = side
+                .facts
+                .as_ref()
+                .and_then(|heard| heard.facts.timeline)
+                .map_or(0, |t| t.0);
+            return Some((
+                side.name.clone(),
+                format!(
+                    "{} was promoted by somebody else: it proves to be primary on timeline {timeline}, a descendant of {}",
+                    side.name, identity.timeline
+                ),
+            ));
+        }
+        None
+    }
+
+    /// Without identities (`http`): another side passes as primary while the latched one is down.
+    pub(super) fn serving_successor(&self) -> Option<(BackendName, String)> {
+        let proves = matches!(self.service.probe.kind, ProbeKind::Http(_));
+        if !proves || self.service.failover.standby_serves || self.active_side()?.state() != Health::Down {
+            return None;
+        }
+        let latch = self.latch()?;
+        let mut up = self
+            .sides
+            .iter()
+            .filter(|side| side.name != latch.active && side.state() == Health::Up);
+        let (first, second) = (up.next()?, up.next());
+        second.is_none().then(|| {
+            (
+                first.name.clone(),
+                format!(
+                    "{} no longer passes its check as primary and {} does",
+                    latch.active, first.name
+                ),
+            )
+        })
+    }
+}
+
+fn lineage_words(lineage: Lineage) -> &'static str {
+    match lineage {
+        Lineage::Descends => "on a timeline that descends from the latched one",
+        Lineage::Same => "on the latched timeline",
+        Lineage::Older => "on an older timeline",
+        Lineage::Stranger => "of another system",
+        Lineage::Unproven => "of unproven descent",
+    }
+}

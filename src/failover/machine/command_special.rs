@@ -1,0 +1,243 @@
+//! The rarer commands: route-only, adopt, restore, abandon. Each refusal says what would be right.
+
+use super::command::{Answer, refusal};
+use super::{Machine, State, Step};
+use crate::config::ConfiguredRole;
+use crate::failover::action::{Operator, Receipt};
+use crate::failover::analysis;
+use crate::failover::candidate;
+use crate::failover::health::State as Health;
+use crate::failover::observation::Role;
+use crate::failover::phase::EpisodeKind;
+use crate::types::{BackendName, Now};
+
+impl Machine {
+    pub(super) fn command_route(
+        &mut self,
+        to: Option<&BackendName>,
+        operator: &Operator,
+        dry_run: bool,
+        now: Now,
+    ) -> Answer {
+        if let Some(receipt) = self.running_to(to, &[EpisodeKind::Route]) {
+            return Ok(receipt);
+        }
+        let latch = self.ready()?;
+        let target = match to {
+            Some(to) => self.known(to)?,
+            None => candidate::best_server(&self.sides, &latch.active)
+                .ok_or_else(|| refusal("no_candidate", "no other backend is up"))?,
+        };
+        if target.name == latch.active {
+            return Err(refusal(
+                "already_active",
+                format!("{} is already active (epoch {})", target.name, latch.epoch),
+            ));
+        }
+        if target.state() != Health::Up || target.quarantine.is_some() {
+            let why = target
+                .quarantine
+                .clone()
+                .unwrap_or_else(|| target.state().as_str().to_owned());
+            return Err(refusal(
+                "unfit",
+                format!("{} does not prove to serve: {why}", target.name),
+            ));
+        }
+        if !self.service.failover.standby_serves {
+            if self.knows_identity() && target.role() != Role::Primary {
+                return Err(refusal(
+                    "not_primary",
+                    format!(
+                        "{} is not a primary: route-only would send writes to a standby",
+                        target.name
+                    ),
+                ));
+            }
+            let down = self.active_side().is_none_or(|side| side.state() == Health::Down);
+            if !down {
+                return Err(refusal(
+                    "not_fenced",
+                    format!(
+                        "{} is neither down nor fenced: two primaries would take writes",
+                        latch.active
+                    ),
+                ));
+            }
+        }
+        let target = target.name.clone();
+        let steps = vec![
+            format!("close the gate and cut every connection of {}", latch.active),
+            format!("open to {target} in epoch {}; nothing is promoted", latch.epoch.next()),
+        ];
+        let sentence = format!("moving traffic from {} to {target}", latch.active);
+        let why = format!("commanded by {}", operator.name);
+        self.start(
+            EpisodeKind::Route,
+            target,
+            why,
+            true,
+            operator,
+            dry_run,
+            (sentence, steps),
+            now,
+        )
+    }
+
+    pub(super) fn command_adopt(
+        &mut self,
+        backend: &BackendName,
+        operator: &Operator,
+        dry_run: bool,
+        now: Now,
+    ) -> Answer {
+        if let State::Episode(run) = &self.state {
+            return Err(refusal(
+                "episode_running",
+                format!("episode {} is under way: wait for its end", run.intent.id),
+            ));
+        }
+        let side = self.known(backend)?;
+        if self.is_active(backend) && self.mismatch.is_none() && matches!(self.state, State::Watching) {
+            return Err(refusal("already_active", format!("{backend} is already active")));
+        }
+        if self.knows_identity() {
+            let facts = side.facts.as_ref().map(|heard| &heard.facts);
+            let Some(facts) =
+                facts.filter(|f| f.role == Role::Primary && f.system_id.is_some() && f.timeline.is_some())
+            else {
+                let shown = side
+                    .last_probe
+                    .as_ref()
+                    .map_or("nothing was heard", |probe| probe.text.as_str());
+                return Err(refusal(
+                    "not_primary",
+                    format!("{backend} does not prove to be primary ({shown}): promote it first"),
+                ));
+            };
+            let higher = self.sides.iter().find(|other| {
+                other.name != *backend
+                    && other.role() == Role::Primary
+                    && other
+                        .facts
+                        .as_ref()
+                        .is_some_and(|h| h.facts.system_id == facts.system_id && h.facts.timeline > facts.timeline)
+            });
+            if let Some(other) = higher {
+                return Err(refusal(
+                    "newer_primary",
+                    format!("{} is primary on a higher timeline: adopt that one", other.name),
+                ));
+            }
+        } else if side.state() != Health::Up {
+            return Err(refusal("not_up", format!("{backend} is {}", side.state().as_str())));
+        }
+        let active = self.latch().map(|latch| latch.active.clone());
+        let steps = vec![
+            active.map_or_else(
+                || "nobody is cut".to_owned(),
+                |name| format!("cut every connection of {name}"),
+            ),
+            format!("latch {backend} and open to it; nothing is promoted"),
+        ];
+        let why = format!("adopted by {}", operator.name);
+        self.start(
+            EpisodeKind::Follow,
+            backend.clone(),
+            why,
+            false,
+            operator,
+            dry_run,
+            (format!("adopting {backend}"), steps),
+            now,
+        )
+    }
+
+    pub(super) fn command_restore(
+        &mut self,
+        to: Option<&BackendName>,
+        operator: &Operator,
+        dry_run: bool,
+        now: Now,
+    ) -> Answer {
+        let latch = self.ready()?;
+        let home = match to {
+            Some(to) => self.known(to)?.name.clone(),
+            None => {
+                let configured = self
+                    .sides
+                    .iter()
+                    .find(|side| side.config.role == Some(ConfiguredRole::Primary));
+                let Some(side) = configured else {
+                    return Err(refusal(
+                        "no_home",
+                        "no backend has role = \"primary\": name one with --to",
+                    ));
+                };
+                side.name.clone()
+            }
+        };
+        if home == latch.active {
+            return Err(refusal(
+                "already_home",
+                format!("{home} is active already (epoch {})", latch.epoch),
+            ));
+        }
+        let side = self.known(&home)?;
+        if let Some(why) = &side.quarantine {
+            return Err(refusal(
+                "quarantined",
+                format!(
+                    "{home} is quarantined: {why}. Rebuild it as a standby of {} (pg_rewind or pg_basebackup), then restore",
+                    latch.active
+                ),
+            ));
+        }
+        if let Some(identity) = &latch.identity
+            && !analysis::streams_on(side, identity.timeline)
+        {
+            return Err(refusal(
+                "not_rebuilt",
+                format!(
+                    "{home} is {} and does not stream from {} on timeline {}: rebuild it as a standby, then restore",
+                    side.state().as_str(),
+                    latch.active,
+                    identity.timeline
+                ),
+            ));
+        }
+        self.command_switchover(Some(&home), operator, dry_run, now)
+    }
+
+    pub(super) fn command_abandon(&mut self, backend: &BackendName, dry_run: bool, now: Now) -> Answer {
+        let pending = self
+            .run()
+            .filter(|run| run.intent.to == *backend && matches!(run.step, Step::Promoting { .. }));
+        let Some(run) = pending else {
+            return Err(refusal(
+                "nothing_pending",
+                format!("no promotion of {backend} is pending"),
+            ));
+        };
+        let id = run.intent.id;
+        let from = run
+            .intent
+            .from
+            .as_ref()
+            .map_or("nobody", BackendName::as_str)
+            .to_owned();
+        if self.side(backend).is_some_and(|side| side.state() == Health::Up) {
+            return Err(refusal("target_answers", format!("{backend} answers: it is not off")));
+        }
+        if !dry_run {
+            self.cancel(format!("an operator states that {backend} is off"), now);
+        }
+        let sentence =
+            format!("episode {id} ends without {backend}; traffic goes back to {from} once it proves itself");
+        Ok(Receipt {
+            sentence,
+            episode: Some(id),
+            steps: Vec::new(),
+        })
+    }
+}
