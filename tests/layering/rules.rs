@@ -85,18 +85,8 @@ pub const TABLE: &[Room] = &[
             "failover::action",
         ]),
     ),
-<<<<<<< HEAD
-    // `observation` for the evidence it sends: what ended, what was refused; `relay` for the orders and the meter of
-    // each connection it knows.
-    room(
-        "connections",
-        Pure::None,
-        Import(&["failover::observation", "relay"]),
-    ),
-=======
     // `observation` for the evidence it sends; `relay` for the orders it gives and the meters it reads.
     room("connections", Pure::None, Import(&["relay", "failover::observation"])),
->>>>>>> 4ef9c5f
     // `config` for the service whose effects it carries out.
     room(
         "promote",

@@ -219,7 +219,7 @@ pub(in crate::listener) fn cancel_request() -> Vec<u8> {
 }
 
 /// One end of a connection.
-pub(in crate::listener) struct Client(pub(super) TcpStream);
+pub(in crate::listener) struct Client(pub(in crate::listener) TcpStream);
 
 impl Client {
     pub(in crate::listener) async fn connect(address: SocketAddr) -> Self {
