@@ -109,6 +109,8 @@ struct Daemon {
     /// Driver task → its pair's key, to name one that panicked.
     keys: HashMap<tokio::task::Id, String>,
     stop: CancellationToken,
+    /// Panics of the data plane counted so far.
+    panics: u64,
 }
 
 /// Runs until stopped.
@@ -139,6 +141,7 @@ pub async fn run(options: Options) -> Result<Report, DaemonError> {
         drivers: JoinSet::new(),
         keys: HashMap::new(),
         stop: inner,
+        panics: 0,
     };
     daemon.start_pairs(records)?;
     tracing::info!(daemon = %name, version = env!("CARGO_PKG_VERSION"), admin = ?daemon.admin.listen(), "started");
@@ -161,8 +164,9 @@ pub async fn run(options: Options) -> Result<Report, DaemonError> {
                 if daemon.shared.writer.has_ended() {
                     break Err(DaemonError::TaskEnded("the thread that writes the state".into()));
                 }
-                if daemon.listeners.has_ended() {
-                    break Err(DaemonError::TaskEnded("a worker of the data plane".into()));
+                daemon.count_failures();
+                if daemon.listeners.failures().borrow().workers > 0 {
+                    break Err(DaemonError::TaskEnded("a worker thread of the data plane".into()));
                 }
             }
         }
@@ -267,6 +271,14 @@ impl Daemon {
             }
         }
         answer(request, Ok(Receipt { sentence: said.join("; "), episode: None, steps: Vec::new() }));
+    }
+
+    fn count_failures(&mut self) {
+        let tasks = self.listeners.failures().borrow().tasks;
+        for _ in self.panics..tasks {
+            self.shared.board.task_failed();
+        }
+        self.panics = tasks;
     }
 
     fn driver_ended(&self, ended: Result<(tokio::task::Id, String), tokio::task::JoinError>) -> DaemonError {

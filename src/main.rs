@@ -26,7 +26,7 @@ struct Args {
 #[derive(Debug, Subcommand)]
 enum Sub {
     /// A primary and a standby in a temporary folder, the proxy in front, and a writer: try a failover.
-    Demo(pgpivot::demo::Args),
+    Demo(pgpivot::demo::Options),
 }
 
 fn main() -> ExitCode {
@@ -40,7 +40,7 @@ fn main() -> ExitCode {
         return ExitCode::from(report.exit);
     }
     if let Some(Sub::Demo(args)) = args.command {
-        return pgpivot::demo::run(args);
+        return pgpivot::demo::run(&args);
     }
     telemetry::install(false);
     match serve(Source { path: args.config }) {

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use super::driver::Driver;
 use crate::failover::action::{Action, Gate, LockResult, Outcome, PromotionResult};
+use crate::listener;
 use crate::relay::Cut;
 use crate::types::BackendName;
 
@@ -37,17 +38,10 @@ impl Driver {
     fn publish(&self, gate: &Gate) {
         for service in &self.services {
             let connections = &self.shared.connections;
+            listener::publish(&self.shared.routing, connections, &service.name, gate);
             match gate {
-                // Closed in the table first: nobody is admitted who chose before.
-                Gate::Closed { why } => {
-                    self.shared.routing.publish(&service.name, gate);
-                    connections.close_sides(&service.name);
-                    tracing::info!(service = %service.name, why, "gate closed");
-                }
-                Gate::Open { epoch, tier, readers, .. } => {
-                    let sides: Vec<&BackendName> = tier.iter().chain(readers).map(|open| &open.name).collect();
-                    connections.open_only(&service.name, *epoch, &sides);
-                    self.shared.routing.publish(&service.name, gate);
+                Gate::Closed { why } => tracing::info!(service = %service.name, why, "gate closed"),
+                Gate::Open { tier, readers, .. } => {
                     for open in tier.iter().chain(readers) {
                         connections.drain_removed(&service.name, &open.name, &open.addresses);
                     }
