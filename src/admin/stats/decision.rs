@@ -227,6 +227,8 @@ fn facts(s: &ServiceStatus, now: WallTime) -> Vec<Fact> {
     let fact = |label, value: String, note: String, level| Fact { label, value, note, level };
     let connected: u64 = s.backends.iter().map(|b| b.connections).sum();
     let limit: u64 = s.listeners.iter().map(|l| l.limit).sum();
+    let allowed =
+        if s.listeners.is_empty() { "no listener".to_owned() } else { format!("of {} allowed", count(limit)) };
     let gate = match (s.open, s.held) {
         (true, 0) => (OK, "newcomers pass"),
         (true, _) => (WARN, "are let in now"),
@@ -255,7 +257,7 @@ fn facts(s: &ServiceStatus, now: WallTime) -> Vec<Fact> {
     };
     let switched: u64 = s.switches.iter().filter(|w| w.outcome == "switched").map(|w| w.count).sum();
     vec![
-        fact("Clients connected", count(connected), format!("of {} allowed", count(limit)), CALM),
+        fact("Clients connected", count(connected), allowed, CALM),
         fact("Clients waiting", count(s.held), gate.1.to_owned(), gate.0),
         fact("Standby armed", armed.1.to_owned(), armed.2.to_owned(), armed.0),
         fact("Automatic failovers left", budget.1, budget.2, budget.0),
