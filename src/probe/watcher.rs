@@ -59,8 +59,6 @@ struct Watcher {
     next_fresh: Instant,
     next_sample: Instant,
     last_fresh: Option<Instant>,
-    /// How many fresh probes were started since the cadence was entered.
-    begun: usize,
 }
 
 /// A probe that ended.
@@ -109,7 +107,6 @@ impl Watcher {
             next_fresh: now,
             next_sample: now,
             last_fresh: None,
-            begun: 0,
         }
     }
 
@@ -147,7 +144,6 @@ impl Watcher {
         if !other_cadence && was_active == self.is_active() {
             return;
         }
-        self.begun = 0;
         let plan = self.plan();
         // Offsets count from the order, however late it is heard.
         let since = if other_cadence {
@@ -167,11 +163,13 @@ impl Watcher {
         let plan = self.plan();
         let due = self.next_fresh;
         self.begin_fresh(due, plan.overlap);
-        self.begun += 1;
-        self.next_fresh = match plan.burst.get(self.begun) {
-            Some(offset) => self.orders.since + *offset,
-            None => following(due, self.varied(&plan, plan.fresh)),
-        };
+        // By time, not by number: a probe ordered in between must not cost one of the burst.
+        let burst = plan
+            .burst
+            .iter()
+            .map(|offset| self.orders.since + *offset)
+            .find(|at| *at > due);
+        self.next_fresh = burst.unwrap_or_else(|| following(due, self.varied(&plan, plan.fresh)));
     }
 
     fn handle_sample_due(&mut self) {
