@@ -15,6 +15,9 @@ const HASTY: Duration = Duration::from_millis(100);
 /// Fresh connects to the active side after the death path was entered; then every [`WATCHFUL`].
 const DEATH_OFFSETS: [Duration; 3] = [Duration::ZERO, HASTY, WATCHFUL];
 
+/// A witness that does not answer within this is asked again on a new connection, however patient probes are.
+const WITNESS_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// What the wait depends on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Situation {
@@ -37,6 +40,8 @@ pub(super) struct Plan {
     pub(super) overlap: usize,
     /// A query on the kept connection this often.
     pub(super) sample: Duration,
+    /// Such a query is given up after this.
+    pub(super) sample_timeout: Duration,
     /// Waits vary.
     pub(super) jitter: bool,
 }
@@ -60,11 +65,16 @@ pub(super) fn plan(kind: Kind, probe: &Probe, now: Situation) -> Plan {
         Kind::Cockroach => probe.fast_interval,
         Kind::Postgres => short.min(probe.interval),
     };
+    let sample_timeout = match (kind, now.active) {
+        (Kind::Postgres, false) => probe.timeout.min(WITNESS_TIMEOUT),
+        (Kind::Postgres, true) | (Kind::Cockroach, _) => probe.timeout,
+    };
     let hurried = |fresh: Duration, sample: Duration| Plan {
         fresh,
         burst: &[],
         overlap: MAX_OUTSTANDING,
         sample,
+        sample_timeout,
         jitter: false,
     };
     match (now.cadence, now.active) {
@@ -74,6 +84,7 @@ pub(super) fn plan(kind: Kind, probe: &Probe, now: Situation) -> Plan {
             overlap: 1,
             // A promotion made by somebody else shows on a standby, and must show soon.
             sample: if active { probe.interval } else { probe.fast_interval },
+            sample_timeout,
             jitter: true,
         },
         (Cadence::Fast, true) => hurried(probe.fast_interval, probe.fast_interval),
@@ -165,6 +176,23 @@ mod tests {
                 (Duration::from_millis(250), Duration::from_millis(250))
             );
         }
+    }
+
+    #[test]
+    fn a_witness_is_given_up_after_a_second_however_patient_probes_are() {
+        let patient = Probe {
+            timeout: Duration::from_secs(10),
+            ..probe()
+        };
+        let of = |active| {
+            let now = Situation {
+                cadence: Cadence::Fast,
+                active,
+                down: false,
+            };
+            plan(Kind::Postgres, &patient, now).sample_timeout
+        };
+        assert_eq!((of(false), of(true)), (Duration::from_secs(1), Duration::from_secs(10)));
     }
 
     #[test]

@@ -273,6 +273,25 @@ async fn the_servers_last_word_precedes_the_loss_of_the_kept_connection() {
 }
 
 #[tokio::test]
+async fn a_pooler_that_takes_no_options_is_probed_without_them() {
+    let server = Scripted::start(|mut peer| async move {
+        let packet = String::from_utf8_lossy(&peer.first_packet().await).into_owned();
+        if packet.contains("options\0") {
+            return peer
+                .say(&complaint(b'E', "08P01", "unsupported startup parameter: options", ""))
+                .await;
+        }
+        peer.say(&[message(b'R', &[0; 4]), ready()].concat()).await;
+        peer.message().await;
+        peer.say(&[primary_row(), ready()].concat()).await;
+        peer.hang().await;
+    })
+    .await;
+    let verdict = Watch::start(&[server.address], sql()).observation().await.verdict;
+    assert!(matches!(verdict, Verdict::Answered(_)), "{verdict:?}");
+}
+
+#[tokio::test]
 async fn a_query_that_is_answered_with_something_else_is_a_bad_reply() {
     let server = Scripted::start(|mut peer| async move {
         peer.let_in().await;

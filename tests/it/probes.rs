@@ -140,6 +140,28 @@ async fn a_login_that_may_not_see_the_receiver_knows_when_there_is_none() {
 }
 
 #[tokio::test]
+async fn a_login_without_the_identifiers_function_learns_it_by_replication() {
+    let server = Cluster::create("east", &[], None);
+    server.start().await;
+    let identifier = server.ask("SELECT system_identifier FROM pg_control_system()").await;
+    let login = |user: &str| Login {
+        database: "app".into(),
+        ..login(user, user)
+    };
+    server
+        .run("REVOKE EXECUTE ON FUNCTION pg_control_system() FROM public, pgpivot")
+        .await;
+    let facts = Watch::of(&[&server], login("pgpivot")).facts("east").await;
+    assert_eq!(facts.system_id, Some(SystemId(identifier.parse().unwrap())));
+    let facts = Watch::of(&[&server], login("app")).facts("east").await;
+    assert_eq!(
+        (facts.role, facts.system_id),
+        (Role::Primary, None),
+        "without REPLICATION it stays unknown"
+    );
+}
+
+#[tokio::test]
 async fn a_promoted_standby_shows_its_timeline_and_history_at_once() {
     let pair = Pair::start().await;
     let mut watch = Watch::of(&[&pair.west], login("pgpivot", "pgpivot"));
@@ -272,7 +294,7 @@ async fn daemons_see_each_other_and_the_epoch_they_are_in() {
 }
 
 #[tokio::test]
-async fn the_startup_and_tcp_probes_need_no_password() {
+async fn the_startup_and_tcp_probes_need_no_password_and_leave_no_complaint_in_the_log() {
     let server = Cluster::create("east", &[], None);
     server.start().await;
     for kind in [
@@ -284,6 +306,9 @@ async fn the_startup_and_tcp_probes_need_no_password() {
         let mut watch = Watch::start("ours", service(&[&server], kind));
         assert_eq!(*watch.facts("east").await, Facts::default());
     }
+    let log = server.log_tail();
+    let complaint = |line: &str| line.contains("nobody@") && (line.contains("FATAL") || line.contains("could not"));
+    assert!(!log.lines().any(complaint), "{log}");
     server.kill().await;
     for kind in [
         ProbeKind::Tcp,
