@@ -166,7 +166,12 @@ impl<'a> Seeker<'a> {
     /// The place in the waiting room, taken when first needed and kept until a server answers.
     fn place(&mut self) -> Result<&Place, Refusal> {
         if self.place.is_none() {
-            let place = self.door.shared.room.enter(self.peer.ip(), self.settings.limits).map_err(Refusal::Full)?;
+            let place = self
+                .door
+                .shared
+                .room
+                .enter(self.peer.ip(), self.settings.limits)
+                .map_err(Refusal::Full)?;
             tracing::debug!(why = self.why, "client held");
             self.place = Some(place);
         }
@@ -256,7 +261,11 @@ impl<'a> Seeker<'a> {
 /// Comes back when the backend may not be used any more under the epoch it was chosen under.
 async fn moved(changes: &mut watch::Receiver<u64>, door: &Door, choice: &Choice) {
     let shared = &door.shared;
-    while shared.routing.load().still_leads_to(&shared.service, &choice.backend, choice.epoch) {
+    while shared
+        .routing
+        .load()
+        .still_leads_to(&shared.service, &choice.backend, choice.epoch)
+    {
         if changes.changed().await.is_err() {
             return;
         }
