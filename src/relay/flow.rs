@@ -61,7 +61,7 @@ pub(super) struct Flow {
     pub(super) moved: u64,
     /// Reads in a row that filled their window.
     full: u8,
-    /// Splicing was refused once: not asked again.
+    /// There was no pipe for this stretch of bulk: it is copied.
     no_splice: bool,
     /// The last bytes handed over, if they were seen.
     pub(super) tail: Tail,
@@ -169,11 +169,11 @@ impl Flow {
         if bytes.is_empty() {
             return self.end(sink);
         }
-        self.full = if bytes.len() >= WINDOW {
-            (self.full + 1).min(2)
+        if bytes.len() >= WINDOW {
+            self.full = (self.full + 1).min(2);
         } else {
-            0
-        };
+            (self.full, self.no_splice) = (0, false);
+        }
         let sent = push(cx, sink, bytes, gate)?;
         if sent < bytes.len() {
             self.tail = Tail::Unknown;

@@ -98,7 +98,12 @@ impl Future for Relay<'_> {
             this.pair.pump(cx, &writing, buffer, &mut tally)
         });
         this.meter.add(&tally, &mut this.waits);
-        if tally.server_end && !this.told {
+        // Whoever cuts may silence the server's socket as well: what that looks like from here is not the server's doing.
+        let outcome = match outcome {
+            Ok(Poll::Ready(_)) => this.orders.cut_reason().map_or(outcome, Err),
+            Ok(Poll::Pending) | Err(_) => outcome,
+        };
+        if tally.server_end && !this.told && this.orders.cut_reason().is_none() {
             this.told = true;
             this.meter.server_ended(this.orders.number());
         }

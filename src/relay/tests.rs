@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 
 use super::{By, Cut, Orders, Reason};
 use crate::net::sockopt;
-use rig::{Chance, FAREWELL, READY_IDLE, READY_IN_TRANSACTION, Rig, Stream, receive, send, settle};
+use rig::{Chance, FAREWELL, READY_IDLE, READY_IN_TRANSACTION, Rig, Stream, connected, receive, send, settle};
 
 #[tokio::test]
 async fn random_traffic_arrives_byte_by_byte_in_both_directions_through_small_buffers() {
@@ -175,6 +175,46 @@ async fn after_a_cut_in_the_middle_of_bulk_not_one_byte_more_is_handed_over() {
     }
 }
 
+#[test]
+fn a_cut_from_another_thread_that_silences_the_server_as_well_is_nobody_elses_doing() {
+    for round in 0..20 {
+        let ready = std::sync::mpsc::channel();
+        let data_plane = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap();
+            runtime.block_on(async {
+                let (near, far) = connected(None).await;
+                let (db, server) = connected(None).await;
+                let handle = socket2::SockRef::from(&server).try_clone().unwrap();
+                let mut rig = Rig::over((near, far), (db, server));
+                let (app, db) = (rig.app.into_split(), rig.db.into_split());
+                let mut traffic = tokio::task::JoinSet::new();
+                for (to, seed) in [(app.1, 1), (db.1, 2)] {
+                    traffic.spawn(send(to, Stream::new(seed), usize::MAX, Chance::bulk()));
+                }
+                for (from, seed) in [(db.0, 1), (app.0, 2)] {
+                    traffic.spawn(async move { receive(from, &mut Stream::new(seed), Chance::bulk()).await });
+                }
+                settle(&rig.meter, |meter| meter.bytes_in() > 100_000 * round).await;
+                ready.0.send((rig.orders.clone(), handle)).unwrap();
+                ((&mut rig.relay).await.unwrap(), rig.server_ends.load(Ordering::Relaxed))
+            })
+        });
+        let (orders, server) = ready.1.recv().unwrap();
+        orders.cut(Cut::Demoted);
+        rustix::net::connect_unspec(&server).unwrap();
+        let (ended, server_ends) = data_plane.join().unwrap();
+        assert_eq!(
+            (ended.by, ended.reason),
+            (By::Order, Reason::Cut(Cut::Demoted)),
+            "round {round}"
+        );
+        assert_eq!(server_ends, 0, "round {round}");
+    }
+}
+
 #[tokio::test]
 async fn a_cut_does_not_wait_for_a_server_that_reads_nothing() {
     let mut rig = Rig::with_buffers(Some(65_536)).await;
@@ -212,8 +252,8 @@ async fn a_cut_does_not_wait_for_a_client_that_reads_nothing_and_takes_back_what
 
 #[tokio::test]
 async fn the_first_reason_of_a_cut_stays_and_a_connection_cut_early_moves_nothing() {
-    let (app, client) = rig::connected(None).await;
-    let (mut db, server) = rig::connected(None).await;
+    let (app, client) = connected(None).await;
+    let (mut db, server) = connected(None).await;
     let orders = Orders::new();
     orders.cut(Cut::Removed);
     orders.cut(Cut::Shutdown);

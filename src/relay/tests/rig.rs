@@ -39,8 +39,11 @@ impl Rig {
 
     /// `size`: of the kernel's buffers of all four sockets, bytes.
     pub(super) async fn with_buffers(size: Option<usize>) -> Self {
-        let (app, client) = connected(size).await;
-        let (db, server) = connected(size).await;
+        Self::over(connected(size).await, connected(size).await)
+    }
+
+    /// Over these pairs of sockets: the application's end and the relay's, the database's end and the relay's.
+    pub(super) fn over((app, client): (TcpStream, TcpStream), (db, server): (TcpStream, TcpStream)) -> Self {
         let orders = Orders::with_farewell(FAREWELL);
         let polls = Arc::new(AtomicUsize::new(0));
         let largest_poll = Arc::new(AtomicUsize::new(0));
@@ -243,8 +246,8 @@ pub(super) struct Stream {
 impl Stream {
     pub(super) fn new(seed: usize) -> Self {
         let mut chance = Chance::new(seed);
-        // A prime length, so that no power of two hides a shift.
-        let pattern = (0..1_048_573).map(|_| chance.next() as u8).collect();
+        // Eight times a prime, so that no power of two hides a shift.
+        let pattern = (0..131_071).flat_map(|_| chance.next().to_le_bytes()).collect();
         Self { pattern, at: 0 }
     }
 
