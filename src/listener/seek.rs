@@ -106,7 +106,6 @@ impl<'a> Seeker<'a> {
             match self.dial(&choice).await {
                 Tried::Answered(server, attached) => {
                     self.door.shared.room.succeeded(self.target);
-                    tracing::debug!(backend = %choice.backend, waited = ?self.begun.elapsed(), "attached");
                     return Ok((server, attached));
                 }
                 Tried::InVain => self.tried.push(choice.backend),
@@ -248,8 +247,12 @@ impl<'a> Seeker<'a> {
                 },
             };
             match attached {
+                // A hold that began meanwhile: not even a first packet is sent.
+                Ok(_) if !leads_to(self.door, choice) => return Tried::Moved,
                 Ok((server, attached)) => {
                     if self.is_answered(&server, &attached, choice).await {
+                        let waited = self.begun.elapsed();
+                        tracing::debug!(backend = %choice.backend, server.addr = %address, ?waited, "attached");
                         return Tried::Answered(server, attached);
                     }
                 }
@@ -293,16 +296,16 @@ impl<'a> Seeker<'a> {
 
 /// Comes back when the backend may not be used any more under the epoch it was chosen under.
 async fn moved(changes: &mut watch::Receiver<u64>, door: &Door, choice: &Choice) {
-    let shared = &door.shared;
-    while shared
-        .routing
-        .load()
-        .still_leads_to(&shared.service, &choice.backend, choice.epoch)
-    {
+    while leads_to(door, choice) {
         if changes.changed().await.is_err() {
             return;
         }
     }
+}
+
+fn leads_to(door: &Door, choice: &Choice) -> bool {
+    let snapshot = door.shared.routing.load();
+    snapshot.still_leads_to(&door.shared.service, &choice.backend, choice.epoch)
 }
 
 /// Without a deadline, as in the relay: a client that tires of a silent server leaves, and is seen to.
