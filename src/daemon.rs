@@ -306,8 +306,7 @@ impl Daemon {
         drop(listeners);
         let ended = tokio::task::spawn_blocking(move || {
             let joined = admin.join();
-            let closed = Arc::into_inner(shared.writer).is_none_or(|writer| writer.close(Duration::from_secs(5)));
-            joined && closed
+            shared.writer.close(Duration::from_secs(5)) && joined
         });
         if !matches!(ended.await, Ok(true)) {
             tracing::warn!("a thread did not end in time");

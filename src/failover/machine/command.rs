@@ -1,7 +1,7 @@
 //! What operators may command, and why they are refused. Force overrides witness, lag, cool-down and budget; never
 //! order, start, epoch, persistence or identity.
 
-use super::watch::kind_word;
+use super::watch::{bounded, kind_word};
 use super::{Machine, Run, State, Step};
 use crate::config::WitnessRule;
 use crate::failover::action::{Command, EventKind, Operator, Receipt, Refusal};
@@ -18,6 +18,7 @@ pub(super) type Answer = Result<Receipt, Refusal>;
 impl Machine {
     /// An operator's command. With `dry_run` nothing happens: the receipt says what would.
     pub fn handle_command(&mut self, command: &Command, operator: &Operator, dry_run: bool, now: Now) -> Answer {
+        let operator = &Operator { name: bounded(operator.name.clone()), note: operator.note.clone().map(bounded) };
         let answer = match command {
             Command::Failover {
                 to, route_only: true, ..

@@ -14,6 +14,7 @@ use crate::types::{BackendName, Now};
 impl Machine {
     /// One turn of the episode.
     pub(super) fn advance_episode(&mut self, now: Now) {
+        self.expire_write(now);
         let State::Episode(run) = &self.state else {
             return;
         };

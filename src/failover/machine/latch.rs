@@ -11,7 +11,9 @@ use crate::types::Now;
 
 /// Who a server proves to be; `None` when it does not show enough.
 pub(super) fn identity_of(facts: &Facts) -> Option<Identity> {
-    let ancestors = facts.history.clone().unwrap_or_default();
+    let mut ancestors = facts.history.clone().unwrap_or_default();
+    // The record has one slot of 4 KiB, and only the newest ancestors ever matter.
+    ancestors.drain(..ancestors.len().saturating_sub(ANCESTORS));
     Some(Identity {
         system_id: facts.system_id?,
         timeline: facts.timeline?,
@@ -21,6 +23,8 @@ pub(super) fn identity_of(facts: &Facts) -> Option<Identity> {
     })
 }
 
+/// Ancestors of the latched timeline that are kept, the newest.
+const ANCESTORS: usize = 16;
 /// How long a failed try keeps the next automatic one away.
 const SETBACK: Duration = Duration::from_secs(5);
 const SETTLING: Duration = Duration::from_secs(5);

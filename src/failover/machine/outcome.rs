@@ -8,6 +8,8 @@ use crate::failover::action::{EventKind, LockResult, Outcome, PromotionResult};
 use crate::failover::phase::{BlockReason, EpisodeId, Stage};
 use crate::types::Now;
 
+const WRITE_PATIENCE: Duration = Duration::from_secs(5);
+
 impl Machine {
     /// An outcome that belongs to the episode; one of an older episode is dropped.
     pub(super) fn episode_outcome(&mut self, outcome: Outcome, now: Now) {
@@ -64,6 +66,11 @@ impl Machine {
                     now,
                 );
             }
+            (Outcome::Locked { result: LockResult::Failed(why), .. }, Step::Sending { .. }) => {
+                if let Some(run) = self.run_mut() {
+                    run.lock_lost = Some(why);
+                }
+            }
             (Outcome::Promotion { result, .. }, Step::Promoting { .. }) => {
                 let said = match &result {
                     PromotionResult::Done => "the promoter says it is done".to_owned(),
@@ -104,8 +111,13 @@ impl Machine {
             (Some(Step::MarkFreezing { ticket: t }), Err(why)) if t == ticket => {
                 self.cancel(format!("the state cannot be written: {why}"), now);
             }
-            (Some(Step::Sending { ticket: t }), Ok(())) if t == ticket => self.sent(now),
-            (Some(Step::Sending { ticket: t }), Err(why)) if t == ticket => self.unsend(&why, now),
+            (Some(Step::Sending { ticket: t }), Ok(())) if t == ticket => match self.run_mut().and_then(|run| run.lock_lost.take()) {
+                Some(why) => self.unsend(&format!("the lock between daemons was lost: {why}"), now),
+                None => self.sent(now),
+            },
+            (Some(Step::Sending { ticket: t }), Err(why)) if t == ticket => {
+                self.unsend(&format!("the state cannot be written: {why}"), now);
+            }
             (Some(Step::Latching { ticket: Some(t), .. }), Ok(())) if t == ticket => self.latched(now),
             (Some(Step::Latching { ticket: Some(t), .. }), Err(_)) if t == ticket => {
                 if let Some(run) = self.run_mut() {
@@ -160,6 +172,8 @@ impl Machine {
         );
         self.count(false);
         self.record.intent = None;
+        // Whether the intent reached the disk is not known: the next thing that does is that there is none.
+        self.persist();
         self.tell(now, EventKind::Cancelled, said.clone());
         self.state = if self.latch().is_some() {
             State::Watching
@@ -176,7 +190,21 @@ impl Machine {
             run.intent.stage = Stage::Intent;
         }
         self.record.spent.pop();
-        self.cancel(format!("the state cannot be written: {why}"), now);
+        self.cancel(why.to_owned(), now);
+    }
+
+    /// A write that takes longer than this counts as failed: a hung disk never answers. The writes behind it keep
+    /// their order, so a late success of this one is overwritten.
+    pub(super) fn expire_write(&mut self, now: Now) {
+        let Some(run) = self.run() else { return };
+        let waited = now.at.since(run.step_since);
+        let ticket = match &run.step {
+            Step::Deciding { ticket } | Step::MarkFreezing { ticket } | Step::Sending { ticket } => *ticket,
+            _ => return,
+        };
+        if waited >= WRITE_PATIENCE {
+            self.persisted(ticket, Err(format!("no answer from the disk for {} s", WRITE_PATIENCE.as_secs())), now);
+        }
     }
 }
 

@@ -159,7 +159,12 @@ impl Machine {
             Ok((to, why)) => {
                 let mut intent = self.intent(EpisodeKind::Follow, to, why, now);
                 intent.stage = Stage::Sent;
-                self.begin(Run::new(intent, Step::Deciding { ticket: 0 }, true, now.at), now);
+                // Nobody is left and nothing is promoted: the latch itself is the first thing written.
+                let said = format!("episode {}: first latch on {}: {}", intent.id, intent.to, intent.why);
+                self.record.last_episode = intent.id;
+                let step = Step::Latching { ticket: None, retry: now.at };
+                self.state = State::Episode(Box::new(Run::new(intent, step, true, now.at)));
+                self.tell(now, EventKind::Decided, said);
             }
             Err(said) => {
                 self.evidence.clone_from(&said);

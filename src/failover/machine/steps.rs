@@ -22,6 +22,8 @@ pub(in crate::failover) struct Run {
     /// Resumed after a restart.
     pub(super) resumed: bool,
     pub(super) locked: bool,
+    /// The lock was lost before `sent` was on disk.
+    pub(super) lock_lost: Option<String>,
     /// The newest word of the promoter and when it was given.
     pub(super) word: Option<(Moment, PromotionResult)>,
     /// When the promotion was last ordered.
@@ -80,6 +82,7 @@ impl Run {
             proven: None,
             resumed: false,
             locked: false,
+            lock_lost: None,
             word: None,
             ordered: None,
             flush_after: None,

@@ -263,7 +263,7 @@ impl Machine {
             to,
             kind,
             stage: Stage::Intent,
-            why,
+            why: bounded(why),
             decided_at: now.wall,
             operator: None,
             forced: false,
@@ -359,4 +359,18 @@ pub(super) fn kind_word(kind: EpisodeKind) -> &'static str {
         EpisodeKind::Route => "route",
         EpisodeKind::Follow => "follow",
     }
+}
+
+/// What goes into the record is bounded: one slot of the store holds it all.
+pub(super) fn bounded(mut text: String) -> String {
+    const LONGEST: usize = 400;
+    if text.len() > LONGEST {
+        let mut end = LONGEST;
+        while !text.is_char_boundary(end) {
+            end -= 1;
+        }
+        text.truncate(end);
+        text.push('…');
+    }
+    text
 }

@@ -1,6 +1,5 @@
 //! Names against a name server on a script: TTLs, changes, failures.
 
-use std::net::UdpSocket as StdSocket;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use hickory_resolver::config::{ConnectionConfig, NameServerConfig};
@@ -114,7 +113,7 @@ fn at(text: &str) -> HostPort {
 }
 
 /// Answers every question with what it was told last: addresses, `nxdomain`, `servfail`, or `no-v6` = fails for AAAA.
-struct NameServer {
+pub(crate) struct NameServer {
     port: u16,
     words: Arc<Mutex<String>>,
     asked: Arc<AtomicUsize>,
@@ -122,11 +121,9 @@ struct NameServer {
 }
 
 impl NameServer {
-    async fn start(words: &str, ttl: u32) -> Self {
-        let socket = StdSocket::bind("127.0.0.1:0").unwrap();
-        socket.set_nonblocking(true).unwrap();
+    pub(crate) async fn start(words: &str, ttl: u32) -> Self {
+        let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let port = socket.local_addr().unwrap().port();
-        let socket = UdpSocket::from_std(socket).unwrap();
         let words = Arc::new(Mutex::new(words.to_owned()));
         let asked = Arc::new(AtomicUsize::new(0));
         let (said, count) = (Arc::clone(&words), Arc::clone(&asked));
@@ -147,7 +144,7 @@ impl NameServer {
         }
     }
 
-    fn says(&self, words: &str) {
+    pub(crate) fn says(&self, words: &str) {
         *lock(&self.words) = words.to_owned();
     }
 
@@ -162,7 +159,7 @@ impl NameServer {
         ResolverConfig::from_parts(None, vec![], vec![server])
     }
 
-    fn resolver(&self) -> Resolver {
+    pub(crate) fn resolver(&self) -> Resolver {
         Resolver::with_config(self.config(), PathBuf::from("/nonexistent"))
     }
 }
