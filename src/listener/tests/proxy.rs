@@ -281,6 +281,13 @@ impl Server {
         Self { listener, address }
     }
 
+    /// Bytes that the kernel takes for a connection that nobody reads, about.
+    pub(in crate::listener) fn limit_buffer(&self, bytes: usize) {
+        socket2::SockRef::from(&self.listener)
+            .set_recv_buffer_size(bytes)
+            .unwrap();
+    }
+
     pub(in crate::listener) async fn accept(&self) -> Client {
         Client(
             timeout(LONG, self.listener.accept())
