@@ -255,8 +255,7 @@ async fn tell(
         if let (Some(before), Some(now)) = (active, now)
             && before != now
         {
-            let scene = stage.scene(options, folder);
-            screen.say(&scene.after_switch(&scene.sides[now], &scene.sides[before]))?;
+            screen.say(&stage.scene(options, folder).after_switch(now))?;
         }
         active = now;
     }
