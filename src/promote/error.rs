@@ -23,12 +23,10 @@ pub enum EffectError {
     #[error("{0}")]
     Session(#[from] SessionError),
     /// The login may not do it.
-    #[error("{missing} ({code}); as superuser type: {grant}")]
+    #[error("{missing} (42501); as superuser type: {grant}")]
     Denied {
         /// What is missing.
         missing: &'static str,
-        /// SQLSTATE.
-        code: String,
         /// The statement that grants it.
         grant: String,
     },
@@ -38,7 +36,7 @@ pub enum EffectError {
     /// The server is a standby.
     #[error("the server is in recovery: it is no primary")]
     NotPrimary,
-    /// The server is a primary.
+    /// A setting that was ordered does not come about.
     #[error(
         "the setting {name} does not become {wanted:?}; it is {found:?}, set elsewhere (postgresql.conf, command line, ALTER ROLE or ALTER DATABASE)"
     )]
@@ -55,9 +53,9 @@ pub enum EffectError {
         "{0} sets default_transaction_read_only itself, so a freeze does not bind it; take that back with ALTER … RESET default_transaction_read_only"
     )]
     Override(String),
-    /// Sessions that we may not end.
+    /// Sessions that may write and that we may not end.
     #[error(
-        "{count} sessions of superusers ({users}) cannot be ended by this login; end them, or give pgpivot a superuser login"
+        "{count} sessions of superusers ({users}) are in a transaction and this login cannot end them; end them, or give pgpivot a superuser login"
     )]
     Superusers {
         /// How many.
@@ -126,13 +124,9 @@ pub enum Ended {
 }
 
 fn last_words(said: &str) -> String {
-    if said.is_empty() { String::new() } else { format!(": {said}") }
-}
-
-/// A refused statement with the grant that would allow it; every other failure as it is.
-pub(super) fn denied(error: SessionError, missing: &'static str, grant: String) -> EffectError {
-    match error.sqlstate() {
-        Some("42501") => EffectError::Denied { missing, code: "42501".into(), grant },
-        _ => EffectError::Session(error),
+    if said.is_empty() {
+        String::new()
+    } else {
+        format!(": {said}")
     }
 }

@@ -13,8 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::EffectError;
 use super::access::{Access, Way};
-use super::error::denied;
-use super::setting::{current_user, text};
+use super::setting::{call, text};
 use crate::failover::action::LockResult;
 use crate::net::session::Session;
 use crate::types::BackendName;
@@ -57,7 +56,12 @@ impl LockGuard {
         self.holders.spawn(async move {
             tokio::select! {
                 error = session.closed() => tracing::warn!(%error, "a session that held the lock was lost"),
-                () = release.cancelled() => session.close(Instant::now() + RELEASE).await,
+                () = release.cancelled() => {
+                    let deadline = Instant::now() + RELEASE;
+                    // In so many words: a closed connection lets go only when the server gets to read it.
+                    let _ = session.query("SELECT pg_advisory_unlock_all()", deadline).await;
+                    session.close(deadline).await;
+                }
             }
         });
     }
@@ -89,10 +93,16 @@ pub(super) async fn take(
         let (way, backend) = (access.way(backend, *address), backend.clone());
         asked.spawn(async move { (backend, ask(way, deadline).await) });
     }
-    let mut guard = LockGuard { holders: JoinSet::new(), needed, release: CancellationToken::new() };
+    let mut guard = LockGuard {
+        holders: JoinSet::new(),
+        needed,
+        release: CancellationToken::new(),
+    };
     let (mut refused, mut failed) = (false, None);
     while guard.holders.len() < needed && guard.holders.len() + asked.len() >= needed {
-        let Some(Ok((backend, answer))) = asked.join_next().await else { break };
+        let Some(Ok((backend, answer))) = asked.join_next().await else {
+            break;
+        };
         match answer {
             Answer::Granted(session) => guard.hold(session),
             Answer::Refused => refused = true,
@@ -143,20 +153,12 @@ async fn try_on(way: Result<Way, EffectError>, deadline: Instant) -> Result<(boo
 
 async fn try_lock(session: &mut Session, name: &str, deadline: Instant) -> Result<bool, EffectError> {
     // A session opened in advance still bears the epoch of that time.
-    session.query(&format!("SET application_name = {name}"), deadline).await?;
-    let sql = format!(
-        "SELECT pg_try_advisory_lock({CLASS}, (s # (s >> 32))::bit(32)::int) \
-         FROM (SELECT system_identifier AS s FROM pg_control_system()) AS pair"
-    );
-    match session.query(&sql, deadline).await {
-        Ok(rows) => Ok(text(rows, "pg_try_advisory_lock()")? == "t"),
-        Err(error) if error.sqlstate() == Some("42501") => {
-            let user = current_user(session, deadline).await?;
-            let grant = format!("GRANT EXECUTE ON FUNCTION pg_control_system() TO {user}");
-            Err(denied(error, "pg_control_system() is not allowed", grant))
-        }
-        Err(error) => Err(error.into()),
-    }
+    session
+        .query(&format!("SET application_name = {name}"), deadline)
+        .await?;
+    let key = "(s # (s >> 32))::bit(32)::int) FROM (SELECT system_identifier AS s FROM pg_control_system()) AS pair";
+    let expression = format!("pg_try_advisory_lock({CLASS}, {key}");
+    Ok(call(session, &expression, "pg_control_system()", deadline).await? == "t")
 }
 
 /// Who holds it, for the log.

@@ -8,8 +8,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::access::Access;
-use super::error::denied;
-use super::setting::{current_user, text};
+use super::setting::{self, text};
 use super::{EffectError, Order, Promoter, freeze};
 use crate::failover::action::PromotionResult;
 use crate::net::session::Session;
@@ -64,7 +63,11 @@ impl Postgres<'_> {
 }
 
 async fn call(session: &mut Session, deadline: Instant) -> Result<Called, EffectError> {
-    if text(session.query("SELECT pg_is_in_recovery()", deadline).await?, "pg_is_in_recovery()")? == "f" {
+    if text(
+        session.query("SELECT pg_is_in_recovery()", deadline).await?,
+        "pg_is_in_recovery()",
+    )? == "f"
+    {
         return Ok(Called::Primary);
     }
     match freeze::thaw_candidate(session, deadline).await {
@@ -72,15 +75,17 @@ async fn call(session: &mut Session, deadline: Instant) -> Result<Called, Effect
         Ok(true) => tracing::info!("candidate was left read-only by an earlier freeze, taken back"),
         Err(error) => tracing::warn!(%error, "candidate is read-only by its configuration and stays so"),
     }
-    match session.query("SELECT pg_promote(wait => false)", deadline).await {
-        Ok(rows) if text(rows.clone(), "pg_promote()")? == "t" => Ok(Called::Ordered),
+    match setting::call(
+        session,
+        "pg_promote(wait => false)",
+        "pg_promote(boolean, integer)",
+        deadline,
+    )
+    .await
+    {
+        Ok(word) if word == "t" => Ok(Called::Ordered),
         Ok(_) => Ok(Called::No),
-        Err(error) if error.sqlstate() == Some(NOT_IN_RECOVERY) => Ok(Called::Primary),
-        Err(error) if error.sqlstate() == Some("42501") => {
-            let user = current_user(session, deadline).await?;
-            let grant = format!("GRANT EXECUTE ON FUNCTION pg_promote(boolean, integer) TO {user}");
-            Err(denied(error, "pg_promote() is not allowed", grant))
-        }
-        Err(error) => Err(error.into()),
+        Err(EffectError::Session(error)) if error.sqlstate() == Some(NOT_IN_RECOVERY) => Ok(Called::Primary),
+        Err(error) => Err(error),
     }
 }

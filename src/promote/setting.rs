@@ -8,11 +8,12 @@ use tokio::time::{Instant, sleep};
 
 use super::EffectError;
 use super::access::Access;
-use super::error::denied;
-use crate::net::session::{Rows, Session};
+use crate::net::session::{Rows, Session, SessionError};
 use crate::types::BackendName;
 
 const POLL: Duration = Duration::from_millis(25);
+/// Beyond the time that is waited for a setting, for the last answer about it.
+const ANSWER: Duration = Duration::from_secs(1);
 const CLEAR_SYNC: Duration = Duration::from_secs(5);
 
 /// One setting and what it shall become.
@@ -26,8 +27,11 @@ pub(super) struct Setting {
 }
 
 /// Nobody is waited for at a commit.
-const NO_SYNC: Setting =
-    Setting { name: "synchronous_standby_names", wanted: "", sql: "ALTER SYSTEM SET synchronous_standby_names = ''" };
+const NO_SYNC: Setting = Setting {
+    name: "synchronous_standby_names",
+    wanted: "",
+    sql: "ALTER SYSTEM SET synchronous_standby_names = ''",
+};
 
 /// Empties `synchronous_standby_names`.
 pub(super) async fn clear_sync(access: &Access, backend: &BackendName, address: SocketAddr) -> Result<(), EffectError> {
@@ -41,14 +45,54 @@ pub(super) async fn clear_sync(access: &Access, backend: &BackendName, address: 
 
 /// Writes the setting and tells the server to read it.
 pub(super) async fn order(session: &mut Session, setting: Setting, deadline: Instant) -> Result<(), EffectError> {
-    let user = current_user(session, deadline).await?;
-    let grant = format!("GRANT ALTER SYSTEM ON PARAMETER {} TO {user}", setting.name);
-    let written = session.query(setting.sql, deadline).await;
-    written.map_err(|error| denied(error, "ALTER SYSTEM is not allowed", grant))?;
-    let grant = format!("GRANT EXECUTE ON FUNCTION pg_reload_conf() TO {user}");
-    let reloaded = session.query("SELECT pg_reload_conf()", deadline).await;
-    reloaded.map_err(|error| denied(error, "pg_reload_conf() is not allowed", grant))?;
-    Ok(())
+    if let Err(error) = session.query(setting.sql, deadline).await {
+        let what = format!("ALTER SYSTEM ON PARAMETER {}", setting.name);
+        return Err(denied(session, error, "ALTER SYSTEM is not allowed", &what, deadline).await);
+    }
+    call(session, "pg_reload_conf()", "pg_reload_conf()", deadline)
+        .await
+        .map(drop)
+}
+
+/// Calls a function that may have to be granted; `signature` is how GRANT names it.
+pub(super) async fn call(
+    session: &mut Session,
+    expression: &str,
+    signature: &'static str,
+    deadline: Instant,
+) -> Result<String, EffectError> {
+    match session.query(&format!("SELECT {expression}"), deadline).await {
+        Ok(rows) => text(rows, signature),
+        Err(error) => {
+            let what = format!("EXECUTE ON FUNCTION {signature}");
+            Err(denied(session, error, "a function may not be called", &what, deadline).await)
+        }
+    }
+}
+
+/// A refused statement with the grant that would allow it; every other failure as it is.
+pub(super) async fn denied(
+    session: &mut Session,
+    error: SessionError,
+    missing: &'static str,
+    what: &str,
+    deadline: Instant,
+) -> EffectError {
+    if error.sqlstate() != Some("42501") {
+        return EffectError::Session(error);
+    }
+    // Functions are granted per database: the statement must be typed in ours.
+    let sql = "SELECT quote_ident(session_user) || ', in database ' || quote_ident(current_database())";
+    match session.query(sql, deadline).await {
+        Ok(rows) => {
+            let to = text(rows, "session_user").unwrap_or_default();
+            EffectError::Denied {
+                missing,
+                grant: format!("GRANT {what} TO {to}"),
+            }
+        }
+        Err(_) => EffectError::Session(error),
+    }
 }
 
 /// Waits until a session that begins now has the setting: then every session does that begins later, and the server has
@@ -62,22 +106,21 @@ pub(super) async fn shown_to_newcomers(
 ) -> Result<Session, EffectError> {
     let sql = format!("SELECT current_setting('{}')", setting.name);
     loop {
-        let mut session = access.open(backend, address, deadline).await?;
-        let found = text(session.query(&sql, deadline).await?, "a setting")?;
+        let mut session = access.open(backend, address, deadline + ANSWER).await?;
+        let found = text(session.query(&sql, deadline + ANSWER).await?, "a setting")?;
         if found == setting.wanted {
             return Ok(session);
         }
         session.close(deadline).await;
         if Instant::now() + POLL >= deadline {
-            return Err(EffectError::SettingStays { name: setting.name, wanted: setting.wanted, found });
+            return Err(EffectError::SettingStays {
+                name: setting.name,
+                wanted: setting.wanted,
+                found,
+            });
         }
         sleep(POLL).await;
     }
-}
-
-/// The login's name as an SQL identifier.
-pub(super) async fn current_user(session: &mut Session, deadline: Instant) -> Result<String, EffectError> {
-    text(session.query("SELECT quote_ident(session_user)", deadline).await?, "session_user")
 }
 
 /// The only column of the only row.
