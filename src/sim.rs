@@ -44,10 +44,14 @@ mod tests {
     use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
 
     use super::{Pair, Side};
-    use crate::config::{Login, Tls, TlsMode};
+    use crate::config::env::Env;
+    use crate::config::{Backend, Login, Tls, TlsMode, raw, validate};
+    use crate::failover::action::{LockResult, PromotionResult};
     use crate::net::session::{Session, Target};
     use crate::net::tls::ClientTls;
     use crate::probe::PROBE_SQL;
+    use crate::promote::Effects;
+    use crate::types::Epoch;
 
     async fn pair() -> Pair {
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
@@ -332,6 +336,64 @@ mod tests {
             Some("pgpivot/here/main/1")
         );
         assert_eq!(facts(&mut mine).await[20].as_deref(), Some("pgpivot/there/main/2"));
+    }
+
+    /// The promoter's hands on a pair, configured as an operator would.
+    fn effects(pair: &Pair) -> (Effects, Vec<Backend>) {
+        let (east, west) = (pair.address(Side::East), pair.address(Side::West));
+        let text = format!(
+            "[service.main]\nkind = \"postgres\"\n\
+             [[service.main.backend]]\nname = \"east\"\naddresses = [\"{east}\"]\n\
+             [[service.main.backend]]\nname = \"west\"\naddresses = [\"{west}\"]\n\
+             [service.main.probe]\nkind = \"sql\"\nuser = \"pgpivot\"\n\
+             [service.main.failover]\nautomatic = true\npromoter = \"postgres\"\n"
+        );
+        let (config, _) = validate::build(raw::parse(&text), &Env::default(), 1).unwrap();
+        let service = config.services.first().unwrap();
+        (Effects::build(service, "here"), service.backends.clone())
+    }
+
+    #[tokio::test]
+    async fn a_simulated_pair_is_locked_frozen_and_promoted_as_a_real_one_is() {
+        let pair = pair().await;
+        let (effects, backends) = effects(&pair);
+        let (other_daemon, _) = self::effects(&pair);
+        let [east, west] = Side::BOTH.map(|side| (backends[side as usize].name.clone(), pair.address(side)));
+        let app = connect(&pair, Side::East).await;
+        app.batch_execute("INSERT INTO commits (id) VALUES (1)").await.unwrap();
+
+        let lsn = effects.freeze(&east.0, east.1).await.unwrap();
+        assert!(app.batch_execute("SELECT 1").await.is_err(), "clients are ended");
+        let late = connect(&pair, Side::East).await;
+        assert_eq!(
+            code(
+                &late
+                    .batch_execute("INSERT INTO commits (id) VALUES (2)")
+                    .await
+                    .unwrap_err()
+            ),
+            "25006"
+        );
+        assert_eq!(effects.read_flush(&east.0, east.1).await, Ok(lsn));
+        effects.unfreeze(&east.0, east.1).await.unwrap();
+        let late = connect(&pair, Side::East).await;
+        late.batch_execute("INSERT INTO commits (id) VALUES (2)").await.unwrap();
+
+        let (result, guard) = effects.lock(std::slice::from_ref(&west), 1).await;
+        assert_eq!(result, LockResult::Held);
+        let (result, _) = other_daemon.lock(std::slice::from_ref(&west), 1).await;
+        assert_eq!(result, LockResult::Busy);
+        pair.kill(Side::East).await;
+        let promoted = effects.promote(&backends[1], west.1, Epoch(2)).await;
+        assert_eq!(promoted, PromotionResult::Done);
+        assert!(pair.is_primary(Side::West) && guard.is_some_and(|mut guard| guard.is_held()));
+        assert_eq!(
+            effects.promote(&backends[1], west.1, Epoch(2)).await,
+            PromotionResult::Done,
+            "again"
+        );
+        effects.clear_sync(&west.0, west.1).await.unwrap();
+        assert_eq!(pair.ids(Side::West), [1, 2]);
     }
 
     #[tokio::test]

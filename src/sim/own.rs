@@ -21,6 +21,8 @@ pub(super) enum Own {
     EndClients,
     /// How many of these are left that began before.
     ClientsLeft { since: WallTime },
+    /// Who lacks a role that a freeze needs: nobody.
+    Missing,
     /// Take the lock between daemons.
     TryLock,
     /// Who has it.
@@ -43,14 +45,12 @@ pub(super) fn recognise(source: &str) -> Option<Own> {
         Own::LeftReadOnly
     } else if has("SELECT backend_start FROM pg_stat_activity") {
         Own::Began
-    } else if has("SELECT pg_terminate_backend(a.pid) FROM pg_stat_activity a") {
+    } else if has("SELECT pg_terminate_backend(a.pid)") {
         Own::EndClients
-    } else if has("count(*) FILTER (WHERE r.rolsuper") {
-        let since = source.rsplit_once("a.backend_start < '")?.1.strip_suffix('\'')?;
-        match Value::parse(since, Type::Time)? {
-            Value::Time(since) => Own::ClientsLeft { since },
-            _ => return None,
-        }
+    } else if has("SELECT count(*), count(*) FILTER (WHERE") {
+        Own::ClientsLeft { since: since(source)? }
+    } else if has("SELECT CASE WHEN pg_has_role(session_user") {
+        Own::Missing
     } else if has("SELECT pg_try_advisory_lock(") && has("FROM pg_control_system()") {
         Own::TryLock
     } else if has("FROM pg_locks l JOIN pg_stat_activity a") {
@@ -60,12 +60,22 @@ pub(super) fn recognise(source: &str) -> Option<Own> {
     })
 }
 
+/// The time in `a.backend_start < '...'`.
+fn since(source: &str) -> Option<WallTime> {
+    let (time, _) = source.split_once("a.backend_start < '")?.1.split_once('\'')?;
+    match (time, Value::parse(time, Type::Time)) {
+        ("infinity", _) => Some(WallTime(i64::MAX)),
+        (_, Some(Value::Time(since))) => Some(since),
+        _ => None,
+    }
+}
+
 impl Own {
     pub(super) fn columns(self) -> Vec<Column> {
         use Type::{Bool, Int8, Text, Time};
         let kinds: &[Type] = match self {
             Own::Probe { .. } => &PROBE,
-            Own::Overrides | Own::LockHolder => &[Text],
+            Own::Overrides | Own::LockHolder | Own::Missing => &[Text],
             Own::LeftReadOnly => &[Int8],
             Own::Began => &[Time],
             Own::EndClients | Own::TryLock => &[Bool],
@@ -102,6 +112,7 @@ impl Own {
                 let left = clients(context).filter(|(_, entry)| entry.started < since).count();
                 vec![vec![count(left), Value::Int(0), Value::Null]]
             }
+            Own::Missing => vec![vec![Value::Text(String::new())]],
             Own::TryLock => {
                 let pid = context.session.pid;
                 let holder = *context
