@@ -6,6 +6,7 @@ pub mod configuration;
 pub mod folder;
 pub mod postgres;
 mod rebuild;
+mod stage;
 pub mod story;
 pub mod writer;
 
@@ -22,11 +23,11 @@ use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
-use self::binaries::{Account, Binaries};
 use self::configuration::Plan;
 use self::folder::Folder;
-use self::postgres::{Pair, PairError, Server};
-use self::story::{Scene, Screen, Side};
+use self::postgres::PairError;
+use self::stage::Stage;
+use self::story::{Scene, Screen};
 use self::writer::Seen;
 use crate::config::Config;
 use crate::config::validate::Problem;
@@ -52,6 +53,9 @@ pub struct Options {
     /// Where the page and the API are
     #[arg(long, value_name = "ADDRESS", default_value = USUAL_ADMIN)]
     pub admin: SocketAddr,
+    /// Use the built-in simulated pair although PostgreSQL is installed
+    #[arg(long)]
+    pub built_in: bool,
     /// Leave the folder with data and logs behind
     #[arg(long)]
     pub keep: bool,
@@ -70,9 +74,6 @@ pub enum DemoError {
         /// The option that changes it.
         flag: &'static str,
     },
-    /// Started as root, and nobody to hand PostgreSQL to.
-    #[error("PostgreSQL refuses to run as root, and there is no user postgres; start the demo as another user")]
-    NoAccount,
     /// See [`PairError`].
     #[error(transparent)]
     Pair(#[from] PairError),
@@ -171,8 +172,16 @@ impl Play {
         folder: &Path,
         screen: &mut Screen<io::Stdout>,
     ) -> Result<(), DemoError> {
-        let stage = self.stage.insert(Stage::build(folder, screen).await?);
-        let text = configuration::text(&stage.plan(options, &folder.join("state")));
+        let stage = self.stage.insert(Stage::build(folder, options.built_in, screen).await?);
+        let state = folder.join("state");
+        let sides = stage.addresses();
+        let plan = Plan {
+            listen: options.listen,
+            admin: options.admin,
+            state: &state,
+            sides,
+        };
+        let text = configuration::text(&plan);
         let file = folder.join("pgpivot.toml");
         std::fs::write(&file, &text)?;
         let config = configuration::build(&text).map_err(DemoError::Configuration)?;
@@ -184,7 +193,7 @@ impl Play {
         let (listen, stop) = (options.listen, self.stop.clone());
         self.tasks
             .spawn(async move { Ok(writer::run(listen, sender, stop).await?) });
-        screen.say(&stage.scene(options, folder).opening())?;
+        screen.say(&scene(stage, options, folder).opening())?;
         tokio::select! {
             ended = self.tasks.join_next() => Err(match ended {
                 Some(Ok(Err(error))) => error,
@@ -255,66 +264,22 @@ async fn tell(
         if let (Some(before), Some(now)) = (active, now)
             && before != now
         {
-            let scene = stage.scene(options, folder);
-            screen.say(&scene.after_switch(&scene.sides[now], &scene.sides[before]))?;
+            screen.say(&scene(stage, options, folder).after_switch(now))?;
         }
         active = now;
     }
 }
 
-/// The two sides and what they run on.
-struct Stage {
-    pair: Pair,
-    major: u32,
-}
-
-impl Stage {
-    async fn build(folder: &Path, screen: &mut Screen<io::Stdout>) -> Result<Self, DemoError> {
-        let binaries = Binaries::find().await.ok_or(DemoError::NoAccount)?;
-        let account = Account::find().await.ok_or(DemoError::NoAccount)?;
-        screen.say(&format!(
-            "Starting a primary and a standby of PostgreSQL {} ...\n",
-            binaries.major
-        ))?;
-        Ok(Self {
-            pair: Pair::start(folder, &binaries, account).await?,
-            major: binaries.major,
-        })
-    }
-
-    fn plan<'a>(&self, options: &Options, state: &'a Path) -> Plan<'a> {
-        let sides = self.pair.servers().each_ref().map(|s| (s.name, s.address));
-        Plan {
-            listen: options.listen,
-            admin: options.admin,
-            state,
-            sides,
-        }
-    }
-
-    fn position(&self, port: u16) -> Option<usize> {
-        self.pair.servers().iter().position(|s| s.address.port() == port)
-    }
-
-    fn scene(&self, options: &Options, folder: &Path) -> Scene {
-        let side = |server: &Server| Side {
-            name: server.name,
-            address: server.address,
-            kill: server.pid().map(|pid| format!("kill -9 {pid}")),
-            rebuild: Some(Pair::rebuild_script(server).display().to_string()),
-        };
-        Scene {
-            pair: format!(
-                "A PostgreSQL {} pair with streaming replication, and pgpivot in front of it.",
-                self.major
-            ),
-            listen: options.listen,
-            admin: options.admin,
-            proxyctl: proxyctl(options),
-            folder: folder.to_owned(),
-            keep: options.keep,
-            sides: self.pair.servers().iter().map(side).collect(),
-        }
+/// What the opening tells.
+fn scene(stage: &Stage, options: &Options, folder: &Path) -> Scene {
+    Scene {
+        pair: stage.sentence(),
+        listen: options.listen,
+        admin: options.admin,
+        proxyctl: proxyctl(options),
+        folder: folder.to_owned(),
+        keep: options.keep,
+        sides: stage.sides(),
     }
 }
 

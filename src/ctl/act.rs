@@ -179,8 +179,16 @@ fn say(
             &json!({ "outcome": outcome, "sentence": sentence, "episode": receipt.episode, "took_ms": took }),
         );
     }
-    let took = took.map(|t| format!(" (took {})", duration(t))).unwrap_or_default();
+    let took = took
+        .filter(|t| !tells(sentence, *t))
+        .map(|t| format!(" (took {})", duration(t)))
+        .unwrap_or_default();
     Ok(terminal.result(&format!("{}{took}", plain(sentence)))?)
+}
+
+/// The daemon's sentence has the duration in it already.
+fn tells(sentence: &str, took: Duration) -> bool {
+    sentence.contains(&duration(took)) || sentence.contains(&format!("{} ms", took.as_millis()))
 }
 
 /// A backend's name from the command line.

@@ -377,7 +377,7 @@ pub fn target(address: SocketAddr, login: Login) -> Result<Target, TlsConfigErro
 }
 
 /// Two that nobody listens on now, outside the range from which the kernel takes the ports of outgoing connections.
-fn free_ports() -> Result<[u16; 2], PairError> {
+pub(super) fn free_ports() -> Result<[u16; 2], PairError> {
     // Two demos that start together look at different places.
     let first = 15_433 + (std::process::id() % 4000) as u16 * 2;
     let mut free = (first..first + 8000)

@@ -107,17 +107,23 @@ impl Scene {
         lines
     }
 
-    /// What to type once `side` is active.
-    pub fn after_switch(&self, side: &Side, other: &Side) -> String {
+    /// What to type once the side at this position is active. The first one is home.
+    pub fn after_switch(&self, now: usize) -> String {
+        let (Some(side), Some(other)) = (self.sides.get(now), self.sides.get(1 - now.min(1))) else {
+            return String::new();
+        };
         let mut text = format!("{} is active now.", side.name);
         if let Some(rebuild) = &other.rebuild {
-            text.push_str(&format!(" To make {} a standby again:\n  {rebuild}\nthen", other.name));
-        } else {
-            text.push_str(" Then");
+            text.push_str(&format!(" To make {} a standby again:\n  {rebuild}", other.name));
         }
-        text.push_str(&format!(" bring traffic home:\n  {} restore", self.proxyctl));
+        if now > 0 {
+            text.push_str(&format!("\nThen bring traffic home:\n  {} restore", self.proxyctl));
+        }
         if let Some(kill) = &side.kill {
-            text.push_str(&format!("\nor go on killing:\n  {kill}"));
+            text.push_str(&format!(
+                "\nOr, once {} is a standby, go on killing:\n  {kill}",
+                other.name
+            ));
         }
         text
     }
@@ -322,14 +328,17 @@ mod tests {
     #[test]
     fn once_the_other_side_is_active_the_next_lines_are_told() {
         let scene = scene();
-        let text = scene.after_switch(&scene.sides[1], &scene.sides[0]);
-        assert!(
-            text.starts_with("us-west is active now. To make us-east a standby again:\n  /tmp/d/us-east/rebuild\n"),
-            "{text}"
-        );
+        let text = scene.after_switch(1);
+        let first = "us-west is active now. To make us-east a standby again:\n  /tmp/d/us-east/rebuild\n";
+        assert!(text.starts_with(first), "{text}");
         assert!(
             text.contains("proxyctl restore") && text.contains("kill -9 15434"),
             "{text}"
+        );
+        let home = scene.after_switch(0);
+        assert!(
+            home.contains("/tmp/d/us-west/rebuild") && !home.contains("restore"),
+            "{home}"
         );
     }
 }
