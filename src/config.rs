@@ -117,7 +117,7 @@ pub struct Backend {
     pub role: Option<ConfiguredRole>,
     /// Share within a tier, 0 to 65535, default 100.
     pub weight: u32,
-    /// Order among equally advanced candidates, lower first; default 100.
+    /// Order among equally advanced candidates, lower first; 0 to 65535, default 100.
     pub priority: u32,
     /// TLS of our own connections (probes, promoters).
     pub tls: Tls,
@@ -163,23 +163,24 @@ pub enum TlsMode {
 pub struct Probe {
     /// Default `sql` for postgres, `startup` for cockroach.
     pub kind: ProbeKind,
-    /// Between probes of a healthy endpoint; default 2 s; 100 ms to 1 h.
+    /// Between probes of a healthy endpoint; default 2 s, cockroach 30 s; 100 ms to 1 h.
     pub interval: Duration,
-    /// While suspect; default 500 ms; at most `interval`.
+    /// While suspect; default 500 ms, preset fast 300 ms, cockroach `interval`; 50 ms to `interval`.
     pub fast_interval: Duration,
-    /// Between probes of an endpoint that is down; default `interval`.
+    /// Between probes of an endpoint that is down; default `interval`; 100 ms to 1 h.
     pub down_interval: Duration,
-    /// Default 1 s; 10 ms to 5 min.
+    /// Default 1 s, cockroach 10 s; 10 ms to 5 min and at most ten times `interval`.
     pub timeout: Duration,
     /// Consecutive failures to become down; default 3; 1 to 100.
     pub fall: u32,
     /// Consecutive passes to become up; default 2; 1 to 100.
     pub rise: u32,
-    /// A share of `interval` by which each wait varies; default 0.1; 0 to 0.5.
+    /// Percent of `interval` by which each wait varies; default 10, cockroach 0; 0 to 50 (`jitter = 0.1` in the file).
     pub jitter_percent: u8,
-    /// A request without any byte back for this long starts the hang rules; default 2 s, preset fast 500 ms.
+    /// A request without any byte back for this long starts the hang rules; default 2 s, preset fast 500 ms,
+    /// cockroach 10 s; 100 ms to 5 min.
     pub hang_trigger: Duration,
-    /// `true`: passive evidence may advance the decision (kind postgres).
+    /// `true`: passive evidence may advance the decision; default true, cockroach false.
     pub passive: bool,
 }
 
@@ -219,7 +220,7 @@ impl ProbeKind {
 pub struct Login {
     /// Default `pgpivot`.
     pub user: String,
-    /// Default `postgres`.
+    /// Default `postgres`, for cockroach `defaultdb`.
     pub database: String,
     /// From `password_file` or the environment.
     pub password: Option<Secret>,
@@ -245,31 +246,31 @@ pub struct HttpProbe {
 pub struct Failover {
     /// Decide without an operator; default true.
     pub automatic: bool,
-    /// Wait after `fall`, then recheck; default 0; at most 1 h.
+    /// Wait after `fall`, then recheck; default 0, cockroach 60 s; at most 1 h.
     pub delay: Duration,
-    /// After an episode; default 60 s.
+    /// After an episode; default 60 s; at most 24 h.
     pub cooldown: Duration,
-    /// Episodes that reached `sent` in 24 h; default 3; 0 = never automatically.
+    /// Episodes that reached `sent` in 24 h; default 3; 0 = never automatically; at most 1000.
     pub max_per_day: u32,
-    /// Bytes; default 16 MiB.
+    /// Bytes; default 16 MiB; at most 1024 TiB.
     pub max_lag: u64,
-    /// A candidate must have streamed this shortly before; default 10 s.
+    /// A candidate must have streamed this shortly before; default 10 s; 1 s to 1 h.
     pub max_disconnect: Duration,
     /// Default required.
     pub witness: WitnessRule,
-    /// How long a newcomer waits while no side may be used; default 30 s.
+    /// How long a newcomer waits while no side may be used; default 30 s, cockroach 5 min; at most 1 h.
     pub hold_timeout: Duration,
-    /// How many wait at most, per service; default 1000.
+    /// How many wait at most, per service; default 1000; at most 1,000,000.
     pub max_held: usize,
-    /// How many of one client address wait at most; default 200.
+    /// How many of one client address wait at most; default 200; 1 to 1,000,000.
     pub max_held_per_address: usize,
-    /// Held connections released per second; default 1000.
+    /// Held connections released per second; default 1000; 1 to 1,000,000.
     pub release_rate: u32,
-    /// How long running work may go on at a switchover before it is cut; default 5 s.
+    /// How long running work may go on at a switchover before it is cut; default 5 s; at most 1 h.
     pub drain_timeout: Duration,
     /// Who makes a standby writable.
     pub promoter: Promoter,
-    /// After this a pending promotion alerts; default 60 s.
+    /// After this a pending promotion alerts; default 60 s; 1 s to 1 h.
     pub promote_timeout: Duration,
     /// `self` or `observe`.
     pub authority: Authority,
@@ -283,13 +284,13 @@ pub struct Failover {
     pub foreign_promotion: Option<ForeignPromotion>,
     /// What to do with unsatisfied synchronous replication after a promotion.
     pub sync_after_failover: SyncRule,
-    /// How long a recovering primary freezes the fall counter; default 30 s.
+    /// How long a recovering primary freezes the fall counter; default 30 s; at most 1 h.
     pub recovery_patience: Duration,
-    /// How long a restart announced by 57P01/57P03 is waited for; default 10 s.
+    /// How long a restart announced by 57P01/57P03 is waited for; default 10 s; at most 1 h.
     pub restart_grace: Duration,
-    /// How long a hung backend with a live walsender is watched before a node fence may decide; default 10 s.
+    /// How long a hung backend with a live walsender is watched before a node fence may decide; default 10 s; 1 s to 1 h.
     pub hung_grace: Duration,
-    /// How long other backends are waited for at start; default 2 s.
+    /// How long other backends are waited for at start; default 2 s; at most 5 min.
     pub verify_wait: Duration,
 }
 
@@ -357,12 +358,12 @@ impl Promoter {
 /// `[service.NAME.connection]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Connection {
-    /// Of one address when dialling; default 3 s.
+    /// Of one address when dialling; default 3 s; 10 ms to 5 min.
     pub connect_timeout: Duration,
-    /// For the first packet of a client; default 10 s.
+    /// For the first packet of a client; default 10 s; 100 ms to 10 min.
     pub first_packet_timeout: Duration,
-    /// TCP keepalive idle time on both sides; default 30 s.
+    /// TCP keepalive idle time on both sides; default 30 s; 1 s to 2 h.
     pub keepalive: Duration,
-    /// TCP_USER_TIMEOUT on both sides; default 30 s; 0 = the kernel's.
+    /// TCP_USER_TIMEOUT on both sides; default 30 s; 0 = the kernel's; at most 1 h.
     pub user_timeout: Duration,
 }

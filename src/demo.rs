@@ -11,7 +11,7 @@ pub mod writer;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::time::Duration;
@@ -30,12 +30,15 @@ use self::story::{Scene, Screen, Side};
 use self::writer::Seen;
 use crate::config::Config;
 use crate::config::validate::Problem;
+use crate::daemon;
 use crate::net::tls::TlsConfigError;
 
 /// Where the daemon is found unless told otherwise.
 const USUAL_ADMIN: &str = "127.0.0.1:8404";
-/// The daemon must have drained by then.
-const DRAIN: Duration = Duration::from_secs(10);
+/// Open connections may end by themselves for so long.
+const DRAIN: Duration = Duration::from_secs(1);
+/// The daemon must have ended by then.
+const HALT: Duration = Duration::from_secs(10);
 /// Between two looks at the silence.
 const TICK: Duration = Duration::from_millis(100);
 
@@ -79,9 +82,12 @@ pub enum DemoError {
     /// The demo's own configuration is refused.
     #[error("the demo's configuration is refused: {}", problems(.0))]
     Configuration(Vec<Problem>),
-    /// The daemon did not start, or ended early.
-    #[error("the daemon: {0}")]
-    Daemon(String),
+    /// The daemon did not start, or had to end.
+    #[error(transparent)]
+    Daemon(#[from] daemon::DaemonError),
+    /// The daemon or the writer ended although nobody stopped them.
+    #[error("{0}; with --keep the daemon's log stays in the folder")]
+    Ended(String),
     /// Folder, signals or screen.
     #[error(transparent)]
     System(#[from] io::Error),
@@ -152,6 +158,7 @@ async fn perform(options: &Options) -> Result<(), DemoError> {
 #[derive(Default)]
 struct Play {
     stop: CancellationToken,
+    halt: CancellationToken,
     tasks: JoinSet<Result<(), DemoError>>,
     stage: Option<Stage>,
 }
@@ -166,11 +173,13 @@ impl Play {
     ) -> Result<(), DemoError> {
         let stage = self.stage.insert(Stage::build(folder, screen).await?);
         let text = configuration::text(&stage.plan(options, &folder.join("state")));
-        std::fs::write(folder.join("pgpivot.toml"), &text)?;
+        let file = folder.join("pgpivot.toml");
+        std::fs::write(&file, &text)?;
         let config = configuration::build(&text).map_err(DemoError::Configuration)?;
         log_to(&folder.join("pgpivot.log"))?;
 
-        self.tasks.spawn(run_daemon(config, self.stop.clone()));
+        self.tasks
+            .spawn(run_daemon(config, file, self.stop.clone(), self.halt.clone()));
         let (sender, mut seen) = mpsc::channel(64);
         let (listen, stop) = (options.listen, self.stop.clone());
         self.tasks
@@ -179,8 +188,8 @@ impl Play {
         tokio::select! {
             ended = self.tasks.join_next() => Err(match ended {
                 Some(Ok(Err(error))) => error,
-                Some(Err(panic)) => DemoError::Daemon(panic.to_string()),
-                Some(Ok(Ok(()))) | None => DemoError::Daemon("it ended by itself; with --keep its log stays".to_owned()),
+                Some(Err(panic)) => DemoError::Ended(panic.to_string()),
+                Some(Ok(Ok(()))) | None => DemoError::Ended("the daemon ended by itself".to_owned()),
             }),
             told = tell(&mut seen, screen, stage, options, folder) => told,
         }
@@ -190,17 +199,35 @@ impl Play {
     async fn end(&mut self) {
         self.stop.cancel();
         let all = async { while self.tasks.join_next().await.is_some() {} };
-        // Whoever does not end by then is aborted with the runtime.
-        let _ = timeout(DRAIN, all).await;
+        tokio::pin!(all);
+        if timeout(DRAIN, &mut all).await.is_err() {
+            self.halt.cancel();
+            // Whoever does not end by then is aborted with the runtime.
+            let _ = timeout(HALT, all).await;
+        }
     }
 }
 
-/// The one place where the demo meets the daemon.
-async fn run_daemon(config: Config, stop: CancellationToken) -> Result<(), DemoError> {
-    let (_never, reloads) = mpsc::channel(1);
-    let halt = CancellationToken::new();
-    let options = crate::daemon::Options { config, source: None, stop, halt, reloads, notify: false };
-    crate::daemon::run(options).await.map(drop).map_err(|error| DemoError::Daemon(error.to_string()))
+/// The one place where the demo meets the daemon. `file`: what a reload reads again.
+async fn run_daemon(
+    config: Config,
+    file: PathBuf,
+    stop: CancellationToken,
+    halt: CancellationToken,
+) -> Result<(), DemoError> {
+    // No SIGHUP here: a hangup ends the demo. `proxyctl reload` does the same.
+    let (_hangups, reloads) = mpsc::channel(1);
+    let source = Some(daemon::Source { path: Some(file) });
+    daemon::run(daemon::Options {
+        config,
+        source,
+        stop,
+        halt,
+        reloads,
+        notify: false,
+    })
+    .await?;
+    Ok(())
 }
 
 /// Shows what the writer sees, and what to type once the other side is active.

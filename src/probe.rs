@@ -114,6 +114,16 @@ impl Probes {
         sender: mpsc::Sender<ProbeReport>,
         clock: fn() -> Now,
     ) -> Result<Self, ProbeError> {
+        Self::start_with(service, daemon, sender, clock, Resolver::default())
+    }
+
+    fn start_with(
+        service: &Service,
+        daemon: &str,
+        sender: mpsc::Sender<ProbeReport>,
+        clock: fn() -> Now,
+        resolver: Resolver,
+    ) -> Result<Self, ProbeError> {
         let calm = Orders {
             cadence: Cadence::Calm,
             since: Instant::now(),
@@ -122,7 +132,7 @@ impl Probes {
         };
         let (orders, _) = watch::channel(calm);
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
-        let resolver = Arc::new(Resolver::default());
+        let resolver = Arc::new(resolver);
         let mut probes = Self {
             orders,
             pokes: HashMap::new(),
@@ -255,30 +265,4 @@ fn shortened(name: &str, room: usize) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn connections_of_a_daemon_bear_its_name_its_service_and_the_epoch() {
-        assert_eq!(application_name("host:17", "main", Epoch(4)), "pgpivot/host:17/main/4");
-    }
-
-    #[test]
-    fn long_names_are_cut_to_what_postgresql_keeps_and_stay_distinct() {
-        let long = "a-very-long-host-name.in.some.data.center.example.com:4";
-        let (one, two) = (format!("{long}1"), format!("{long}2"));
-        let (one, two) = (
-            application_name(&one, "main", Epoch(7)),
-            application_name(&two, "main", Epoch(7)),
-        );
-        assert!(one.len() <= MAX_APPLICATION_NAME && one.ends_with("/main/7"), "{one}");
-        assert_ne!(one, two);
-        let full = application_name(
-            long,
-            "a service with a rather long name, and a / in it",
-            Epoch(u64::MAX),
-        );
-        assert!(full.len() <= MAX_APPLICATION_NAME, "{full}");
-        assert_eq!(full.split('/').count(), 4);
-    }
-}
+mod tests;

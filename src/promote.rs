@@ -61,7 +61,12 @@ impl Effects {
     /// Takes what it needs from the configuration. TLS settings that cannot be used are told when a server is to be
     /// reached, each time.
     pub fn build(service: &Service, daemon: &str) -> Effects {
-        let Failover { promoter, promote_timeout, fence_command, .. } = &service.failover;
+        let Failover {
+            promoter,
+            promote_timeout,
+            fence_command,
+            ..
+        } = &service.failover;
         let login = match (promoter, &service.probe.kind) {
             (Configured::Postgres { login }, _) | (_, ProbeKind::Sql { login }) => Some(login.clone()),
             _ => None,
@@ -97,33 +102,36 @@ impl Effects {
 
     /// Orders the promotion, at most `promote_timeout` and (for a command that will not end) 5 s more.
     pub async fn promote(&self, backend: &Backend, address: SocketAddr, epoch: Epoch) -> PromotionResult {
-        let order = Order { backend: &backend.name, address, epoch };
+        let order = Order {
+            backend: &backend.name,
+            address,
+            epoch,
+        };
         match &self.promoter {
             Kind::None(promoter) => promoter.promote(&order).await,
             Kind::Command(promoter) => promoter.promote(&order).await,
             Kind::Postgres => {
-                let promoter = postgres::Postgres { access: &self.access, timeout: self.promote_timeout };
+                let promoter = postgres::Postgres {
+                    access: &self.access,
+                    timeout: self.promote_timeout,
+                };
                 promoter.promote(&order).await
             }
         }
     }
 
     /// Takes the lock on at least `needed` of these backends, at most 2 s. The guard holds it.
-    pub async fn lock(
-        &self,
-        backends: &[(BackendName, SocketAddr)],
-        needed: usize,
-    ) -> (LockResult, Option<LockGuard>) {
+    pub async fn lock(&self, backends: &[(BackendName, SocketAddr)], needed: usize) -> (LockResult, Option<LockGuard>) {
         lock::take(&self.access, backends, needed).await
     }
 
-    /// Makes a primary read-only for all but superusers, ends its clients, and waits until its log stands still.
-    /// At most 15 s. See `freeze` for what it does not bind.
+    /// Makes a primary read-only, ends its clients, and waits until its log stands still.
+    /// At most 20 s. See `freeze` for what it does not bind.
     pub async fn freeze(&self, backend: &BackendName, address: SocketAddr) -> Result<Lsn, String> {
         said(freeze::freeze(&self.access, backend, address).await)
     }
 
-    /// Undoes [`Effects::freeze`], also one that was only half done. At most 5 s.
+    /// Undoes [`Effects::freeze`], also one that was only half done. At most 6 s.
     pub async fn unfreeze(&self, backend: &BackendName, address: SocketAddr) -> Result<(), String> {
         said(freeze::unfreeze(&self.access, backend, address).await)
     }
@@ -133,7 +141,7 @@ impl Effects {
         said(freeze::read_flush(&self.access, backend, address).await)
     }
 
-    /// Empties `synchronous_standby_names`. At most 5 s.
+    /// Empties `synchronous_standby_names`. At most 6 s.
     pub async fn clear_sync(&self, backend: &BackendName, address: SocketAddr) -> Result<(), String> {
         said(setting::clear_sync(&self.access, backend, address).await)
     }

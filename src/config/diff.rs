@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 
 use self::keys::Line;
 use super::raw::service_path;
-use super::{Backend, Config, Service};
+use super::{Config, Service};
 use crate::types::{BackendName, ServiceName};
 
 /// The difference between two configurations.
@@ -158,67 +158,44 @@ impl Diff {
         if old.workers != new.workers {
             self.restart(format!("{path}.workers"), format!("{} → {}", old.workers, new.workers));
         }
-        let listeners = changes(&old.listeners, &new.listeners, |listener| listener.address);
-        let backends = changes(&old.backends, &new.backends, |backend| backend.name.clone());
-        self.say_all(&format!("{path}.listener "), &listeners, |address| {
-            let lines = |service: &Service| {
-                service
-                    .listeners
-                    .iter()
-                    .find(|l| l.address == *address)
-                    .map(keys::listener)
-                    .unwrap_or_default()
-            };
-            (lines(old), lines(new))
+        let service = ServiceDiff {
+            name: new.name.clone(),
+            listeners: changes(&old.listeners, &new.listeners, |listener| listener.address),
+            backends: changes(&old.backends, &new.backends, |backend| backend.name.clone()),
+            probe: old.probe != new.probe,
+            failover: old.failover != new.failover,
+            connection: old.connection != new.connection,
+        };
+        self.say_all(&format!("{path}.listener "), &service.listeners, |address| {
+            [old, new].map(|service| {
+                let found = service.listeners.iter().find(|l| l.address == *address);
+                found.map(keys::listener).unwrap_or_default()
+            })
         });
-        self.say_all(&format!("{path}.backend."), &backends, |name| {
-            let lines = |service: &Service| {
-                let lines = |b: &Backend| [keys::backend(b), keys::tls(b)].concat();
-                service
-                    .backends
-                    .iter()
-                    .find(|b| b.name == *name)
-                    .map(lines)
+        self.say_all(&format!("{path}.backend."), &service.backends, |name| {
+            [old, new].map(|service| {
+                let found = service.backends.iter().find(|b| b.name == *name);
+                found
+                    .map(|b| [keys::backend(b), keys::tls(b)].concat())
                     .unwrap_or_default()
-            };
-            (lines(old), lines(new))
+            })
         });
         let sections = [
-            (
-                "probe",
-                old.probe != new.probe,
-                keys::probe(&old.probe),
-                keys::probe(&new.probe),
-            ),
+            ("probe", service.probe, [old, new].map(|s| keys::probe(&s.probe))),
             (
                 "failover",
-                old.failover != new.failover,
-                keys::failover(&old.failover),
-                keys::failover(&new.failover),
+                service.failover,
+                [old, new].map(|s| keys::failover(&s.failover)),
             ),
             (
                 "connection",
-                old.connection != new.connection,
-                keys::connection(&old.connection),
-                keys::connection(&new.connection),
+                service.connection,
+                [old, new].map(|s| keys::connection(&s.connection)),
             ),
         ];
-        let mut changed = [false; 3];
-        for ((name, differs, old, new), changed) in sections.into_iter().zip(&mut changed) {
-            if differs {
-                *changed = true;
-                self.say(format!("{path}.{name}: {}", words(&old, &new)));
-            }
+        for (name, _, lines) in sections.iter().filter(|(_, differs, _)| *differs) {
+            self.say(format!("{path}.{name}: {}", words(lines)));
         }
-        let [probe, failover, connection] = changed;
-        let service = ServiceDiff {
-            name: new.name.clone(),
-            listeners,
-            backends,
-            probe,
-            failover,
-            connection,
-        };
         if !service.is_empty() {
             self.services.push(service);
         }
@@ -228,7 +205,7 @@ impl Diff {
         &mut self,
         path: &str,
         changes: &Changes<K>,
-        lines: impl Fn(&K) -> (Vec<Line>, Vec<Line>),
+        lines: impl Fn(&K) -> [Vec<Line>; 2],
     ) {
         for key in &changes.removed {
             self.say(format!("{path}{key}: removed"));
@@ -237,8 +214,7 @@ impl Diff {
             self.say(format!("{path}{key}: added"));
         }
         for key in &changes.changed {
-            let (old, new) = lines(key);
-            self.say(format!("{path}{key}: {}", words(&old, &new)));
+            self.say(format!("{path}{key}: {}", words(&lines(key))));
         }
     }
 }
@@ -269,7 +245,7 @@ fn changes<T: PartialEq, K: PartialEq>(old: &[T], new: &[T], key: impl Fn(&T) ->
 }
 
 /// `interval "2s" → "1s", fall 3 → 2`.
-fn words(old: &[Line], new: &[Line]) -> String {
+fn words([old, new]: &[Vec<Line>; 2]) -> String {
     let find = |lines: &[Line], key: &str| lines.iter().find(|(k, _)| k == key).map(|(_, value)| value.clone());
     let mut keys: Vec<&String> = new.iter().chain(old).map(|(key, _)| key).collect();
     let mut seen = Vec::new();

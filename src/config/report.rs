@@ -152,7 +152,7 @@ pub fn explain_detection(service: &Service, w: Option<Duration>) -> Vec<String> 
     let crash = seconds(figures.crash);
     let Some(why) = not_automatic(service) else {
         let hang = match figures.hang {
-            Some(hang) => format!("hang   {}{}", seconds(hang), assumed(service, w)),
+            Some(hang) => format!("hang   {}{}", seconds(hang), hang_note(service, w)),
             None => "hang   never: wal_receiver_timeout is 0 on the standby, so its silence proves nothing".into(),
         };
         let mut lines = vec![format!("crash  {crash}{}", crash_note(service)), hang];
@@ -168,29 +168,37 @@ pub fn explain_detection(service: &Service, w: Option<Duration>) -> Vec<String> 
 /// Worst cases; `w` is the `wal_receiver_timeout` read on the standby, PostgreSQL's 60 s when `None`.
 pub fn detection(service: &Service, w: Option<Duration>) -> Detection {
     let probe = &service.probe;
-    let delay = service.failover.delay;
-    let repeats = probe.fast_interval * (probe.fall - 1);
-    // Without traffic, or where traffic does not count, the next probe is the first to notice.
+    let automatic = not_automatic(service).is_none();
+    let delay = if automatic {
+        service.failover.delay
+    } else {
+        Duration::ZERO
+    };
+    let repeats = probe.fast_interval * probe.fall.saturating_sub(1);
+    // Without traffic, or where traffic does not count, the next probe is the first to notice; a hang only when its
+    // time is up, unless the pace stays the same anyway.
     let next_probe = probe.interval + probe.interval * u32::from(probe.jitter_percent) / 100;
-    let noticed = if passive(service) { Duration::ZERO } else { next_probe };
+    let (refused, unanswered) = match passive(service) {
+        true => (Duration::ZERO, probe.hang_trigger),
+        false if probe.fast_interval == probe.interval => (next_probe, next_probe),
+        false => (next_probe, next_probe + probe.timeout),
+    };
     let crash = if death_path(service) {
         DEATH_PATH
     } else {
-        noticed + repeats
-    } + delay;
-    let trigger = if passive(service) {
-        probe.hang_trigger
-    } else {
-        next_probe
+        refused + repeats
     };
-    let w = w.unwrap_or(DEFAULT_RECEIVER_TIMEOUT);
-    let hang = match silence(service, w) {
-        _ if not_automatic(service).is_some() => None,
+    let counted = repeats + probe.timeout;
+    let hang = match silence(service, w.unwrap_or(DEFAULT_RECEIVER_TIMEOUT)) {
+        _ if !automatic => None,
         Silence::Never => None,
-        Silence::NotAsked => Some(trigger + repeats + probe.timeout + delay),
-        Silence::After(silence) => Some(trigger + (repeats + probe.timeout).max(silence) + delay),
+        Silence::NotAsked => Some(unanswered + counted + delay),
+        Silence::After(silence) => Some(unanswered + counted.max(silence) + delay),
     };
-    Detection { crash, hang }
+    Detection {
+        crash: crash + delay,
+        hang,
+    }
 }
 
 /// When a standby's receiver proves by silence that the primary hangs.
@@ -243,29 +251,28 @@ fn not_automatic(service: &Service) -> Option<&'static str> {
     (!promotes && !failover.standby_serves).then_some("promoter = \"none\" promotes nobody")
 }
 
-fn crash_note(service: &Service) -> &'static str {
+fn crash_note(service: &Service) -> String {
+    let fall = service.probe.fall;
     if death_path(service) {
-        " (every connection ended, connects refused, the standby's receiver gone)"
+        " (every connection ended, connects refused, the standby's receiver gone)".into()
     } else if passive(service) {
-        " (fall probes refused, the first one triggered by traffic)"
+        format!(" (probes in a row that must fail: {fall}; the first one triggered by traffic)")
     } else {
-        " (fall probes refused)"
+        format!(" (probes in a row that must fail: {fall})")
     }
 }
 
-fn assumed(service: &Service, w: Option<Duration>) -> String {
-    if !matches!(
-        silence(service, w.unwrap_or(DEFAULT_RECEIVER_TIMEOUT)),
-        Silence::After(_)
-    ) {
-        return String::new();
-    }
-    match w {
-        Some(w) => format!(
-            " (with wal_receiver_timeout = {} on the standby)",
-            humantime::format_duration(w)
-        ),
-        None => " (with wal_receiver_timeout = 60s on the standby, PostgreSQL's default)".into(),
+fn hang_note(service: &Service, w: Option<Duration>) -> String {
+    match (silence(service, w.unwrap_or(DEFAULT_RECEIVER_TIMEOUT)), w) {
+        (Silence::After(_), Some(w)) => {
+            let w = humantime::format_duration(w);
+            format!(" (with wal_receiver_timeout = {w} on the standby)")
+        }
+        (Silence::After(_), None) => " (with wal_receiver_timeout = 60s on the standby, PostgreSQL's default)".into(),
+        (Silence::NotAsked, _) if matches!(service.probe.kind, ProbeKind::Tcp) => {
+            " (of the whole machine; a stopped server still accepts, which a probe of kind tcp takes for life)".into()
+        }
+        (Silence::NotAsked | Silence::Never, _) => String::new(),
     }
 }
 
@@ -273,7 +280,7 @@ fn assumed(service: &Service, w: Option<Duration>) -> String {
 fn shorter(service: &Service, w: Option<Duration>) -> Vec<String> {
     let mut steps = Vec::new();
     let probe = &service.probe;
-    let counted = probe.fast_interval * (probe.fall - 1) + probe.timeout;
+    let counted = probe.fast_interval * probe.fall.saturating_sub(1) + probe.timeout;
     let w = w.unwrap_or(DEFAULT_RECEIVER_TIMEOUT);
     let slow = match silence(service, w) {
         Silence::After(silence) => silence > counted.max(Duration::from_secs(2)),
@@ -387,6 +394,17 @@ mod tests {
         let text = PAIR.replace("'postgres'", "'cockroach'") + "[service.main.failover]\nstandby_serves = true";
         let service = config(&text).services.remove(0);
         assert_eq!(figures(&service, None), (150_000, Some(160_000)));
+    }
+
+    #[test]
+    fn without_traffic_the_next_probe_is_the_first_to_notice() {
+        let idle = PAIR
+            .replace("[[service.main.listener]]", "")
+            .replace("address = '127.0.0.1:26257'", "");
+        let main = config(&idle).services.remove(0);
+        assert_eq!(figures(&main, Some(3)), (400, Some(5200)));
+        let text = format!("{idle}\n[service.main.probe]\npassive = false");
+        assert_eq!(figures(&config(&text).services[0], Some(3)), (3200, Some(5200)));
     }
 
     #[test]

@@ -52,11 +52,24 @@ const MAX_OTHER: u64 = 64 << 10;
 /// Loads the file at `path`, or without one what the environment says. The environment wins over `.env` in the
 /// working directory, and both win over the file. Relative paths are relative to the working directory.
 pub fn load(path: Option<&Path>) -> Result<Loaded, ConfigError> {
-    load_from(
-        path,
-        Path::new(".env"),
-        std::env::vars_os().filter_map(text_pair).collect(),
-    )
+    let mut reading = Reading::default();
+    let mut environment = BTreeMap::new();
+    for (name, value) in std::env::vars_os() {
+        // A name that is no text cannot be ours.
+        let Ok(name) = name.into_string() else { continue };
+        match value.into_string() {
+            Ok(value) => {
+                environment.insert(name, value);
+            }
+            Err(_) if env::NAMES.contains(&name.as_str()) => {
+                reading
+                    .problems
+                    .push(Problem::new(name, "is no UTF-8 text; write it as such"));
+            }
+            Err(_) => {}
+        }
+    }
+    reading.load(path, Path::new(".env"), environment)
 }
 
 /// [`load`] with a `.env` file and an environment of one's own.
@@ -65,33 +78,7 @@ pub fn load_from(
     dotenv: &Path,
     environment: BTreeMap<String, String>,
 ) -> Result<Loaded, ConfigError> {
-    let mut reading = Reading::default();
-    let mut raw = match path {
-        Some(path) => reading.config(path),
-        None => Raw::default(),
-    };
-    let env = Env::parse(&reading.variables(dotenv, environment));
-    reading.secrets(&mut raw);
-    raw.problems.extend(reading.problems);
-    for warning in &reading.warnings {
-        raw.problems.warn(warning);
-    }
-    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let (config, mut warnings) = validate::build(raw, &env, cores).map_err(|problems| ConfigError { problems })?;
-    let problems = check_named_files(&config, &mut warnings);
-    if !problems.is_empty() {
-        return Err(ConfigError { problems });
-    }
-    Ok(Loaded {
-        config,
-        warnings,
-        files: reading.files,
-    })
-}
-
-/// Names and values that are no text cannot be ours.
-fn text_pair((name, value): (std::ffi::OsString, std::ffi::OsString)) -> Option<(String, String)> {
-    Some((name.into_string().ok()?, value.into_string().ok()?))
+    Reading::default().load(path, dotenv, environment)
 }
 
 #[derive(Default)]
@@ -102,6 +89,35 @@ struct Reading {
 }
 
 impl Reading {
+    fn load(
+        mut self,
+        path: Option<&Path>,
+        dotenv: &Path,
+        environment: BTreeMap<String, String>,
+    ) -> Result<Loaded, ConfigError> {
+        let mut raw = match path {
+            Some(path) => self.config(path),
+            None => Raw::default(),
+        };
+        let env = Env::parse(&self.variables(dotenv, environment));
+        self.secrets(&mut raw);
+        raw.problems.extend(self.problems);
+        for warning in &self.warnings {
+            raw.problems.warn(warning);
+        }
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let (config, mut warnings) = validate::build(raw, &env, cores).map_err(|problems| ConfigError { problems })?;
+        let problems = check_named_files(&config, &mut warnings);
+        if !problems.is_empty() {
+            return Err(ConfigError { problems });
+        }
+        Ok(Loaded {
+            config,
+            warnings,
+            files: self.files,
+        })
+    }
+
     fn config(&mut self, path: &Path) -> Raw {
         let file = path.display();
         match read(path, MAX_CONFIG) {

@@ -149,6 +149,10 @@ fn backend(status: &Status, b: &BackendStatus) -> Vec<(Option<Level>, String)> {
     if let Some(witness) = b.witness.as_ref().filter(|w| *w != "unknown") {
         said.push((None, format!("its stream: {witness}")));
     }
+    if b.quarantined.is_some() {
+        // Said already, with its reason.
+        return said;
+    }
     match (b.armed, b.unarmed_why.is_empty()) {
         (true, _) => said.push((Some(Level::Ok), "armed: it could be promoted right now".to_owned())),
         (false, true) => said.push((

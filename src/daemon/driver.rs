@@ -196,6 +196,7 @@ impl Driver {
         match input {
             Input::Report(ProbeReport::Observation(seen)) => self.machine.handle_observation(&seen, now),
             Input::Report(ProbeReport::Evidence(evidence)) | Input::Evidence(evidence) => {
+                let evidence = self.over_all_services(evidence);
                 self.machine.handle_evidence(&evidence, now);
             }
             Input::Report(ProbeReport::Addresses { backend, addresses }) => {
@@ -298,9 +299,23 @@ impl Driver {
         self.machine.handle_config(first, now);
     }
 
+    /// How many connections of a side live, over all services of the pair.
+    fn live(&self, backend: &BackendName) -> usize {
+        self.services.iter().map(|service| self.shared.connections.live(&service.name, backend)).sum()
+    }
+
+    fn over_all_services(&self, evidence: Evidence) -> Evidence {
+        match evidence {
+            Evidence::Connections { backend, .. } => Evidence::Connections { live: self.live(&backend), backend },
+            other => other,
+        }
+    }
+
     /// What the data plane saw meanwhile: answers prove life, a request without one is a reason to probe.
     fn watch_traffic(&mut self, now: Now) {
         let Some(active) = self.machine.active().map(|(active, _)| active.clone()) else { return };
+        let live = self.live(&active);
+        self.machine.handle_evidence(&Evidence::Connections { backend: active.clone(), live }, now);
         for service in &self.services {
             let activity = self.shared.connections.activity(&service.name, &active);
             if let (Some(at), true) = (activity.answered_at, self.machine.phase() != Phase::Steady) {
@@ -317,9 +332,7 @@ impl Driver {
     /// How long the loop may sleep at the most: a hang of the data plane is noticed within a quarter of its trigger.
     fn tick(&self) -> Duration {
         let first = &self.services[0];
-        let live = self.machine.active().is_some_and(|(active, _)| {
-            self.services.iter().any(|service| self.shared.connections.live(&service.name, active) > 0)
-        });
+        let live = self.machine.active().is_some_and(|(active, _)| self.live(active) > 0);
         if live && first.probe.passive { (first.probe.hang_trigger / 4).max(Duration::from_millis(50)) } else { SHOW * 2 }
     }
 

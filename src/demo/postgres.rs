@@ -540,6 +540,14 @@ mod tests {
     async fn a_killed_primary_is_rebuilt_as_a_standby_by_the_script() {
         let (folder, pair) = pair().await;
         let [east, west] = pair.servers().clone();
+        // While the other one is a standby it would leave nobody to write to.
+        let output = Command::new(Pair::rebuild_script(&east))
+            .stdin(Stdio::null())
+            .output()
+            .await
+            .unwrap();
+        assert!(!output.status.success() && east.pid().is_some());
+        assert!(String::from_utf8_lossy(&output.stderr).contains("us-west is no running primary"));
         let killed = rustix::process::Pid::from_raw(east.pid().unwrap()).unwrap();
         rustix::process::kill_process(killed, rustix::process::Signal::KILL).unwrap();
         until(&west, "SELECT pg_promote()::text", "true").await;

@@ -48,12 +48,17 @@ pub(super) fn script(binaries: &Binaries, account: Account, server: &Server, sou
          # Stops {name} if it runs, and makes it a standby that streams from {source}.\n\
          set -eu\n\
          cd \"$(dirname \"$0\")\"\n\
+         if [ -f {signal} ] || ! {source_ctl} status >/dev/null; then\n    \
+         echo '{source} is no running primary: there is nobody to copy from' >&2\n    exit 1\n\
+         fi\n\
          {quick} status >/dev/null && {quick} -m immediate -t 20 stop\n\
          rm -rf -- {data}\n\
          {user}{bin}/pg_basebackup {copy} -D {data}\n\
          {quick} -l {log} -t 30 -o {options} start\n",
         name = server.name,
         source = source.name,
+        signal = quoted(&source.data.join("standby.signal")),
+        source_ctl = format_args!("{user}{bin}/pg_ctl -D {}", quoted(&source.data)),
         copy = basebackup(source).join(" "),
         options = shell(&arguments(server).join(" ")),
     )

@@ -173,6 +173,8 @@ impl<W: Write> Screen<W> {
                 );
                 self.moving(&line, false)
             }
+            // The daemon is still on its way up.
+            Seen::Broken { .. } if self.last.is_none() => Ok(()),
             Seen::Broken { why } => {
                 let news = self.broken.is_none();
                 self.broken = Some(why.clone());

@@ -67,7 +67,11 @@ pub(super) enum Turn {
 
 impl Room {
     pub(super) fn new(gauge: Arc<AtomicU64>) -> Self {
-        Self { state: Mutex::default(), in_line: AtomicUsize::new(0), gauge }
+        Self {
+            state: Mutex::default(),
+            in_line: AtomicUsize::new(0),
+            gauge,
+        }
     }
 
     /// Whether a newcomer may pass without standing in line.
@@ -92,7 +96,11 @@ impl Room {
         state.waiting.insert(ticket);
         self.publish(&state);
         drop(state);
-        Ok(Place { room: self.clone(), address, ticket })
+        Ok(Place {
+            room: self.clone(),
+            address,
+            ticket,
+        })
     }
 
     fn publish(&self, state: &State) {
@@ -198,7 +206,10 @@ impl State {
 mod tests {
     use super::*;
 
-    const MANY: Limits = Limits { places: 100, per_address: 100 };
+    const MANY: Limits = Limits {
+        places: 100,
+        per_address: 100,
+    };
     const RATE: u32 = 10;
 
     fn room() -> Arc<Room> {
@@ -224,7 +235,11 @@ mod tests {
         assert_eq!(places[0].turn(1, RATE, start), Turn::Go);
         assert_eq!(places[1].turn(1, RATE, after(start, 100)), Turn::Go);
         let late = room.enter(address(1), MANY).unwrap();
-        assert_eq!(late.turn(1, RATE, after(start, 150)), Turn::At(after(start, 300)), "behind who waits already");
+        assert_eq!(
+            late.turn(1, RATE, after(start, 150)),
+            Turn::At(after(start, 300)),
+            "behind who waits already"
+        );
         assert_eq!(places[2].turn(1, RATE, after(start, 200)), Turn::Go);
         assert_eq!(late.turn(1, RATE, after(start, 300)), Turn::Go);
         assert!(room.is_line_empty());
@@ -242,7 +257,11 @@ mod tests {
         let reopened = after(start, 5000);
         assert_eq!(places[2].turn(3, RATE, reopened), Turn::At(after(reopened, 100)));
         assert_eq!(places[1].turn(3, RATE, reopened), Turn::Go);
-        assert_eq!(places[0].turn(2, RATE, reopened), Turn::Stale, "it looks at an older snapshot");
+        assert_eq!(
+            places[0].turn(2, RATE, reopened),
+            Turn::Stale,
+            "it looks at an older snapshot"
+        );
         assert_eq!(places[0].turn(3, RATE, reopened), Turn::At(after(reopened, 200)));
     }
 
@@ -269,7 +288,10 @@ mod tests {
 
     #[test]
     fn places_are_bounded_and_freed() {
-        let limits = Limits { places: 3, per_address: 2 };
+        let limits = Limits {
+            places: 3,
+            per_address: 2,
+        };
         let gauge = Arc::new(AtomicU64::new(0));
         let room = Arc::new(Room::new(gauge.clone()));
         let first = room.enter(address(1), limits).unwrap();

@@ -2,7 +2,6 @@
 //! and do it again until the deadline. Nothing but the first packet is ever sent twice, and only while no server has
 //! said a word to it.
 
-use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -167,7 +166,12 @@ impl<'a> Seeker<'a> {
     /// The place in the waiting room, taken when first needed and kept until a server answers.
     fn place(&mut self) -> Result<&Place, Refusal> {
         if self.place.is_none() {
-            let place = self.door.shared.room.enter(self.peer.ip(), self.settings.limits).map_err(Refusal::Full)?;
+            let place = self
+                .door
+                .shared
+                .room
+                .enter(self.peer.ip(), self.settings.limits)
+                .map_err(Refusal::Full)?;
             tracing::debug!(why = self.why, "client held");
             self.place = Some(place);
         }
@@ -257,7 +261,11 @@ impl<'a> Seeker<'a> {
 /// Comes back when the backend may not be used any more under the epoch it was chosen under.
 async fn moved(changes: &mut watch::Receiver<u64>, door: &Door, choice: &Choice) {
     let shared = &door.shared;
-    while shared.routing.load().still_leads_to(&shared.service, &choice.backend, choice.epoch) {
+    while shared
+        .routing
+        .load()
+        .still_leads_to(&shared.service, &choice.backend, choice.epoch)
+    {
         if changes.changed().await.is_err() {
             return;
         }
@@ -266,7 +274,7 @@ async fn moved(changes: &mut watch::Receiver<u64>, door: &Door, choice: &Choice)
 
 /// Without a deadline, as in the relay: a client that tires of a silent server leaves, and is seen to.
 async fn first_reply(client: &TcpStream, server: &TcpStream, packet: FirstPacket) -> Reply {
-    let mut begin = [0; 256];
+    let (mut begin, mut more) = ([0; 256], [0; 1]);
     tokio::select! {
         biased;
         peeked = server.peek(&mut begin) => match peeked {
@@ -277,11 +285,8 @@ async fn first_reply(client: &TcpStream, server: &TcpStream, packet: FirstPacket
                 if refused { Reply::NotNow } else { Reply::Came }
             }
         },
-        // It speaks on, or it left: both are the relay's to pass on.
-        _ = readable(client) => Reply::Came,
+        // It speaks on, or it left: both are the relay's to pass on. (Not `readable`: that may still tell of the first
+        // packet.)
+        _ = client.peek(&mut more) => Reply::Came,
     }
-}
-
-async fn readable(client: &TcpStream) -> io::Result<()> {
-    client.readable().await
 }

@@ -1,1 +1,8 @@
-//! (tests)
+//! The front door as a client sees it: real sockets on loopback, servers on script, gates published by hand.
+
+mod cut;
+mod hold;
+mod lifecycle;
+pub(super) mod proxy;
+mod serve;
+mod triage;

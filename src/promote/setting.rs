@@ -12,6 +12,8 @@ use crate::net::session::{Rows, Session, SessionError};
 use crate::types::BackendName;
 
 const POLL: Duration = Duration::from_millis(25);
+/// Beyond the time that is waited for a setting, for the last answer about it.
+const ANSWER: Duration = Duration::from_secs(1);
 const CLEAR_SYNC: Duration = Duration::from_secs(5);
 
 /// One setting and what it shall become.
@@ -25,8 +27,11 @@ pub(super) struct Setting {
 }
 
 /// Nobody is waited for at a commit.
-const NO_SYNC: Setting =
-    Setting { name: "synchronous_standby_names", wanted: "", sql: "ALTER SYSTEM SET synchronous_standby_names = ''" };
+const NO_SYNC: Setting = Setting {
+    name: "synchronous_standby_names",
+    wanted: "",
+    sql: "ALTER SYSTEM SET synchronous_standby_names = ''",
+};
 
 /// Empties `synchronous_standby_names`.
 pub(super) async fn clear_sync(access: &Access, backend: &BackendName, address: SocketAddr) -> Result<(), EffectError> {
@@ -44,7 +49,9 @@ pub(super) async fn order(session: &mut Session, setting: Setting, deadline: Ins
         let what = format!("ALTER SYSTEM ON PARAMETER {}", setting.name);
         return Err(denied(session, error, "ALTER SYSTEM is not allowed", &what, deadline).await);
     }
-    call(session, "pg_reload_conf()", "pg_reload_conf()", deadline).await.map(drop)
+    call(session, "pg_reload_conf()", "pg_reload_conf()", deadline)
+        .await
+        .map(drop)
 }
 
 /// Calls a function that may have to be granted; `signature` is how GRANT names it.
@@ -79,7 +86,10 @@ pub(super) async fn denied(
     match session.query(sql, deadline).await {
         Ok(rows) => {
             let to = text(rows, "session_user").unwrap_or_default();
-            EffectError::Denied { missing, grant: format!("GRANT {what} TO {to}") }
+            EffectError::Denied {
+                missing,
+                grant: format!("GRANT {what} TO {to}"),
+            }
         }
         Err(_) => EffectError::Session(error),
     }
@@ -96,14 +106,18 @@ pub(super) async fn shown_to_newcomers(
 ) -> Result<Session, EffectError> {
     let sql = format!("SELECT current_setting('{}')", setting.name);
     loop {
-        let mut session = access.open(backend, address, deadline).await?;
-        let found = text(session.query(&sql, deadline).await?, "a setting")?;
+        let mut session = access.open(backend, address, deadline + ANSWER).await?;
+        let found = text(session.query(&sql, deadline + ANSWER).await?, "a setting")?;
         if found == setting.wanted {
             return Ok(session);
         }
         session.close(deadline).await;
         if Instant::now() + POLL >= deadline {
-            return Err(EffectError::SettingStays { name: setting.name, wanted: setting.wanted, found });
+            return Err(EffectError::SettingStays {
+                name: setting.name,
+                wanted: setting.wanted,
+                found,
+            });
         }
         sleep(POLL).await;
     }

@@ -128,7 +128,9 @@ pub(super) fn reach(step: Option<Step>, when: When) {
     static ORDER: LazyLock<Option<Order>> = LazyLock::new(|| Order::parse(&std::env::var("PGPIVOT_CRASH_AT").ok()?));
     static PASSED: AtomicU32 = AtomicU32::new(0);
 
-    let (Some(order), Some(step)) = (&*ORDER, step) else { return };
+    let (Some(order), Some(step)) = (&*ORDER, step) else {
+        return;
+    };
     if order.step != step.as_str() || order.when != when.as_str() {
         return;
     }
@@ -160,7 +162,11 @@ impl Order {
         let mut parts = text.split(':');
         let (step, when) = (parts.next()?, parts.next()?);
         let nth = parts.next().map_or(Some(1), |n| n.parse().ok())?;
-        Some(Self { step: step.into(), when: when.into(), nth })
+        Some(Self {
+            step: step.into(),
+            when: when.into(),
+            nth,
+        })
     }
 }
 
@@ -174,7 +180,10 @@ mod tests {
         for (step, when) in CRASH_POINTS {
             let text = format!("{step}:{when}:2");
             let order = Order::parse(&text).unwrap();
-            assert_eq!((order.step.as_str(), order.when.as_str(), order.nth), (step.as_str(), when.as_str(), 2));
+            assert_eq!(
+                (order.step.as_str(), order.when.as_str(), order.nth),
+                (step.as_str(), when.as_str(), 2)
+            );
             assert!(seen.insert(text));
         }
         assert_eq!(seen.len(), Step::ALL.len() * 3);

@@ -24,7 +24,7 @@ const UNSYNCED: usize = 64;
 /// Owner of the writing thread. Dropped without [`Writer::close`], it lets the thread finish its queue on its own.
 pub struct Writer {
     shared: Arc<Shared>,
-    thread: Option<JoinHandle<()>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 type Reply = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
@@ -54,14 +54,26 @@ struct Write {
 impl Writer {
     /// Starts the thread.
     pub fn start(store: SharedStore) -> io::Result<Self> {
-        let shared = Arc::new(Shared { queue: Mutex::default(), changed: Condvar::new() });
+        let shared = Arc::new(Shared {
+            queue: Mutex::default(),
+            changed: Condvar::new(),
+        });
         let inside = shared.clone();
         let run = move || {
             let _end = End(&inside);
-            Work { store: &store, shared: &inside, unmirrored: BTreeSet::new(), unsynced: 0 }.run();
+            Work {
+                store: &store,
+                shared: &inside,
+                unmirrored: BTreeSet::new(),
+                unsynced: 0,
+            }
+            .run();
         };
         let thread = std::thread::Builder::new().name("state".into()).spawn(run)?;
-        Ok(Self { shared, thread: Some(thread) })
+        Ok(Self {
+            shared,
+            thread: Mutex::new(Some(thread)),
+        })
     }
 
     /// Writes a record. `reply` gets the ticket back once the record survives a power cut, or why it does not; it
@@ -74,12 +86,20 @@ impl Writer {
         reply: impl FnOnce(u64, Result<(), StoreError>) + Send + 'static,
     ) {
         let reply = Box::new(move |result| reply(ticket, result));
-        self.submit(Write { pair: pair.to_owned(), record: Some(record), reply });
+        self.submit(Write {
+            pair: pair.to_owned(),
+            record: Some(record),
+            reply,
+        });
     }
 
     /// Writes the current record of `pair` once more: does the disk take writes?
     pub fn touch(&self, pair: &str, reply: impl FnOnce(Result<(), StoreError>) + Send + 'static) {
-        self.submit(Write { pair: pair.to_owned(), record: None, reply: Box::new(reply) });
+        self.submit(Write {
+            pair: pair.to_owned(),
+            record: None,
+            reply: Box::new(reply),
+        });
     }
 
     /// Adds an event to the pair's history. Nobody waits for it; see [`Writer::history_error`].
@@ -105,9 +125,9 @@ impl Writer {
         self.shared.lock().ended
     }
 
-    /// Lets the thread finish its queue and waits for that at most `patience`. `false` = it is still writing.
-    /// Blocks.
-    pub fn close(mut self, patience: Duration) -> bool {
+    /// Takes nothing more, lets the thread finish its queue and waits for that at most `patience`. `false` = it is
+    /// still writing, or it panicked. Blocks.
+    pub fn close(&self, patience: Duration) -> bool {
         self.order_end();
         let deadline = Instant::now() + patience;
         let mut queue = self.shared.lock();
@@ -120,7 +140,8 @@ impl Writer {
             queue = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
         drop(queue);
-        self.thread.take().is_none_or(|thread| thread.join().is_ok())
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        thread.is_none_or(|thread| thread.join().is_ok())
     }
 
     fn order_end(&self) {
@@ -155,7 +176,8 @@ impl fmt::Debug for Writer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let queue = self.shared.lock();
         let mut text = f.debug_struct("Writer");
-        text.field("writes", &queue.writes.len()).field("events", &queue.events.len());
+        text.field("writes", &queue.writes.len())
+            .field("events", &queue.events.len());
         text.field("ended", &queue.ended).finish_non_exhaustive()
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::harness::binaries::postgres;
 use crate::harness::{Cluster, Pair, SOON, Shutdown};
-use pgpivot::config::{self, Authority, Kind, Login, ProbeKind, Promoter, Service, SyncRule, TlsMode, WitnessRule};
+use pgpivot::config::{self, Login, ProbeKind, Promoter, Service, TlsMode, env::Env, raw, validate};
 use pgpivot::failover::action::Cadence;
 use pgpivot::failover::observation::{
     Evidence, Facts, Failure, Observation, Receiver, ReceiverRow, Role, Unknown, Verdict,
@@ -453,72 +453,16 @@ fn sql(login: Login) -> ProbeKind {
 
 /// A service that only probes.
 fn service(servers: &[&Cluster], kind: ProbeKind) -> Service {
-    let backend = |server: &&Cluster| config::Backend {
-        name: BackendName::from(server.name.as_str()),
-        addresses: vec![server.address().to_string().parse().unwrap()],
-        role: None,
-        weight: 100,
-        priority: 100,
-        tls: config::Tls {
-            mode: TlsMode::Prefer,
-            ca_file: None,
-            server_name: None,
-        },
+    let backend = |server: &&Cluster| {
+        let (name, address) = (&server.name, server.address());
+        format!("[[service.main.backend]]\nname = \"{name}\"\naddresses = [\"{address}\"]\n")
     };
-    Service {
-        name: "main".into(),
-        kind: Kind::Postgres,
-        workers: 1,
-        listeners: Vec::new(),
-        backends: servers.iter().map(backend).collect(),
-        probe: config::Probe {
-            kind,
-            interval: Duration::from_millis(500),
-            fast_interval: Duration::from_millis(300),
-            down_interval: Duration::from_millis(500),
-            timeout: Duration::from_secs(1),
-            fall: 3,
-            rise: 2,
-            jitter_percent: 10,
-            hang_trigger: Duration::from_millis(500),
-            passive: true,
-        },
-        failover: policy(),
-        connection: config::Connection {
-            connect_timeout: Duration::from_secs(3),
-            first_packet_timeout: Duration::from_secs(10),
-            keepalive: Duration::from_secs(30),
-            user_timeout: Duration::from_secs(30),
-        },
-    }
-}
-
-/// Of no interest here: probes decide nothing.
-fn policy() -> config::Failover {
-    config::Failover {
-        automatic: false,
-        delay: Duration::ZERO,
-        cooldown: Duration::from_secs(60),
-        max_per_day: 3,
-        max_lag: 16 << 20,
-        max_disconnect: Duration::from_secs(10),
-        witness: WitnessRule::Required,
-        hold_timeout: Duration::from_secs(30),
-        max_held: 1000,
-        max_held_per_address: 200,
-        release_rate: 1000,
-        drain_timeout: Duration::from_secs(5),
-        promoter: Promoter::None,
-        promote_timeout: Duration::from_secs(60),
-        authority: Authority::Observe,
-        fence_command: None,
-        fence_required: false,
-        standby_serves: false,
-        foreign_promotion: None,
-        sync_after_failover: SyncRule::Report,
-        recovery_patience: Duration::from_secs(30),
-        restart_grace: Duration::from_secs(10),
-        hung_grace: Duration::from_secs(10),
-        verify_wait: Duration::from_secs(2),
-    }
+    let backends: String = servers.iter().map(backend).collect();
+    let pace = "probe = { interval = \"500ms\", fast_interval = \"300ms\", timeout = \"1s\" }";
+    let text = format!("[service.main]\nkind = \"postgres\"\n{pace}\n{backends}");
+    let (mut config, _) = validate::build(raw::parse(&text), &Env::default(), 1).unwrap();
+    let mut service = config.services.remove(0);
+    service.probe.kind = kind;
+    service.failover.promoter = Promoter::None;
+    service
 }

@@ -33,11 +33,15 @@ impl fmt::Display for Problem {
     }
 }
 
+/// Nobody reads more in one go, and a file that is something else altogether would bring one for every line.
+const MOST: usize = 200;
+
 /// Everything found in one run.
 #[derive(Debug, Clone, Default)]
 pub struct Problems {
     found: Vec<Problem>,
     faulty: Vec<String>,
+    more: usize,
     warnings: Vec<String>,
     origins: BTreeMap<String, &'static str>,
 }
@@ -46,6 +50,10 @@ impl Problems {
     /// Adds a mistake. A key that an environment variable has set is reported by that variable's name.
     pub fn add(&mut self, path: impl Into<String>, message: impl Into<String>) {
         let path = path.into();
+        if self.found.len() >= MOST {
+            self.more += 1;
+            return;
+        }
         let shown = self.origin(&path).map_or_else(|| path.clone(), str::to_owned);
         let problem = Problem::new(shown, message);
         self.faulty.push(path);
@@ -102,12 +110,15 @@ impl Problems {
     }
 
     /// The warnings, or all mistakes.
-    pub fn into_result(self) -> Result<Vec<String>, Vec<Problem>> {
+    pub fn into_result(mut self) -> Result<Vec<String>, Vec<Problem>> {
         if self.found.is_empty() {
-            Ok(self.warnings)
-        } else {
-            Err(self.found)
+            return Ok(self.warnings);
         }
+        if self.more > 0 {
+            let more = format!("and {} more; correct these first", self.more);
+            self.found.push(Problem::new("", more));
+        }
+        Err(self.found)
     }
 }
 
@@ -205,6 +216,17 @@ mod tests {
             found.iter().map(ToString::to_string).collect::<Vec<_>>(),
             ["service.main.backend#1.role: is wrong", "service.main.back: is missing"]
         );
+    }
+
+    #[test]
+    fn a_file_that_is_something_else_brings_no_endless_list() {
+        let mut problems = Problems::default();
+        for line in 0..1000 {
+            problems.add(format!("line {line}"), "is wrong");
+        }
+        let found = problems.into_result().unwrap_err();
+        assert_eq!(found.len(), 201);
+        assert_eq!(found[200].to_string(), "and 800 more; correct these first");
     }
 
     #[test]

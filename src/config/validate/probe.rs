@@ -105,7 +105,7 @@ fn times(section: &mut Section<'_>, raw: &raw::Probe, defaults: &Defaults, kind:
         ms(10)..=seconds(300),
         preset(seconds(1), defaults.timeout),
     );
-    if timeout > interval * 10 {
+    if timeout > interval * 10 && raw.timeout.is_some() {
         section.problem(
             "timeout",
             "is more than ten times the interval; write one of about the interval",

@@ -292,13 +292,15 @@ fn check_roles(path: &str, service: &Service, problems: &mut Problems) {
         return;
     }
     let asks = matches!(service.probe.kind, ProbeKind::Sql { .. });
-    if primaries.is_empty() && !asks && !service.backends.is_empty() {
+    if primaries.is_empty() && (serves || !asks) && !service.backends.is_empty() {
+        let why = if serves {
+            "where every side serves nobody else can tell which comes first".to_owned()
+        } else {
+            format!("a probe of kind {} cannot tell", service.probe.kind.as_str())
+        };
         problems.missing(
             at,
-            format!(
-                "none has role = \"primary\", and a probe of kind {} cannot tell; write it at the side to start with",
-                service.probe.kind.as_str()
-            ),
+            format!("none has role = \"primary\", and {why}; write it at the side to start with"),
         );
     }
     let weightless = |b: &Backend| b.role == Some(ConfiguredRole::Primary) && b.weight == 0;
