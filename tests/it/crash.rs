@@ -176,9 +176,11 @@ async fn play(scene: Scene, pair: &Pair, daemon: &Daemon) {
 
 /// Gives a command until it is taken; the daemon may die before it answers.
 async fn command(daemon: &Daemon, path: &str) {
-    eventually(&format!("{path} is taken"), SOON, async || match daemon.post(path, "{}").await {
-        Ok((200, _)) | Err(_) => Ok(()),
-        Ok((code, body)) => Err(format!("{code}: {body}")),
+    eventually(&format!("{path} is taken"), SOON, async || {
+        match daemon.post(path, "{}").await {
+            Ok((200, _)) | Err(_) => Ok(()),
+            Ok((code, body)) => Err(format!("{code}: {body}")),
+        }
     })
     .await;
 }
