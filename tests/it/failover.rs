@@ -155,15 +155,11 @@ async fn a_primary_that_recovers_from_the_crash_of_a_backend_stays_active() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_primary_without_a_free_connection_slot_stays_active() {
-    let pair = Pair::plan()
-        .setting("max_connections", "12")
-        .setting("max_wal_senders", "4")
-        .start()
-        .await;
+    let pair = Pair::start().await;
     let daemon = Daemon::start(&[&pair.east, &pair.west]).await;
     let before = daemon.service().await;
     let hogs = take_every_slot(pair.east.address()).await;
-    assert!(hogs.len() >= 3, "only {} slots were free", hogs.len());
+    assert!(hogs.len() > 50, "only {} slots were free", hogs.len());
     daemon
         .stays("east is active and not down", WATCH, |s| {
             is_active(s, "east") && find(s, "east").health != "down"

@@ -1,7 +1,7 @@
 //! What operators do on purpose: switch over, bring home, promote by hand, pause, run two daemons.
 
 use crate::harness::status::{find, is_active};
-use crate::harness::{Checker, Daemon, Pair, SOON, Shutdown, Writers};
+use crate::harness::{Checker, Daemon, Pair, SOON, Shutdown, Writers, eventually};
 use std::time::Duration;
 
 const FAILOVER: Duration = Duration::from_secs(15);
@@ -198,10 +198,14 @@ async fn history_tells_a_failover_with_evidence_and_steps() {
     let daemon = Daemon::start(&[&pair.east, &pair.west]).await;
     pair.east.kill().await;
     daemon.until_active("west", FAILOVER).await;
-    let spoken = daemon.ctl_done(&["history", "--json"]).await;
-    for word in ["decided", "step", "switched", "west"] {
-        assert!(spoken.out.contains(word), "no `{word}` in {}", spoken.out);
-    }
+    eventually("the history is written", SOON, async || {
+        let spoken = daemon.ctl_done(&["history", "--json"]).await;
+        let lacking = ["decided", "step", "switched", "west"]
+            .into_iter()
+            .find(|word| !spoken.out.contains(word));
+        lacking.map_or(Ok(()), |word| Err(format!("no `{word}` in {}", spoken.out)))
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -222,9 +226,10 @@ async fn two_daemons_that_decide_end_on_the_same_side_with_one_promotion() {
 async fn an_observing_daemon_ends_on_the_side_that_the_deciding_one_chose() {
     let pair = Pair::plan().synchronous().start().await;
     let first = Daemon::plan(&[&pair.east, &pair.west]).launch();
-    let second = Daemon::plan(&[&pair.east, &pair.west])
+    let observer = Daemon::plan(&[&pair.east, &pair.west])
         .failover("authority", "observe")
-        .launch();
+        .failover("promoter", "none");
+    let second = observer.launch();
     first.until_active("east", SOON).await;
     second.until_active("east", SOON).await;
     both_end_on_west(&pair, &first, &second).await;

@@ -76,7 +76,8 @@ async fn reading_the_file_again_disturbs_none_of_200_connections() {
     for round in 0..6_i64 {
         let before = daemon.try_status().await.unwrap();
         daemon.edit_service(|service| {
-            service["backend"][1]["weight"] = (round + 1).into();
+            let west = service["backend"][1].as_table_mut().unwrap();
+            west.insert("weight".into(), (round + 1).into());
             let listeners = service["listener"].as_array_mut().unwrap();
             listeners.truncate(1);
             if round % 2 == 0 {

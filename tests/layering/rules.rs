@@ -137,7 +137,15 @@ pub const TABLE: &[Room] = &[
     room(
         "ctl",
         Pure::None,
-        Import(&["view", "pcr", "daemon", "config", "failover::action", "failover::explain", "failover::phase"]),
+        Import(&[
+            "view",
+            "pcr",
+            "daemon",
+            "config",
+            "failover::action",
+            "failover::explain",
+            "failover::phase",
+        ]),
     ),
     // `net` for the writer that it shows at work.
     room("demo", Pure::None, Import(&["daemon", "sim", "config", "net"])),

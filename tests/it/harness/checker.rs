@@ -39,6 +39,12 @@ impl Checker<'_> {
             }
         };
         let (told, new, old) = (&self.journal.acknowledged, self.new.port, self.old.port);
+        // The old side first: what a writer left under way may still arrive on the new one.
+        let there = if self.old.runs() {
+            rows(self.old).await
+        } else {
+            HashMap::new()
+        };
         let here = rows(self.new).await;
         say(
             "that the latched side acknowledged are lost",
@@ -51,16 +57,13 @@ impl Checker<'_> {
             "were acknowledged by the old side when the new one served already",
             &ids(told, |r| r.server == old && r.at > first.at),
         );
-        if self.old.runs() {
-            let there = rows(self.old).await;
-            let late = there
-                .into_iter()
-                .filter(|(id, sent)| *sent > first.sent_us && !here.contains_key(id));
-            say(
-                "were sent to the old side after the cut",
-                &late.map(|(id, _)| id).collect::<Vec<_>>(),
-            );
-        }
+        let late = there
+            .into_iter()
+            .filter(|(id, sent)| *sent > first.sent_us && !here.contains_key(id));
+        say(
+            "were sent to the old side after the cut",
+            &late.map(|(id, _)| id).collect::<Vec<_>>(),
+        );
         let told_never = |word: &str| word == "25006" || word.starts_with("stuck");
         let errors = self.journal.errors.iter().filter(|(word, _)| told_never(word));
         found.extend(errors.map(|(word, times)| format!("{times} times an application met: {word}")));

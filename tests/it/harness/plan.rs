@@ -107,7 +107,7 @@ impl DaemonPlan {
         daemon
     }
 
-    /// Starts the daemon and waits until it lets clients through.
+    /// Starts the daemon and waits until it lets clients through and could promote the standby.
     pub async fn start(self) -> Daemon {
         let daemon = self.launch();
         daemon
