@@ -149,9 +149,7 @@ impl<'a> Seeker<'a> {
 
     fn choose(&mut self, snapshot: &Arc<Snapshot>) -> Option<Choice> {
         let shared = &self.door.shared;
-        let choice = shared
-            .routing
-            .choose(snapshot, &shared.service, self.target, &self.tried);
+        let choice = shared.routing.choose(snapshot, &shared.service, self.target, &self.tried);
         if choice.is_none() && self.tried.is_empty() {
             self.why = "no address of a side that may be used is up".to_owned();
         }
@@ -181,9 +179,7 @@ impl<'a> Seeker<'a> {
     fn place(&mut self) -> Result<&Place, Refusal> {
         if self.place.is_none() {
             let room = &self.door.shared.room;
-            let place = room
-                .enter(self.target, self.peer.ip(), self.settings.limits)
-                .map_err(Refusal::Full)?;
+            let place = room.enter(self.target, self.peer.ip(), self.settings.limits).map_err(Refusal::Full)?;
             tracing::debug!(why = self.why, "client held");
             self.place = Some(place);
         }
@@ -194,14 +190,7 @@ impl<'a> Seeker<'a> {
     async fn wait(&mut self, until: Option<Instant>) -> Result<(), Refusal> {
         let deadline = self.begun + self.settings.hold_timeout;
         let wake = until.map_or(deadline, |until| until.min(deadline));
-        let Self {
-            door,
-            client,
-            first,
-            changes,
-            place,
-            ..
-        } = self;
+        let Self { door, client, first, changes, place, .. } = self;
         let called = async {
             match place {
                 Some(place) => place.called().await,
@@ -219,10 +208,7 @@ impl<'a> Seeker<'a> {
         if wake < deadline {
             return Ok(());
         }
-        Err(Refusal::NoServer {
-            waited: self.settings.hold_timeout,
-            why: std::mem::take(&mut self.why),
-        })
+        Err(Refusal::NoServer { waited: self.settings.hold_timeout, why: std::mem::take(&mut self.why) })
     }
 
     /// Tries the addresses of one backend, the one with the fewest connections first.

@@ -79,10 +79,7 @@ impl SqlProbe {
             Ok(verdict) => verdict,
             Err(error) => verdict_of(&error, target.address),
         };
-        let kept = session.is_usable().then(|| Kept {
-            session,
-            name: target.application_name.clone(),
-        });
+        let kept = session.is_usable().then(|| Kept { session, name: target.application_name.clone() });
         (verdict, kept)
     }
 
@@ -90,10 +87,7 @@ impl SqlProbe {
     pub(super) async fn sample(&self, mut kept: Kept, target: &Target, deadline: Instant) -> Sampled {
         let rename = match kept.name == target.application_name {
             true => String::new(),
-            false => format!(
-                "SET application_name = '{}';",
-                target.application_name.replace('\'', "''")
-            ),
+            false => format!("SET application_name = '{}';", target.application_name.replace('\'', "''")),
         };
         let asked = self.ask(&mut kept.session, &rename, target, deadline).await;
         let (verdict, lost) = match asked {
@@ -167,9 +161,7 @@ impl SqlProbe {
                 answer => return answer,
             }
         }
-        let answer = session
-            .query(&format!("{before}{}", facts::without_system_identifier()), deadline)
-            .await;
+        let answer = session.query(&format!("{before}{}", facts::without_system_identifier()), deadline).await;
         self.system_revoked.store(answer.is_ok(), Ordering::Relaxed);
         answer
     }
@@ -224,20 +216,13 @@ mod tests {
 
     #[test]
     fn probes_are_read_only_and_bounded_by_the_server_too() {
-        let text = options(
-            Kind::Postgres,
-            Duration::from_millis(800),
-            Some(&"my promoter\\x".to_owned()),
-        );
+        let text = options(Kind::Postgres, Duration::from_millis(800), Some(&"my promoter\\x".to_owned()));
         assert_eq!(
             text,
             "-c default_transaction_read_only=on -c statement_timeout=1600 -c search_path=pg_catalog -c jit=off \
              -c pgpivot.promoter=my\\ promoter\\\\x"
         );
         let cockroach = options(Kind::Cockroach, Duration::from_secs(10), Some(&"x".to_owned()));
-        assert_eq!(
-            cockroach,
-            "-c default_transaction_read_only=on -c statement_timeout=20000"
-        );
+        assert_eq!(cockroach, "-c default_transaction_read_only=on -c statement_timeout=20000");
     }
 }

@@ -146,11 +146,7 @@ impl Watcher {
         }
         let plan = self.plan();
         // Offsets count from the order, however late it is heard.
-        let since = if other_cadence {
-            self.orders.since
-        } else {
-            Instant::now()
-        };
+        let since = if other_cadence { self.orders.since } else { Instant::now() };
         if self.orders.cadence == Cadence::Calm {
             self.next_fresh = since + self.varied(&plan, plan.fresh);
             self.next_sample = since + self.varied(&plan, plan.sample);
@@ -164,11 +160,7 @@ impl Watcher {
         let due = self.next_fresh;
         self.begin_fresh(due, plan.overlap);
         // By time, not by number: a probe ordered in between must not cost one of the burst.
-        let burst = plan
-            .burst
-            .iter()
-            .map(|offset| self.orders.since + *offset)
-            .find(|at| *at > due);
+        let burst = plan.burst.iter().map(|offset| self.orders.since + *offset).find(|at| *at > due);
         self.next_fresh = burst.unwrap_or_else(|| following(due, self.varied(&plan, plan.fresh)));
     }
 
@@ -208,13 +200,7 @@ impl Watcher {
             let started = clock().at;
             let ((verdict, kept), late) = timing::watched(due, clock, check.fresh(epoch, deadline)).await;
             let verdict = unless_late(verdict, late);
-            Some(Done {
-                started,
-                finished: clock().at,
-                verdict,
-                kept,
-                task: Task::Fresh,
-            })
+            Some(Done { started, finished: clock().at, verdict, kept, task: Task::Fresh })
         });
     }
 
@@ -227,13 +213,7 @@ impl Watcher {
             let (sampled, late) = timing::watched(due, clock, check.sample(kept, epoch, deadline)).await;
             let verdict = unless_late(sampled.verdict, late);
             let task = Task::Sample { lost: sampled.lost };
-            Some(Done {
-                started,
-                finished: clock().at,
-                verdict,
-                kept: sampled.kept,
-                task,
-            })
+            Some(Done { started, finished: clock().at, verdict, kept: sampled.kept, task })
         });
     }
 
@@ -285,8 +265,7 @@ impl Watcher {
     async fn handle_loss(&mut self) -> Result<(), Orphaned> {
         let backend = self.common.backend.clone();
         tracing::info!(%backend, address = %self.address, "probe connection lost");
-        self.send(ProbeReport::Evidence(Evidence::ProbeConnectionLost { backend }))
-            .await?;
+        self.send(ProbeReport::Evidence(Evidence::ProbeConnectionLost { backend })).await?;
         self.begin_soon(MIN_RECONNECT);
         Ok(())
     }
@@ -313,14 +292,7 @@ impl Watcher {
     ) -> Result<(), Orphaned> {
         tracing::trace!(backend = %self.common.backend, address = %self.address, fresh, ?verdict, "probe");
         let (backend, address) = (self.common.backend.clone(), self.address);
-        let observation = Observation {
-            backend,
-            address,
-            started,
-            finished,
-            fresh,
-            verdict,
-        };
+        let observation = Observation { backend, address, started, finished, fresh, verdict };
         self.send(ProbeReport::Observation(observation)).await
     }
 
@@ -335,17 +307,9 @@ impl Watcher {
     fn plan(&self) -> Plan {
         let probe = &self.common.probe;
         let down = self.failures >= probe.fall;
-        let now = Situation {
-            cadence: self.orders.cadence,
-            active: self.is_active(),
-            down,
-        };
+        let now = Situation { cadence: self.orders.cadence, active: self.is_active(), down };
         let plan = schedule::plan(self.common.kind, probe, now);
-        if self.check.keeps() {
-            plan
-        } else {
-            plan.without_samples()
-        }
+        if self.check.keeps() { plan } else { plan.without_samples() }
     }
 
     fn varied(&self, plan: &Plan, wait: Duration) -> Duration {
@@ -360,11 +324,7 @@ impl Watcher {
 }
 
 fn unless_late(verdict: Verdict, late: bool) -> Verdict {
-    if late {
-        Verdict::Unknown(Unknown::OwnDelay)
-    } else {
-        verdict
-    }
+    if late { Verdict::Unknown(Unknown::OwnDelay) } else { verdict }
 }
 
 /// The next tick of a rhythm; ticks that were slept through are left out.

@@ -61,10 +61,7 @@ pub(super) async fn authenticate(frames: &mut Frames, login: &Login, step: &mut 
             }
             Message::AuthenticationSasl(body) => {
                 let mut offered = body.mechanisms();
-                if !offered
-                    .any(|name| Ok(name == SCRAM_SHA_256))
-                    .map_err(|_| ProtocolFault::Malformed)?
-                {
+                if !offered.any(|name| Ok(name == SCRAM_SHA_256)).map_err(|_| ProtocolFault::Malformed)? {
                     return Err(Cause::Method);
                 }
                 scram(frames, password(login)?).await?;
@@ -81,11 +78,7 @@ pub(super) async fn authenticate(frames: &mut Frames, login: &Login, step: &mut 
 }
 
 fn password(login: &Login) -> Result<&str, Cause> {
-    login
-        .password
-        .as_ref()
-        .map(|secret| secret.expose())
-        .ok_or(Cause::NoPassword)
+    login.password.as_ref().map(|secret| secret.expose()).ok_or(Cause::NoPassword)
 }
 
 async fn send_password(frames: &mut Frames, password: &[u8]) -> Result<(), Cause> {

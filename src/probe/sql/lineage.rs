@@ -82,17 +82,12 @@ impl Lineage {
         if task.as_ref().is_some_and(|task| !task.is_finished()) {
             return true;
         }
-        let too_soon = lock(&self.shared.known)
-            .not_before
-            .is_some_and(|at| at > Instant::now());
+        let too_soon = lock(&self.shared.known).not_before.is_some_and(|at| at > Instant::now());
         if too_soon {
             return false;
         }
         let (shared, facts) = (Arc::clone(&self.shared), facts.clone());
-        let target = Target {
-            replication: true,
-            ..target.clone()
-        };
+        let target = Target { replication: true, ..target.clone() };
         *task = Some(AbortOnDropHandle::new(tokio::spawn(async move {
             let answer = ask(&facts, &target, Instant::now() + ASK_TIMEOUT).await;
             if let Err(error) = &answer {
@@ -125,9 +120,7 @@ impl Known {
         let (system_id, history) = match answer {
             Ok(answer) => answer,
             Err(error) => {
-                let refused = error
-                    .sqlstate()
-                    .is_some_and(|code| code == "42501" || code.starts_with("28"));
+                let refused = error.sqlstate().is_some_and(|code| code == "42501" || code.starts_with("28"));
                 self.not_before = Some(Instant::now() + if refused { AFTER_REFUSAL } else { AFTER_FAILURE });
                 return;
             }
@@ -136,10 +129,7 @@ impl Known {
         self.identity = Some((asked.node.clone(), system_id));
         // Two connections that reached two servers must not be taken for one.
         if asked.system_id.is_none_or(|seen| seen == system_id) {
-            let asked = Facts {
-                system_id: Some(system_id),
-                ..asked.clone()
-            };
+            let asked = Facts { system_id: Some(system_id), ..asked.clone() };
             self.history = key_of(&asked).zip(history);
         }
     }
@@ -156,11 +146,7 @@ fn lacks_history(facts: &Facts) -> bool {
 
 fn key_of(facts: &Facts) -> Option<Key> {
     let (system_id, node) = (facts.system_id, facts.node.clone());
-    facts.timeline.map(|timeline| Key {
-        system_id,
-        timeline,
-        node,
-    })
+    facts.timeline.map(|timeline| Key { system_id, timeline, node })
 }
 
 async fn ask(facts: &Facts, target: &Target, deadline: Instant) -> Result<Answer, SessionError> {
@@ -171,32 +157,21 @@ async fn ask(facts: &Facts, target: &Target, deadline: Instant) -> Result<Answer
 }
 
 async fn interview(facts: &Facts, session: &mut Session, deadline: Instant) -> Result<Answer, SessionError> {
-    let malformed = || SessionError {
-        step: Step::Query,
-        cause: ProtocolFault::Malformed.into(),
-    };
+    let malformed = || SessionError { step: Step::Query, cause: ProtocolFault::Malformed.into() };
     let cell = |rows: &[Vec<Option<String>>], column: usize| rows.first()?.get(column)?.clone();
     let rows = session.query("IDENTIFY_SYSTEM", deadline).await?;
-    let system_id = cell(&rows, 0)
-        .and_then(|id| id.parse().ok())
-        .map(SystemId)
-        .ok_or_else(malformed)?;
+    let system_id = cell(&rows, 0).and_then(|id| id.parse().ok()).map(SystemId).ok_or_else(malformed)?;
     let Some(timeline) = facts.timeline.filter(|_| lacks_history(facts)) else {
         return Ok((system_id, None));
     };
     let rows = session.query(&format!("TIMELINE_HISTORY {timeline}"), deadline).await?;
-    let history = cell(&rows, 1)
-        .and_then(|text| parse_history(&text))
-        .ok_or_else(malformed)?;
+    let history = cell(&rows, 1).and_then(|text| parse_history(&text)).ok_or_else(malformed)?;
     Ok((system_id, Some(history)))
 }
 
 /// The lines of a history file: timeline, switch position, reason; comments and empty lines are skipped.
 fn parse_history(text: &str) -> Option<Vec<Ancestor>> {
-    let lines = text
-        .lines()
-        .map(str::trim)
-        .filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
     let ancestor = |line: &str| {
         let mut fields = line.split_whitespace();
         let timeline = Timeline(fields.next()?.parse().ok()?);
@@ -227,25 +202,16 @@ mod tests {
 
     #[test]
     fn a_history_is_remembered_for_the_same_server_and_timeline_only() {
-        let history = vec![Ancestor {
-            timeline: Timeline(1),
-            switch_lsn: Lsn(9),
-        }];
+        let history = vec![Ancestor { timeline: Timeline(1), switch_lsn: Lsn(9) }];
         let mut seen = branched();
         let mut known = Known::default();
         known.learn(&seen, Ok((SystemId(4), Some(history.clone()))));
         known.fill(&mut seen);
         assert_eq!(seen.history, Some(history));
-        let mut later = Facts {
-            timeline: Some(Timeline(3)),
-            ..branched()
-        };
+        let mut later = Facts { timeline: Some(Timeline(3)), ..branched() };
         known.fill(&mut later);
         assert_eq!(later.history, None);
-        let mut elsewhere = Facts {
-            node: Some("10.0.0.2:5432".into()),
-            ..branched()
-        };
+        let mut elsewhere = Facts { node: Some("10.0.0.2:5432".into()), ..branched() };
         known.fill(&mut elsewhere);
         assert_eq!(elsewhere.history, None);
     }
@@ -253,17 +219,8 @@ mod tests {
     #[test]
     fn a_refusal_is_respected_for_a_while_and_another_servers_history_is_not_taken() {
         let mut known = Known::default();
-        let cause = Cause::Sqlstate {
-            code: "42501".into(),
-            message: "no".into(),
-        };
-        known.learn(
-            &branched(),
-            Err(SessionError {
-                step: Step::Startup,
-                cause,
-            }),
-        );
+        let cause = Cause::Sqlstate { code: "42501".into(), message: "no".into() };
+        known.learn(&branched(), Err(SessionError { step: Step::Startup, cause }));
         assert!(known.not_before.unwrap() > Instant::now() + Duration::from_secs(50));
         known.learn(&branched(), Ok((SystemId(5), Some(Vec::new()))));
         assert!(known.not_before.is_none() && known.history.is_none());
