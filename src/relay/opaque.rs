@@ -56,23 +56,8 @@ struct Pair {
 impl<'m> Relay<'m> {
     pub(super) fn new(client: TcpStream, server: TcpStream, orders: Orders, meter: &'m Meter) -> Self {
         let (up, down) = (Flow::default(), Flow::default());
-        let pair = Pair {
-            client,
-            server,
-            up,
-            down,
-            first: None,
-            client_gone: false,
-        };
-        Self {
-            pair,
-            orders,
-            meter,
-            waker: None,
-            waits: false,
-            told: false,
-            over: false,
-        }
+        let pair = Pair { client, server, up, down, first: None, client_gone: false };
+        Self { pair, orders, meter, waker: None, waits: false, told: false, over: false }
     }
 
     fn know(&mut self, waker: &Waker) {
@@ -121,12 +106,7 @@ impl Future for Relay<'_> {
         };
         this.over = true;
         let (bytes_in, bytes_out) = (this.pair.up.moved, this.pair.down.moved);
-        Poll::Ready(Ended {
-            by,
-            reason,
-            bytes_in,
-            bytes_out,
-        })
+        Poll::Ready(Ended { by, reason, bytes_in, bytes_out })
     }
 }
 

@@ -130,11 +130,7 @@ impl Bulk {
                 Err(e) => return Err(Broken::Sink(e)),
             }
         }
-        Ok(if self.short {
-            Progress::Short(moved)
-        } else {
-            Progress::Moved(moved)
-        })
+        Ok(if self.short { Progress::Short(moved) } else { Progress::Moved(moved) })
     }
 }
 
@@ -159,14 +155,7 @@ impl Drop for Bulk {
 }
 
 fn splice_some(from: impl AsFd, to: impl AsFd, most: usize) -> io::Result<usize> {
-    Ok(splice(
-        from,
-        None,
-        to,
-        None,
-        most,
-        SpliceFlags::MOVE | SpliceFlags::NONBLOCK,
-    )?)
+    Ok(splice(from, None, to, None, most, SpliceFlags::MOVE | SpliceFlags::NONBLOCK)?)
 }
 
 /// A clean pipe of this thread's pool, or a new one.
@@ -185,15 +174,8 @@ fn take() -> Option<Pipe> {
 
 fn open() -> Option<Pipe> {
     let (read, write) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).ok()?;
-    let size = fcntl_setpipe_size(&write, PIPE_SIZE)
-        .or_else(|_| fcntl_getpipe_size(&write))
-        .ok()?;
-    (size >= LEAST_SIZE).then_some(Pipe {
-        read,
-        write,
-        size,
-        loaded: 0,
-    })
+    let size = fcntl_setpipe_size(&write, PIPE_SIZE).or_else(|_| fcntl_getpipe_size(&write)).ok()?;
+    (size >= LEAST_SIZE).then_some(Pipe { read, write, size, loaded: 0 })
 }
 
 /// Clean pipes go back to the pool; one with bytes in it is closed, and the bytes with it.

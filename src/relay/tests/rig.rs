@@ -56,35 +56,16 @@ impl Rig {
         let (its_meter, its_polls, its_largest) = (meter.clone(), polls.clone(), largest_poll.clone());
         let relay = tokio::spawn(async move {
             let relay = attach(client, server, its_orders, &its_meter);
-            Watched {
-                relay,
-                meter: &its_meter,
-                polls: &its_polls,
-                largest: &its_largest,
-            }
-            .await
+            Watched { relay, meter: &its_meter, polls: &its_polls, largest: &its_largest }.await
         });
-        Self {
-            app,
-            db,
-            orders,
-            meter,
-            polls,
-            largest_poll,
-            server_ends,
-            relay,
-        }
+        Self { app, db, orders, meter, polls, largest_poll, server_ends, relay }
     }
 
     /// Sends that many bytes each way at once, checks every one of them, and waits for the end. `seed` 0 = as
     /// much at a time and as fast as can be.
     pub(super) async fn carry(self, seed: usize, up: usize, down: usize) -> Ended {
         let chance = |n| {
-            if seed == 0 {
-                Chance::bulk()
-            } else {
-                Chance::new(seed * 8 + n)
-            }
+            if seed == 0 { Chance::bulk() } else { Chance::new(seed * 8 + n) }
         };
         let (app, db) = (self.app.into_split(), self.db.into_split());
         let (mut at_db, mut at_app) = (Stream::new(seed), Stream::new(seed + 100));
@@ -94,18 +75,10 @@ impl Rig {
             receive(app.0, &mut at_app, chance(2)),
             receive(db.0, &mut at_db, chance(3)),
         );
-        assert_eq!(
-            (sent_up, sent_down, got_down, got_up),
-            (Ok(()), Ok(()), Ok(()), Ok(())),
-            "seed {seed}"
-        );
+        assert_eq!((sent_up, sent_down, got_down, got_up), (Ok(()), Ok(()), Ok(()), Ok(())), "seed {seed}");
         assert_eq!((at_db.position(), at_app.position()), (up, down), "seed {seed}");
         let ended = self.relay.await.unwrap();
-        assert_eq!(
-            (ended.bytes_in, ended.bytes_out),
-            (up as u64, down as u64),
-            "seed {seed}"
-        );
+        assert_eq!((ended.bytes_in, ended.bytes_out), (up as u64, down as u64), "seed {seed}");
         ended
     }
 
@@ -196,18 +169,12 @@ pub(super) struct Chance {
 
 impl Chance {
     pub(super) fn new(seed: usize) -> Self {
-        Self {
-            state: (seed as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15),
-            bulk: false,
-        }
+        Self { state: (seed as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15), bulk: false }
     }
 
     /// Always as much as possible, never a pause.
     pub(super) fn bulk() -> Self {
-        Self {
-            bulk: true,
-            ..Self::new(0)
-        }
+        Self { bulk: true, ..Self::new(0) }
     }
 
     fn next(&mut self) -> u64 {
@@ -270,11 +237,7 @@ impl Stream {
     fn check(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             let expected = self.ahead(bytes.len()).len();
-            assert!(
-                bytes[..expected] == *self.ahead(expected),
-                "wrong bytes after {}",
-                self.at
-            );
+            assert!(bytes[..expected] == *self.ahead(expected), "wrong bytes after {}", self.at);
             self.at += expected;
             bytes = &bytes[expected..];
         }
