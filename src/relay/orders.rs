@@ -213,9 +213,7 @@ mod tests {
     #[test]
     fn a_cut_is_heard_between_two_writes() {
         let orders = Orders::new();
-        let Ok(writing) = orders.begin() else {
-            panic!("nothing was ordered")
-        };
+        let Ok(writing) = orders.begin() else { panic!("nothing was ordered") };
         assert_eq!(writing.check(), Ok(()));
         assert!(!orders.cut(Cut::Operator), "a write may be under way");
         assert_eq!(writing.check(), Err(Cut::Operator));

@@ -219,10 +219,7 @@ static PATTERN: LazyLock<Vec<u8>> = LazyLock::new(|| {
 
 impl Stream {
     pub(super) fn new(seed: usize) -> Self {
-        Self {
-            offset: seed * 77_773,
-            at: 0,
-        }
+        Self { offset: seed * 77_773, at: 0 }
     }
 
     pub(super) fn position(&self) -> usize {
