@@ -230,6 +230,19 @@ async fn a_cut_does_not_wait_for_a_client_that_reads_nothing_and_takes_back_what
 }
 
 #[tokio::test]
+async fn bytes_that_a_cut_left_in_a_pipe_reach_nobody_else() {
+    for _ in 0..5 {
+        let mut rig = Rig::new().await;
+        let mut sent = 0;
+        rig.until_stuck(|rig| rig.db.try_write(&[1; 65_536]), &mut sent).await;
+        assert!(rig.meter.bytes_spliced() > 0);
+        rig.orders.cut(Cut::Demoted);
+        assert!((rig.relay.await.unwrap().bytes_out as usize) < sent);
+        Rig::new().await.carry(0, 2 << 20, 2 << 20).await;
+    }
+}
+
+#[tokio::test]
 async fn the_first_reason_of_a_cut_stays_and_a_connection_cut_early_moves_nothing() {
     let (app, client) = connected(None).await;
     let (mut db, server) = connected(None).await;
@@ -288,6 +301,19 @@ async fn a_drain_lets_a_transaction_finish() {
     rig.orders.drain();
     rig.exchange(b"insert", READY_IN_TRANSACTION).await;
     rig.exchange(b"commit", READY_IDLE).await;
+    assert_eq!(rig.relay.await.unwrap().reason, Reason::Drained);
+}
+
+#[tokio::test]
+async fn a_drain_waits_for_the_answer_to_a_request_that_was_sent() {
+    let mut rig = Rig::new().await;
+    rig.exchange(b"login", READY_IDLE).await;
+    rig.app.write_all(b"insert").await.unwrap();
+    rig.db.read_exact(&mut [0; 6]).await.unwrap();
+    rig.orders.drain();
+    rig::turn().await;
+    assert!(!rig.relay.is_finished());
+    rig.db.write_all(READY_IDLE).await.unwrap();
     assert_eq!(rig.relay.await.unwrap().reason, Reason::Drained);
 }
 

@@ -3,8 +3,8 @@
 
 use std::io::{self, ErrorKind};
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::task::{Context, Poll};
 
 use socket2::SockRef;
@@ -206,25 +206,29 @@ impl Chance {
 /// An endless stream of bytes that anybody with the seed can check.
 #[derive(Clone)]
 pub(super) struct Stream {
-    pattern: Arc<[u8]>,
+    /// Where in the pattern it begins.
+    offset: usize,
     at: usize,
 }
 
+/// What all streams are cut from. Eight times a prime long, so that no power of two hides a shift.
+static PATTERN: LazyLock<Vec<u8>> = LazyLock::new(|| {
+    let mut chance = Chance::new(7);
+    (0..131_071).flat_map(|_| chance.next().to_le_bytes()).collect()
+});
+
 impl Stream {
     pub(super) fn new(seed: usize) -> Self {
-        let mut chance = Chance::new(seed);
-        // Eight times a prime, so that no power of two hides a shift.
-        let pattern = (0..131_071).flat_map(|_| chance.next().to_le_bytes()).collect();
-        Self { pattern, at: 0 }
+        Self { offset: seed * 77_773, at: 0 }
     }
 
     pub(super) fn position(&self) -> usize {
         self.at
     }
 
-    fn ahead(&self, most: usize) -> &[u8] {
-        let from = self.at % self.pattern.len();
-        &self.pattern[from..self.pattern.len().min(from.saturating_add(most))]
+    fn ahead(&self, most: usize) -> &'static [u8] {
+        let from = (self.offset + self.at) % PATTERN.len();
+        &PATTERN[from..PATTERN.len().min(from.saturating_add(most))]
     }
 
     fn check(&mut self, mut bytes: &[u8]) {
