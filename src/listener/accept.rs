@@ -64,13 +64,7 @@ fn welcome(client: TcpStream, peer: SocketAddr, door: &Arc<Door>, worker: usize,
     }
     let service = &door.shared.service;
     let span = tracing::debug_span!("session", %service, listener = %door.address, client.addr = %peer);
-    let arrival = Arrival {
-        door: door.clone(),
-        worker,
-        client,
-        peer,
-        entered,
-    };
+    let arrival = Arrival { door: door.clone(), worker, client, peer, entered };
     sessions.spawn(session::serve(arrival).instrument(span));
 }
 

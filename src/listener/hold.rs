@@ -85,12 +85,7 @@ pub(super) enum Turn {
 
 impl Room {
     pub(super) fn new(gauge: Arc<AtomicU64>) -> Self {
-        Self {
-            state: Mutex::default(),
-            busy: Default::default(),
-            gauge,
-            served: watch::Sender::new(()),
-        }
+        Self { state: Mutex::default(), busy: Default::default(), gauge, served: watch::Sender::new(()) }
     }
 
     /// Whether a newcomer may pass without standing in line.
@@ -114,13 +109,7 @@ impl Room {
         state.next_ticket += 1;
         state.lines[index(target)].waiting.insert(ticket);
         self.publish(&state);
-        Ok(Place {
-            room: self.clone(),
-            served: self.served.subscribe(),
-            target,
-            address,
-            ticket,
-        })
+        Ok(Place { room: self.clone(), served: self.served.subscribe(), target, address, ticket })
     }
 
     /// A client was served: where dials failed before, everybody is called.
@@ -281,10 +270,7 @@ impl Line {
 mod tests {
     use super::*;
 
-    const MANY: Limits = Limits {
-        places: 100,
-        per_address: 100,
-    };
+    const MANY: Limits = Limits { places: 100, per_address: 100 };
     const RATE: u32 = 10;
     const ACTIVE: Target = Target::Active;
 
@@ -311,11 +297,7 @@ mod tests {
         assert_eq!(places[0].turn(1, RATE, start), Turn::Go);
         assert_eq!(places[1].turn(1, RATE, after(start, 100)), Turn::Go);
         let late = room.enter(ACTIVE, address(1), MANY).unwrap();
-        assert_eq!(
-            late.turn(1, RATE, after(start, 150)),
-            Turn::At(after(start, 300)),
-            "behind who waits already"
-        );
+        assert_eq!(late.turn(1, RATE, after(start, 150)), Turn::At(after(start, 300)), "behind who waits already");
         assert_eq!(places[2].turn(1, RATE, after(start, 200)), Turn::Go);
         assert_eq!(late.turn(1, RATE, after(start, 300)), Turn::Go);
         assert!(room.lets_pass(ACTIVE));
@@ -333,11 +315,7 @@ mod tests {
         let reopened = after(start, 5000);
         assert_eq!(places[2].turn(3, RATE, reopened), Turn::At(after(reopened, 100)));
         assert_eq!(places[1].turn(3, RATE, reopened), Turn::Go);
-        assert_eq!(
-            places[0].turn(2, RATE, reopened),
-            Turn::Stale,
-            "it looks at an older snapshot"
-        );
+        assert_eq!(places[0].turn(2, RATE, reopened), Turn::Stale, "it looks at an older snapshot");
         assert_eq!(places[0].turn(3, RATE, reopened), Turn::At(after(reopened, 200)));
     }
 
@@ -392,10 +370,7 @@ mod tests {
 
     #[test]
     fn places_are_bounded_and_freed() {
-        let limits = Limits {
-            places: 3,
-            per_address: 2,
-        };
+        let limits = Limits { places: 3, per_address: 2 };
         let gauge = Arc::new(AtomicU64::new(0));
         let room = Arc::new(Room::new(gauge.clone()));
         let first = room.enter(ACTIVE, address(1), limits).unwrap();

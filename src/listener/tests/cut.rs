@@ -25,10 +25,7 @@ async fn a_cut_ends_both_directions_and_nothing_said_later_arrives() {
     assert!(read.is_empty(), "not one byte");
     let listener = proxy.connections.listener(&main(), "127.0.0.1:0".parse().unwrap());
     assert_eq!(listener.counters.cut, [("demoted".to_owned(), 1)]);
-    assert_eq!(
-        proxy.connections.endpoints(&main(), &east())[0].counters.cut,
-        [("demoted".to_owned(), 1)]
-    );
+    assert_eq!(proxy.connections.endpoints(&main(), &east())[0].counters.cut, [("demoted".to_owned(), 1)]);
 }
 
 #[tokio::test]
@@ -112,9 +109,7 @@ async fn a_cut_reaches_clients_of_both_threads_from_a_third() {
         pairs.push((client, session));
     }
     let connections = proxy.connections.clone();
-    let cut = std::thread::spawn(move || connections.cut_all(Cut::Shutdown))
-        .join()
-        .unwrap();
+    let cut = std::thread::spawn(move || connections.cut_all(Cut::Shutdown)).join().unwrap();
     assert_eq!(cut, 20);
     for (client, _) in &mut pairs {
         client.expect_closed().await;
