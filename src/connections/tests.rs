@@ -40,18 +40,11 @@ impl Bench {
 
     fn origin(&self) -> Origin {
         let listener = "127.0.0.1:26257".parse().unwrap();
-        Origin {
-            worker: 0,
-            listener,
-            tally: self.connections.tally(&self.service, listener),
-            farewell: b"",
-        }
+        Origin { worker: 0, listener, tally: self.connections.tally(&self.service, listener), farewell: b"" }
     }
 
     fn attach(&self, admission: Admission, socket: &TcpStream) -> Option<Attached> {
-        admission
-            .attach(&self.origin(), socket.peer_addr().unwrap(), socket)
-            .unwrap()
+        admission.attach(&self.origin(), socket.peer_addr().unwrap(), socket).unwrap()
     }
 
     /// A connection to the server: our end, and the server's.
@@ -124,10 +117,7 @@ fn a_cut_silences_a_socket_whose_thread_is_stuck() {
 
     assert!(ours.write(b"late").is_err());
     let _ = server.write(b"acknowledged");
-    assert!(
-        !matches!(ours.read(&mut [0; 64]), Ok(1..)),
-        "nothing of the old side is read"
-    );
+    assert!(!matches!(ours.read(&mut [0; 64]), Ok(1..)), "nothing of the old side is read");
     let mut arrived = Vec::new();
     let _ = server.read_to_end(&mut arrived);
     assert!(arrived.len() < sent, "{} of {sent} bytes arrived", arrived.len());
@@ -183,9 +173,7 @@ fn a_connection_counts_while_it_is_attached_and_its_numbers_stay() {
     let mut bench = Bench::new();
     bench.open(1);
     let pairs = [bench.dial(), bench.dial()];
-    let attached = pairs
-        .iter()
-        .map(|(ours, _)| bench.attach(bench.admit(1).unwrap(), ours).unwrap());
+    let attached = pairs.iter().map(|(ours, _)| bench.attach(bench.admit(1).unwrap(), ours).unwrap());
     let attached: Vec<_> = attached.collect();
     let address = bench.server.local_addr().unwrap();
     assert_eq!(bench.connections.live(&bench.service, &bench.east), 2);
@@ -202,10 +190,7 @@ fn a_connection_counts_while_it_is_attached_and_its_numbers_stay() {
     while let Ok((_, evidence)) = bench.evidence.try_recv() {
         told.push(evidence);
     }
-    let live = |live| Evidence::Connections {
-        backend: "east".into(),
-        live,
-    };
+    let live = |live| Evidence::Connections { backend: "east".into(), live };
     let ended = Evidence::ServerEnded { backend: "east".into() };
     assert_eq!(told, [ended, live(1), live(0)]);
 }
@@ -216,9 +201,7 @@ fn addresses_that_come_and_go_do_not_pile_up() {
     let refused = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
     for port in 1..=3000 {
         let address = SocketAddr::from(([10, 0, 0, 1], port));
-        bench
-            .connections
-            .connect_failed(&bench.service, &bench.east, address, &refused);
+        bench.connections.connect_failed(&bench.service, &bench.east, address, &refused);
     }
     assert!(bench.connections.endpoints(&bench.service, &bench.east).len() <= 1024);
 }
@@ -247,8 +230,5 @@ fn what_is_held_and_cut_is_read_by_name() {
     assert_eq!((entered[0].nth(), entered[1].nth()), (1, 2));
     drop(entered);
     let count = bench.connections.listener(&bench.service, origin.listener);
-    assert_eq!(
-        (count.open, count.counters.sessions, count.counters.max_connections_seen),
-        (0, 2, 2)
-    );
+    assert_eq!((count.open, count.counters.sessions, count.counters.max_connections_seen), (0, 2, 2));
 }

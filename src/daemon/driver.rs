@@ -266,7 +266,9 @@ impl Driver {
     fn reconfigure(&mut self, services: Vec<config::Service>, now: Now) {
         let Some(first) = services.first().cloned() else { return };
         let old = &self.services[0];
-        let reprobe = old.probe != first.probe || old.backends != first.backends || old.failover.promoter != first.failover.promoter;
+        let reprobe = old.probe != first.probe
+            || old.backends != first.backends
+            || old.failover.promoter != first.failover.promoter;
         if reprobe {
             match Probes::start(&first, &self.shared.daemon, self.report_sender.clone(), clock::now) {
                 Ok(probes) => {
@@ -328,7 +330,11 @@ impl Driver {
     fn tick(&self) -> Duration {
         let first = &self.services[0];
         let live = self.machine.active().is_some_and(|(active, _)| self.live(active) > 0);
-        if live && first.probe.passive { (first.probe.hang_trigger / 4).max(Duration::from_millis(50)) } else { SHOW * 2 }
+        if live && first.probe.passive {
+            (first.probe.hang_trigger / 4).max(Duration::from_millis(50))
+        } else {
+            SHOW * 2
+        }
     }
 
     fn chores(&mut self) {
@@ -364,7 +370,11 @@ impl Driver {
         self.shown = Some(Instant::now());
         let view = self.machine.view(now);
         let statuses: Vec<_> = self.services.iter().map(|service| self.fill(view.clone(), service)).collect();
-        let disk = self.machine.disk_error().map(str::to_owned).or_else(|| self.shared.writer.has_ended().then(|| "the writer has ended".into()));
+        let disk = self
+            .machine
+            .disk_error()
+            .map(str::to_owned)
+            .or_else(|| self.shared.writer.has_ended().then(|| "the writer has ended".into()));
         let generation = self.shared.routing.load().generation;
         self.shared.board.post(&self.key, statuses, disk, generation, now);
     }
@@ -384,7 +394,11 @@ impl Driver {
                 let count = connections.listener(&service.name, listener.address);
                 crate::view::ListenerStatus {
                     address: listener.address,
-                    target: if listener.target == config::Target::Active { "active".into() } else { "read_only".into() },
+                    target: if listener.target == config::Target::Active {
+                        "active".into()
+                    } else {
+                        "read_only".into()
+                    },
                     connections: count.open,
                     limit: listener.max_connections as u64,
                     counters: count.counters,

@@ -7,8 +7,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::driver::Driver;
 use crate::failover::action::{Action, Gate, LockResult, Outcome, PromotionResult};
-use crate::listener;
 use crate::failover::phase::EpisodeId;
+use crate::listener;
 use crate::promote::Effects;
 use crate::relay::Cut;
 use crate::types::BackendName;
@@ -135,7 +135,11 @@ impl Driver {
                     reply(Outcome::SyncCleared { episode, result });
                 });
             }
-            Action::Persist { .. } | Action::Publish(_) | Action::Cut { .. } | Action::ProbeNow { .. } | Action::Unlock { .. } => {}
+            Action::Persist { .. }
+            | Action::Publish(_)
+            | Action::Cut { .. }
+            | Action::ProbeNow { .. }
+            | Action::Unlock { .. } => {}
         }
     }
 

@@ -28,43 +28,17 @@ impl Machine {
             (Outcome::Fenced { result: Err(why), .. }, Step::Fencing) => {
                 self.lock(format!("the node fence failed, which is allowed here: {why}"), now);
             }
-            (
-                Outcome::Locked {
-                    result: LockResult::Held,
-                    ..
-                },
-                Step::Locking,
-            ) => {
+            (Outcome::Locked { result: LockResult::Held, .. }, Step::Locking) => {
                 if let Some(run) = self.run_mut() {
                     run.locked = true;
                 }
                 self.send("the lock between daemons is held".into(), now);
             }
-            (
-                Outcome::Locked {
-                    result: LockResult::Busy,
-                    ..
-                },
-                Step::Locking,
-            ) => {
-                self.set_back(
-                    BlockReason::LockBusy,
-                    "another daemon holds the lock: it decides".into(),
-                    now,
-                );
+            (Outcome::Locked { result: LockResult::Busy, .. }, Step::Locking) => {
+                self.set_back(BlockReason::LockBusy, "another daemon holds the lock: it decides".into(), now);
             }
-            (
-                Outcome::Locked {
-                    result: LockResult::Failed(why),
-                    ..
-                },
-                Step::Locking,
-            ) => {
-                self.set_back(
-                    BlockReason::LockBusy,
-                    format!("the lock could not be taken: {why}"),
-                    now,
-                );
+            (Outcome::Locked { result: LockResult::Failed(why), .. }, Step::Locking) => {
+                self.set_back(BlockReason::LockBusy, format!("the lock could not be taken: {why}"), now);
             }
             (Outcome::Locked { result: LockResult::Failed(why), .. }, Step::Sending { .. }) => {
                 if let Some(run) = self.run_mut() {
@@ -90,8 +64,7 @@ impl Machine {
             }
             (Outcome::SyncCleared { result, .. }, Step::ClearingSync { .. }) => {
                 if let (Err(why), Some(run)) = (result, self.run_mut()) {
-                    run.notes
-                        .push(format!("synchronous_standby_names could not be cleared: {why}"));
+                    run.notes.push(format!("synchronous_standby_names could not be cleared: {why}"));
                 }
                 self.latch_new(now);
             }
@@ -111,10 +84,12 @@ impl Machine {
             (Some(Step::MarkFreezing { ticket: t }), Err(why)) if t == ticket => {
                 self.cancel(format!("the state cannot be written: {why}"), now);
             }
-            (Some(Step::Sending { ticket: t }), Ok(())) if t == ticket => match self.run_mut().and_then(|run| run.lock_lost.take()) {
-                Some(why) => self.unsend(&format!("the lock between daemons was lost: {why}"), now),
-                None => self.sent(now),
-            },
+            (Some(Step::Sending { ticket: t }), Ok(())) if t == ticket => {
+                match self.run_mut().and_then(|run| run.lock_lost.take()) {
+                    Some(why) => self.unsend(&format!("the lock between daemons was lost: {why}"), now),
+                    None => self.sent(now),
+                }
+            }
             (Some(Step::Sending { ticket: t }), Err(why)) if t == ticket => {
                 self.unsend(&format!("the state cannot be written: {why}"), now);
             }
@@ -124,24 +99,10 @@ impl Machine {
                     run.step = Step::Latching { ticket: None, retry };
                 }
             }
-            (
-                Some(Step::Cancelling {
-                    ticket: Some(t), why, ..
-                }),
-                Ok(()),
-            ) if t == ticket => self.cancelled(&why, now),
-            (
-                Some(Step::Cancelling {
-                    ticket: Some(t), why, ..
-                }),
-                Err(_),
-            ) if t == ticket => {
+            (Some(Step::Cancelling { ticket: Some(t), why, .. }), Ok(())) if t == ticket => self.cancelled(&why, now),
+            (Some(Step::Cancelling { ticket: Some(t), why, .. }), Err(_)) if t == ticket => {
                 if let Some(run) = self.run_mut() {
-                    run.step = Step::Cancelling {
-                        ticket: None,
-                        retry,
-                        why,
-                    };
+                    run.step = Step::Cancelling { ticket: None, retry, why };
                 }
             }
             _ => {}
@@ -152,11 +113,7 @@ impl Machine {
         let error = result.as_ref().err().cloned();
         if error != self.disk_error {
             if let Some(why) = &error {
-                self.tell(
-                    now,
-                    EventKind::Notice,
-                    format!("cannot fail over: the state cannot be written: {why}"),
-                );
+                self.tell(now, EventKind::Notice, format!("cannot fail over: the state cannot be written: {why}"));
             }
             self.disk_error = error;
         }
@@ -175,11 +132,7 @@ impl Machine {
         // Whether the intent reached the disk is not known: the next thing that does is that there is none.
         self.persist();
         self.tell(now, EventKind::Cancelled, said.clone());
-        self.state = if self.latch().is_some() {
-            State::Watching
-        } else {
-            State::Starting { since: now.at }
-        };
+        self.state = if self.latch().is_some() { State::Watching } else { State::Starting { since: now.at } };
         self.suspicion = None;
         self.set_block(Some((BlockReason::Disk, said)), now);
     }

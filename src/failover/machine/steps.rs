@@ -62,11 +62,7 @@ pub(in crate::failover) enum Step {
     /// The latch is being written; `None`: the last write failed, again at `retry`.
     Latching { ticket: Option<u64>, retry: Moment },
     /// The end without a change is being written.
-    Cancelling {
-        ticket: Option<u64>,
-        retry: Moment,
-        why: String,
-    },
+    Cancelling { ticket: Option<u64>, retry: Moment, why: String },
 }
 
 impl Run {
@@ -103,9 +99,6 @@ impl Run {
     pub(super) fn may_be_cancelled(&self) -> bool {
         self.intent.stage < Stage::Sent
             && self.intent.kind != EpisodeKind::Follow
-            && !matches!(
-                self.step,
-                Step::Cancelling { .. } | Step::Latching { .. } | Step::Sending { .. }
-            )
+            && !matches!(self.step, Step::Cancelling { .. } | Step::Latching { .. } | Step::Sending { .. })
     }
 }
