@@ -1,6 +1,6 @@
 //! From a first packet to a server that answered it: wait while no side may be used, choose, dial, attach, hand over,
-//! and do it again until the deadline. Nothing but the first packet is ever sent twice, and only while no server has
-//! said a word to it.
+//! and do it again until the deadline. Nothing but a packet that opens a connection is ever sent twice, and only while
+//! no server has said more to it than "not now".
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -63,12 +63,24 @@ enum Tried {
 /// What came of a first packet.
 enum Reply {
     Came,
+    /// `N`: the client will go on in plaintext, or leave.
+    Declined,
     /// The relay may begin without it: the client has more to say.
     NotAwaited,
     /// The server ended without a word.
     Lost,
     /// 57P03: not now.
     NotNow,
+}
+
+impl Reply {
+    fn of(begin: &[u8], to: FirstPacket) -> Self {
+        match to {
+            FirstPacket::SslRequest | FirstPacket::GssencRequest if begin == b"N" => Self::Declined,
+            FirstPacket::Startup { .. } if error_code(begin) == Some(Sqlstate::CANNOT_CONNECT_NOW) => Self::NotNow,
+            _ => Self::Came,
+        }
+    }
 }
 
 impl<'a> Seeker<'a> {
@@ -103,7 +115,7 @@ impl<'a> Seeker<'a> {
     pub(super) async fn seek(mut self) -> Result<(TcpStream, Attached), Refusal> {
         loop {
             let choice = self.next_choice().await?;
-            match self.dial(&choice).await {
+            match self.dial(&choice).await? {
                 Tried::Answered(server, attached) => {
                     self.door.shared.room.succeeded(self.target);
                     return Ok((server, attached));
@@ -212,34 +224,34 @@ impl<'a> Seeker<'a> {
     }
 
     /// Tries the addresses of one backend, the one with the fewest connections first.
-    async fn dial(&mut self, choice: &Choice) -> Tried {
+    async fn dial(&mut self, choice: &Choice) -> Result<Tried, Refusal> {
         let (service, connections) = (&self.door.shared.service, &self.door.shared.connections);
         let live = |address: &_| connections.live_at(service, &choice.backend, address);
         for address in by_least_connections(&choice.addresses, live) {
             let Some(admission) = connections.admit(service, &choice.backend, choice.epoch) else {
                 // Closed already, and the snapshot that says so is on its way.
-                return Tried::InVain;
+                return Ok(Tried::InVain);
             };
             let connected = tokio::select! {
                 connected = connect(address, &self.settings.connection) => connected,
-                () = moved(&mut self.changes, self.door, choice) => return Tried::Moved,
+                () = moved(&mut self.changes, self.door, choice) => return Ok(Tried::Moved),
             };
             let attached = match connected {
                 Err(e) => Err(e),
                 Ok(server) => match admission.attach(self.origin, address, &server) {
-                    Ok(None) => return Tried::Moved,
+                    Ok(None) => return Ok(Tried::Moved),
                     Ok(Some(attached)) => Ok((server, attached)),
                     Err(e) => Err(e),
                 },
             };
             match attached {
                 // A hold that began meanwhile: not even a first packet is sent.
-                Ok(_) if !leads_to(self.door, choice) => return Tried::Moved,
+                Ok(_) if !leads_to(self.door, choice) => return Ok(Tried::Moved),
                 Ok((server, attached)) => {
-                    if self.is_answered(&server, &attached, choice).await {
+                    if self.is_answered(&server, &attached, choice).await? {
                         let waited = self.begun.elapsed();
                         tracing::debug!(backend = %choice.backend, server.addr = %address, ?waited, "attached");
-                        return Tried::Answered(server, attached);
+                        return Ok(Tried::Answered(server, attached));
                     }
                 }
                 Err(e) => {
@@ -250,33 +262,52 @@ impl<'a> Seeker<'a> {
                 }
             }
         }
-        Tried::InVain
+        Ok(Tried::InVain)
     }
 
     /// Hands the first packet over and watches for the first byte of a reply, as long as the packet may be sent to
     /// another server after all.
-    async fn is_answered(&mut self, server: &TcpStream, attached: &Attached, choice: &Choice) -> bool {
-        let handed = hand_over(server, &self.first.bytes, &self.settings.connection).await;
-        attached.asked();
-        let reply = match handed {
-            Err(_) => Reply::Lost,
-            Ok(()) if !self.first.stands_alone() => Reply::NotAwaited,
-            Ok(()) => first_reply(self.client, server, self.first.packet).await,
-        };
-        match reply {
-            Reply::Came => attached.answered(),
-            Reply::NotAwaited => attached.passed_on(),
-            Reply::NotNow => {
-                attached.answered();
-                self.absent = true;
-                self.why = format!("{} does not take connections yet (57P03)", choice.backend);
+    async fn is_answered(&mut self, server: &TcpStream, attached: &Attached, choice: &Choice) -> Result<bool, Refusal> {
+        loop {
+            let handed = hand_over(server, &self.first.bytes, &self.settings.connection).await;
+            attached.asked();
+            let reply = match handed {
+                Err(_) => Reply::Lost,
+                Ok(()) if !self.first.stands_alone() => Reply::NotAwaited,
+                Ok(()) => first_reply(self.client, server, self.first.packet).await,
+            };
+            match reply {
+                Reply::Came => attached.answered(),
+                Reply::NotAwaited => attached.passed_on(),
+                Reply::Declined => {
+                    attached.answered();
+                    self.pass_on_decline(server).await?;
+                    continue;
+                }
+                Reply::NotNow => {
+                    attached.answered();
+                    self.absent = true;
+                    self.why = format!("{} does not take connections yet (57P03)", choice.backend);
+                }
+                Reply::Lost => {
+                    attached.lost();
+                    self.why = format!("{} ends connections without an answer", choice.backend);
+                }
             }
-            Reply::Lost => {
-                attached.lost();
-                self.why = format!("{} ends connections without an answer", choice.backend);
-            }
+            return Ok(matches!(reply, Reply::Came | Reply::NotAwaited));
         }
-        matches!(reply, Reply::Came | Reply::NotAwaited)
+    }
+
+    /// The server has no TLS (or GSSAPI): tells the client in the server's own byte, and takes the packet that the
+    /// client goes on with. It is the first one now; any server takes it without having been asked before.
+    async fn pass_on_decline(&mut self, server: &TcpStream) -> Result<(), Refusal> {
+        let mut byte = [0; 1];
+        if !matches!(server.try_read(&mut byte), Ok(1)) || !matches!(self.client.try_write(&byte), Ok(1)) {
+            return Err(Refusal::ClientLeft);
+        }
+        let patience = self.settings.connection.first_packet_timeout;
+        *self.first = First::read(self.client, patience).await.map_err(|_| Refusal::ClientLeft)?;
+        Ok(())
     }
 }
 
@@ -301,11 +332,7 @@ async fn first_reply(client: &TcpStream, server: &TcpStream, packet: FirstPacket
         biased;
         peeked = server.peek(&mut begin) => match peeked {
             Ok(0) | Err(_) => Reply::Lost,
-            Ok(read) => {
-                let refused = matches!(packet, FirstPacket::Startup { .. })
-                    && error_code(&begin[..read]) == Some(Sqlstate::CANNOT_CONNECT_NOW);
-                if refused { Reply::NotNow } else { Reply::Came }
-            }
+            Ok(read) => Reply::of(&begin[..read], packet),
         },
         // It speaks on, or it left: both are the relay's to pass on. (Not `readable`: that may still tell of the first
         // packet.)

@@ -92,7 +92,6 @@ async fn receive(
         tracing::debug!(process, delivered, "cancel");
         return None;
     }
-    let packet = first.packet;
     let limit = door.rules.load().max_connections;
     let found = if nth > limit {
         Err(Refusal::TooMany { limit })
@@ -104,7 +103,8 @@ async fn receive(
         Err(refusal) => {
             tracing::debug!(%refusal, "client not served");
             door.tally.refused();
-            refuse::send_away(&client, packet, &refusal);
+            // By now it may be another packet: who was declined TLS goes on in plaintext.
+            refuse::send_away(&client, first.packet, &refusal);
             None
         }
     }

@@ -148,6 +148,59 @@ async fn a_server_that_is_starting_up_is_waited_for() {
 }
 
 #[tokio::test]
+async fn a_client_that_asked_for_tls_in_vain_waits_for_a_server_that_is_starting_up_too() {
+    let (proxy, server) = (Proxy::start(|_| ()), Server::start().await);
+    proxy.open(&[server.address]);
+    let mut client = proxy.connect().await;
+    client.send(SSL_REQUEST).await;
+    let mut session = server.accept().await;
+    session.expect(SSL_REQUEST).await;
+    session.send(b"N").await;
+    client.expect(b"N").await;
+    client.send(&startup("alice")).await;
+    session.expect(&startup("alice")).await;
+    let starting = "the database system is starting up";
+    let refusal = error_response(Severity::Fatal, Sqlstate::CANNOT_CONNECT_NOW, starting, None);
+    session.send(&refusal).await;
+    drop(session);
+    // The next one is not asked for TLS again: its client has its answer.
+    server.greet().await;
+    client.expect(b"R").await;
+}
+
+#[tokio::test]
+async fn a_cancel_that_asked_for_tls_in_vain_is_sent_once() {
+    let (proxy, server) = (Proxy::start(|_| ()), Server::start().await);
+    proxy.open(&[server.address]);
+    let mut client = proxy.connect().await;
+    client.send(SSL_REQUEST).await;
+    let mut session = server.accept().await;
+    session.expect(SSL_REQUEST).await;
+    session.send(b"N").await;
+    client.expect(b"N").await;
+    client.send(&cancel_request()).await;
+    session.expect(&cancel_request()).await;
+    drop(session);
+    client.expect_closed().await;
+    server.nobody_came().await;
+}
+
+#[tokio::test]
+async fn a_client_that_needs_tls_and_is_declined_may_leave() {
+    let (proxy, server) = (Proxy::start(|_| ()), Server::start().await);
+    proxy.open(&[server.address]);
+    let mut client = proxy.connect().await;
+    client.send(SSL_REQUEST).await;
+    let mut session = server.accept().await;
+    session.expect(SSL_REQUEST).await;
+    session.send(b"N").await;
+    client.expect(b"N").await;
+    drop(client);
+    session.expect_closed().await;
+    proxy.live(0).await;
+}
+
+#[tokio::test]
 async fn another_refusal_of_the_server_is_the_clients_to_see() {
     let (proxy, server) = (Proxy::start(|_| ()), Server::start().await);
     proxy.open(&[server.address]);
