@@ -150,7 +150,8 @@ impl Screen<std::io::Stdout> {
 }
 
 impl<W: Write> Screen<W> {
-    fn new(out: W, terminal: bool) -> Self {
+    /// `terminal`: one line may overwrite itself.
+    pub fn new(out: W, terminal: bool) -> Self {
         Self {
             out,
             terminal,
