@@ -100,11 +100,7 @@ fn problems(problems: &[Problem]) -> String {
 
 /// Runs the demo until Ctrl-C. Must not be called on a runtime's thread.
 pub fn run(options: &Options) -> ExitCode {
-    let runtime = match tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-    {
+    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
         Ok(runtime) => runtime,
         Err(cause) => return fail(&cause.into()),
     };
@@ -138,11 +134,7 @@ async fn perform<W: io::Write>(
     is_free(options.admin, "--admin")?;
     if options.listen == options.admin {
         let cause = "the applications connect there".to_owned();
-        return Err(DemoError::Address {
-            address: options.admin,
-            cause,
-            flag: "--admin",
-        });
+        return Err(DemoError::Address { address: options.admin, cause, flag: "--admin" });
     }
     let folder = Folder::create(options.keep)?;
     let mut play = Play::default();
@@ -180,24 +172,17 @@ impl Play {
         let stage = self.stage.insert(Stage::build(folder, options, screen).await?);
         let state = folder.join("state");
         let sides = stage.addresses();
-        let plan = Plan {
-            listen: options.listen,
-            admin: options.admin,
-            state: &state,
-            sides,
-        };
+        let plan = Plan { listen: options.listen, admin: options.admin, state: &state, sides };
         let text = configuration::text(&plan);
         let file = folder.join("pgpivot.toml");
         std::fs::write(&file, &text)?;
         let config = configuration::build(&text).map_err(DemoError::Configuration)?;
         log_to(&folder.join("pgpivot.log"))?;
 
-        self.tasks
-            .spawn(run_daemon(config, file, self.stop.clone(), self.halt.clone()));
+        self.tasks.spawn(run_daemon(config, file, self.stop.clone(), self.halt.clone()));
         let (sender, mut seen) = mpsc::channel(64);
         let (listen, stop) = (options.listen, self.stop.clone());
-        self.tasks
-            .spawn(async move { Ok(writer::run(listen, sender, stop).await?) });
+        self.tasks.spawn(async move { Ok(writer::run(listen, sender, stop).await?) });
         screen.say(&scene(stage, options, folder).opening())?;
         tokio::select! {
             ended = self.tasks.join_next() => Err(match ended {
@@ -232,15 +217,7 @@ async fn run_daemon(
     // No SIGHUP here: a hangup ends the demo. `proxyctl reload` does the same.
     let (_hangups, reloads) = mpsc::channel(1);
     let source = Some(daemon::Source { path: Some(file) });
-    daemon::run(daemon::Options {
-        config,
-        source,
-        stop,
-        halt,
-        reloads,
-        notify: false,
-    })
-    .await?;
+    daemon::run(daemon::Options { config, source, stop, halt, reloads, notify: false }).await?;
     Ok(())
 }
 
@@ -290,10 +267,7 @@ fn scene(stage: &Stage, options: &Options, folder: &Path) -> Scene {
 
 /// The client as it can be typed here, with the address if it is not the usual one.
 fn proxyctl(options: &Options) -> String {
-    let beside = std::env::current_exe()
-        .ok()
-        .map(|exe| exe.with_file_name("proxyctl"))
-        .filter(|p| p.is_file());
+    let beside = std::env::current_exe().ok().map(|exe| exe.with_file_name("proxyctl")).filter(|p| p.is_file());
     let program = match beside {
         Some(path) => typed(&path),
         // `cargo run` builds one program only.
@@ -310,10 +284,7 @@ fn proxyctl(options: &Options) -> String {
 fn typed(path: &Path) -> String {
     let folder = path.parent().unwrap_or(Path::new("/"));
     if std::env::var_os("PATH").is_some_and(|all| std::env::split_paths(&all).any(|f| f == folder)) {
-        return path
-            .file_name()
-            .map(|n| n.to_string_lossy().into_owned())
-            .unwrap_or_default();
+        return path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
     }
     let here = std::env::current_dir().ok();
     let relative = here.and_then(|here| path.strip_prefix(here).ok().map(Path::to_owned));
@@ -326,21 +297,14 @@ fn is_free(address: SocketAddr, flag: &'static str) -> Result<(), DemoError> {
         io::ErrorKind::AddrInUse => "it is taken".to_owned(),
         _ => cause.to_string(),
     };
-    TcpListener::bind(address).map(drop).map_err(|e| DemoError::Address {
-        address,
-        cause: words(e),
-        flag,
-    })
+    TcpListener::bind(address).map(drop).map_err(|e| DemoError::Address { address, cause: words(e), flag })
 }
 
 /// The daemon's log, which has no place on this screen.
 fn log_to(path: &Path) -> Result<(), DemoError> {
     let file = std::fs::File::create(path)?;
     // A second demo in one process keeps the first one's log.
-    let _ = tracing_subscriber::fmt()
-        .with_ansi(false)
-        .with_writer(Mutex::new(file))
-        .try_init();
+    let _ = tracing_subscriber::fmt().with_ansi(false).with_writer(Mutex::new(file)).try_init();
     Ok(())
 }
 
@@ -406,15 +370,8 @@ mod tests {
     }
 
     fn options() -> Options {
-        let [listen, admin] = postgres::free_ports(&[])
-            .unwrap()
-            .map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
-        Options {
-            listen,
-            admin,
-            built_in: true,
-            keep: false,
-        }
+        let [listen, admin] = postgres::free_ports(&[]).unwrap().map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
+        Options { listen, admin, built_in: true, keep: false }
     }
 
     /// What the page shows: once it is armed, a death can be survived.
@@ -441,11 +398,7 @@ mod tests {
     async fn crash(text: &str) {
         let line = text.lines().find(|l| l.contains("sim_crash")).unwrap();
         let address = line.split(['@', '/']).find_map(|part| part.parse().ok()).unwrap();
-        let login = crate::config::Login {
-            user: "demo".into(),
-            database: "demo".into(),
-            password: None,
-        };
+        let login = crate::config::Login { user: "demo".into(), database: "demo".into(), password: None };
         let deadline = Instant::now() + Duration::from_secs(10);
         let target = postgres::target(address, login).unwrap();
         let mut session = crate::net::session::Session::connect(&target, deadline).await.unwrap();
@@ -465,20 +418,11 @@ mod tests {
         };
         perform(&options, &mut screen, typed).await.unwrap();
         let text = heard.text();
-        assert!(
-            text.contains(" 0 acknowledged rows lost, ") && text.contains("writing to us-west"),
-            "{text}"
-        );
-        assert!(
-            text.contains("apt-get install postgresql"),
-            "it says how to get the real one: {text}"
-        );
+        assert!(text.contains(" 0 acknowledged rows lost, ") && text.contains("writing to us-west"), "{text}");
+        assert!(text.contains("apt-get install postgresql"), "it says how to get the real one: {text}");
         let folder = text.lines().find_map(|l| l.trim().strip_prefix("folder")).unwrap();
         let folder = folder.trim().split(' ').next().unwrap();
-        assert!(
-            folder.contains("pgpivot-demo-") && !Path::new(folder).exists(),
-            "{folder} is left"
-        );
+        assert!(folder.contains("pgpivot-demo-") && !Path::new(folder).exists(), "{folder} is left");
         is_free(options.listen, "--listen").unwrap();
         is_free(options.admin, "--admin").unwrap();
     }
@@ -486,21 +430,12 @@ mod tests {
     #[tokio::test]
     async fn a_taken_port_is_named_with_the_flag_that_changes_it() {
         let taken = TcpListener::bind("127.0.0.1:0").unwrap();
-        let options = Options {
-            admin: taken.local_addr().unwrap(),
-            ..options()
-        };
+        let options = Options { admin: taken.local_addr().unwrap(), ..options() };
         let mut screen = Screen::new(Heard::default(), false);
-        let error = perform(&options, &mut screen, std::future::pending())
-            .await
-            .unwrap_err()
-            .to_string();
+        let error = perform(&options, &mut screen, std::future::pending()).await.unwrap_err().to_string();
         assert_eq!(
             error,
-            format!(
-                "{} cannot be used: it is taken; choose another one with --admin HOST:PORT",
-                options.admin
-            )
+            format!("{} cannot be used: it is taken; choose another one with --admin HOST:PORT", options.admin)
         );
     }
 }

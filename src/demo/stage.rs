@@ -43,20 +43,14 @@ impl Stage {
             (Some(binaries), Some(account)) => {
                 let major = binaries.major;
                 screen.say(&format!("Starting a primary and a standby of PostgreSQL {major} ...\n"))?;
-                return Ok(Self::Real {
-                    pair: Pair::start(folder, &binaries, account, ports).await?,
-                    major,
-                });
+                return Ok(Self::Real { pair: Pair::start(folder, &binaries, account, ports).await?, major });
             }
             (None, _) if options.built_in => "as asked for",
             (None, _) => "PostgreSQL 13 or newer was not found",
             (Some(_), None) => "PostgreSQL refuses root, and there is no user postgres",
         };
         let addresses = ports.map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
-        Ok(Self::BuiltIn {
-            pair: sim::Pair::start(addresses).await?,
-            because,
-        })
+        Ok(Self::BuiltIn { pair: sim::Pair::start(addresses).await?, because })
     }
 
     /// What the sides are.

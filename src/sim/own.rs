@@ -36,9 +36,7 @@ const DAEMONS_LOCK: i64 = i64::MIN;
 pub(super) fn recognise(source: &str) -> Option<Own> {
     let has = |words: &str| source.contains(words);
     Some(if has("pg_stat_wal_receiver r LIMIT 1") {
-        Own::Probe {
-            system_id: has("pg_control_system()"),
-        }
+        Own::Probe { system_id: has("pg_control_system()") }
     } else if has("FROM pg_db_role_setting") {
         Own::Overrides
     } else if has("FROM pg_settings WHERE name = 'default_transaction_read_only'") {
@@ -81,13 +79,7 @@ impl Own {
             Own::EndClients | Own::TryLock => &[Bool],
             Own::ClientsLeft { .. } => &[Int8, Int8, Text],
         };
-        kinds
-            .iter()
-            .map(|&kind| Column {
-                name: "?column?".into(),
-                kind,
-            })
-            .collect()
+        kinds.iter().map(|&kind| Column { name: "?column?".into(), kind }).collect()
     }
 
     pub(super) fn answer(self, context: &mut Context<'_>) -> Vec<Vec<Value>> {
@@ -103,10 +95,7 @@ impl Own {
             Own::Began => vec![vec![Value::Time(context.session.started)]],
             Own::EndClients => {
                 let clients = clients(context).filter(|(_, entry)| !entry.end.is_cancelled());
-                clients
-                    .map(|(_, entry)| entry.end.cancel())
-                    .map(|()| vec![Value::Bool(true)])
-                    .collect()
+                clients.map(|(_, entry)| entry.end.cancel()).map(|()| vec![Value::Bool(true)]).collect()
             }
             Own::ClientsLeft { since } => {
                 let left = clients(context).filter(|(_, entry)| entry.started < since).count();
@@ -115,21 +104,13 @@ impl Own {
             Own::Missing => vec![vec![Value::Text(String::new())]],
             Own::TryLock => {
                 let pid = context.session.pid;
-                let holder = *context
-                    .model
-                    .at(side, context.now)
-                    .locks
-                    .entry(DAEMONS_LOCK)
-                    .or_insert(pid);
+                let holder = *context.model.at(side, context.now).locks.entry(DAEMONS_LOCK).or_insert(pid);
                 vec![vec![Value::Bool(holder == pid)]]
             }
             Own::LockHolder => {
                 let node = context.model.node(side);
                 let holder = node.locks.get(&DAEMONS_LOCK).and_then(|pid| node.sessions.get(pid));
-                holder
-                    .map(|entry| vec![Value::Text(entry.application_name.clone())])
-                    .into_iter()
-                    .collect()
+                holder.map(|entry| vec![Value::Text(entry.application_name.clone())]).into_iter().collect()
             }
         }
     }
@@ -192,20 +173,9 @@ fn probe(context: &Context<'_>, system_id: bool) -> Vec<Value> {
 fn daemons(context: &Context<'_>, side: Side) -> Value {
     let daemon = |name: &str| name.split('/').nth(1).unwrap_or_default().to_owned();
     let own = daemon(&context.session.application_name());
-    let names = context
-        .model
-        .node(side)
-        .sessions
-        .values()
-        .map(|entry| entry.application_name.clone());
-    let mut others: Vec<String> = names
-        .filter(|name| name.starts_with("pgpivot/") && daemon(name) != own)
-        .collect();
+    let names = context.model.node(side).sessions.values().map(|entry| entry.application_name.clone());
+    let mut others: Vec<String> = names.filter(|name| name.starts_with("pgpivot/") && daemon(name) != own).collect();
     others.sort();
     others.dedup();
-    if others.is_empty() {
-        Value::Null
-    } else {
-        Value::Text(others.join("\n"))
-    }
+    if others.is_empty() { Value::Null } else { Value::Text(others.join("\n")) }
 }

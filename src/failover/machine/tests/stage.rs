@@ -78,24 +78,12 @@ pub fn service(backends: usize) -> Service {
     let backend = |i: usize| config::Backend {
         name: NAMES[i].into(),
         addresses: vec![format!("{}.example:5432", NAMES[i]).parse().unwrap()],
-        role: Some(if i == 0 {
-            config::ConfiguredRole::Primary
-        } else {
-            config::ConfiguredRole::Standby
-        }),
+        role: Some(if i == 0 { config::ConfiguredRole::Primary } else { config::ConfiguredRole::Standby }),
         weight: 100,
         priority: 100,
-        tls: config::Tls {
-            mode: config::TlsMode::Disable,
-            ca_file: None,
-            server_name: None,
-        },
+        tls: config::Tls { mode: config::TlsMode::Disable, ca_file: None, server_name: None },
     };
-    let login = config::Login {
-        user: "pgpivot".into(),
-        database: "postgres".into(),
-        password: None,
-    };
+    let login = config::Login { user: "pgpivot".into(), database: "postgres".into(), password: None };
     let seconds = Duration::from_secs;
     Service {
         name: "main".into(),
@@ -179,10 +167,7 @@ impl Stage {
             sync_names: String::new(),
             unreadable: false,
         };
-        let at = Now {
-            at: Moment(Duration::from_millis(now)),
-            wall: wall(now),
-        };
+        let at = Now { at: Moment(Duration::from_millis(now)), wall: wall(now) };
         let machine = Machine::new(service.clone(), "s-05".into(), disk.clone(), at);
         let mut stage = Self {
             now,
@@ -207,9 +192,7 @@ impl Stage {
         for i in 0..count {
             let configured: HostPort = stage.service.backends[i].addresses[0].clone();
             let at = stage.at();
-            stage
-                .machine
-                .handle_addresses(&NAMES[i].into(), &[(configured, address(i))], at);
+            stage.machine.handle_addresses(&NAMES[i].into(), &[(configured, address(i))], at);
             stage.obey();
         }
         stage
@@ -218,22 +201,15 @@ impl Stage {
     /// The daemon is killed and started again, `after` milliseconds later.
     pub fn restart(&mut self, after: u64) {
         let (events, promotions) = (std::mem::take(&mut self.events), std::mem::take(&mut self.promotions));
-        let fresh = Self::resumed(
-            self.service.clone(),
-            self.disk.clone(),
-            Some(self.servers.clone()),
-            self.now + after,
-        );
+        let fresh =
+            Self::resumed(self.service.clone(), self.disk.clone(), Some(self.servers.clone()), self.now + after);
         *self = fresh;
         self.events.splice(0..0, events);
         self.promotions.splice(0..0, promotions);
     }
 
     pub fn at(&self) -> Now {
-        Now {
-            at: Moment(Duration::from_millis(self.now)),
-            wall: wall(self.now),
-        }
+        Now { at: Moment(Duration::from_millis(self.now)), wall: wall(self.now) }
     }
 
     /// Runs until the pair is steady for the first time.
@@ -260,10 +236,7 @@ impl Stage {
     }
 
     pub fn command(&mut self, command: &Command) -> Result<Receipt, Refusal> {
-        let operator = Operator {
-            name: "ada".into(),
-            note: None,
-        };
+        let operator = Operator { name: "ada".into(), note: None };
         let at = self.at();
         let answer = self.machine.handle_command(command, &operator, false, at);
         self.obey();
@@ -283,13 +256,8 @@ impl Stage {
         let end = self.now + patience;
         while !done(self) {
             if self.now >= end {
-                let said: Vec<_> = self
-                    .events
-                    .iter()
-                    .rev()
-                    .take(12)
-                    .map(|e| format!("{:?}: {}", e.kind, e.sentence))
-                    .collect();
+                let said: Vec<_> =
+                    self.events.iter().rev().take(12).map(|e| format!("{:?}: {}", e.kind, e.sentence)).collect();
                 panic!(
                     "not so after {patience} ms, in {:?}: {}\n{}",
                     self.machine.phase(),
@@ -319,11 +287,7 @@ impl Stage {
                 self.next_probe[i] = self.now + self.pace(i);
             }
         }
-        let due: Vec<_> = self
-            .pending
-            .extract_if(.., |(at, _)| *at <= self.now)
-            .map(|(_, seen)| seen)
-            .collect();
+        let due: Vec<_> = self.pending.extract_if(.., |(at, _)| *at <= self.now).map(|(_, seen)| seen).collect();
         for seen in due {
             let at = self.at();
             self.machine.handle_observation(&seen, at);
@@ -381,12 +345,7 @@ impl Stage {
         if lost && self.kept[i] {
             self.kept[i] = false;
             let at = self.at();
-            self.machine.handle_evidence(
-                &Evidence::ProbeConnectionLost {
-                    backend: NAMES[i].into(),
-                },
-                at,
-            );
+            self.machine.handle_evidence(&Evidence::ProbeConnectionLost { backend: NAMES[i].into() }, at);
             self.obey();
         } else if !lost {
             self.kept[i] = true;
@@ -455,10 +414,7 @@ impl Stage {
     pub fn promote(&mut self, i: usize) {
         let server = &mut self.servers[i];
         if !server.primary {
-            server.ancestors.push(Ancestor {
-                timeline: Timeline(server.timeline),
-                switch_lsn: Lsn(server.lsn),
-            });
+            server.ancestors.push(Ancestor { timeline: Timeline(server.timeline), switch_lsn: Lsn(server.lsn) });
             server.timeline += 1;
             server.primary = true;
             server.upstream = None;
@@ -521,20 +477,9 @@ impl Stage {
                 let result = self.fence.clone();
                 self.machine.handle_outcome(Outcome::Fenced { episode, result }, at);
             }
-            Action::Lock {
-                episode,
-                backends,
-                needed,
-            } => {
-                let free = backends
-                    .iter()
-                    .filter(|name| !self.servers[Self::index(name)].locked_by_other)
-                    .count();
-                let result = if free >= needed {
-                    LockResult::Held
-                } else {
-                    LockResult::Busy
-                };
+            Action::Lock { episode, backends, needed } => {
+                let free = backends.iter().filter(|name| !self.servers[Self::index(name)].locked_by_other).count();
+                let result = if free >= needed { LockResult::Held } else { LockResult::Busy };
                 self.machine.handle_outcome(Outcome::Locked { episode, result }, at);
             }
             Action::Promote { episode, backend, .. } => {
@@ -574,40 +519,23 @@ impl Stage {
             }
             Action::ReadFlush { episode, backend } => {
                 let server = &self.servers[Self::index(&backend)];
-                let result = if server.mood == Mood::Well {
-                    Ok(Lsn(server.lsn))
-                } else {
-                    Err("no answer".into())
-                };
+                let result = if server.mood == Mood::Well { Ok(Lsn(server.lsn)) } else { Err("no answer".into()) };
                 self.machine.handle_outcome(Outcome::FlushRead { episode, result }, at);
             }
             Action::ClearSync { episode, backend } => {
                 let i = Self::index(&backend);
                 self.servers[i].sync_names.clear();
-                self.machine.handle_outcome(
-                    Outcome::SyncCleared {
-                        episode,
-                        result: Ok(()),
-                    },
-                    at,
-                );
+                self.machine.handle_outcome(Outcome::SyncCleared { episode, result: Ok(()) }, at);
             }
         }
     }
 
     /// The gate leads only to the side that the disk names, and never to one that an open intent leaves.
     fn check_laws(&self) {
-        let Some(Gate::Open {
-            active, epoch, hold, ..
-        }) = self.machine.gate()
-        else {
+        let Some(Gate::Open { active, epoch, hold, .. }) = self.machine.gate() else {
             return;
         };
-        let latch = self
-            .disk
-            .latch
-            .as_ref()
-            .expect("the gate is open without a latch on disk");
+        let latch = self.disk.latch.as_ref().expect("the gate is open without a latch on disk");
         assert_eq!(
             (active, *epoch),
             (&latch.active, latch.epoch),
