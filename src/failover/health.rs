@@ -246,7 +246,6 @@ impl Health {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::failover::observation::Facts;
 
     const LIMITS: Limits = Limits { fall: 3, rise: 2, patience: Duration::from_secs(30) };
 
@@ -255,7 +254,7 @@ mod tests {
     }
 
     fn answered() -> Verdict {
-        Verdict::Answered(Box::new(Facts::default()))
+        Verdict::Answered(Box::default())
     }
 
     fn counted(verdicts: &[(u64, Verdict)]) -> Health {

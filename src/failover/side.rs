@@ -152,6 +152,9 @@ impl Side {
 
     fn count(&mut self, seen: &Observation, limits: Limits, now: Now) -> bool {
         let Some(address) = self.addresses.get_mut(&seen.address) else {
+            if let Verdict::Unknown(why @ Unknown::NoAddress) = &seen.verdict {
+                self.last_probe = Some(LastProbe { at: now.wall, took: Duration::ZERO, text: why.to_string() });
+            }
             return false;
         };
         address.health.count(seen.started, seen.finished, seen.fresh, &seen.verdict, limits);

@@ -1,11 +1,14 @@
 //! The laws as sentences, on a stage of simulated servers.
 
+mod orders;
+mod plan;
 mod stage;
 
 use super::*;
 use crate::config::{ForeignPromotion, SyncRule, WitnessRule};
 use crate::failover::action::Command;
-use stage::{Mood, Stage, service};
+use plan::service;
+use stage::{Mood, Stage};
 
 fn failover(force: bool) -> Command {
     Command::Failover { to: None, force, route_only: false }

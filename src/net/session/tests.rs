@@ -211,7 +211,7 @@ async fn query(session: &mut Session) -> Result<Rows, SessionError> {
 }
 
 fn soon() -> Instant {
-    Instant::now() + Duration::from_millis(500)
+    Instant::now() + Duration::from_secs(3)
 }
 
 fn target(server: &Scripted, mode: TlsMode) -> Target {
