@@ -104,7 +104,10 @@ pub fn run(options: &Options) -> ExitCode {
         Ok(runtime) => runtime,
         Err(cause) => return fail(&cause.into()),
     };
-    let ended = runtime.block_on(perform(options));
+    let ended = runtime.block_on(async {
+        let mut ends = Ends::new()?;
+        perform(options, &mut Screen::of_process(), ends.wait()).await
+    });
     runtime.shutdown_timeout(Duration::from_secs(1));
     match ended {
         Ok(()) => ExitCode::SUCCESS,
@@ -122,20 +125,22 @@ fn fail(error: &DemoError) -> ExitCode {
 }
 
 /// Everything from the first check to the last cleaning; what was begun is ended whatever happens.
-async fn perform(options: &Options) -> Result<(), DemoError> {
+async fn perform<W: io::Write>(
+    options: &Options,
+    screen: &mut Screen<W>,
+    end: impl Future<Output = ()>,
+) -> Result<(), DemoError> {
     is_free(options.listen, "--listen")?;
     is_free(options.admin, "--admin")?;
     if options.listen == options.admin {
         let cause = "the applications connect there".to_owned();
         return Err(DemoError::Address { address: options.admin, cause, flag: "--admin" });
     }
-    let mut ends = Ends::new()?;
-    let mut screen = Screen::of_process();
     let folder = Folder::create(options.keep)?;
     let mut play = Play::default();
     let shown = tokio::select! {
-        shown = play.show(options, folder.path(), &mut screen) => shown,
-        () = ends.wait() => screen.say("Ending the demo.").map_err(DemoError::from),
+        shown = play.show(options, folder.path(), screen) => shown,
+        () = end => screen.say("Ending the demo.").map_err(DemoError::from),
     };
     // The daemon first: it must not take the end of the servers for a failure.
     play.end().await;
@@ -158,13 +163,13 @@ struct Play {
 
 impl Play {
     /// Builds the stage and plays until the daemon ends. May be dropped at any time; [`Play::end`] follows.
-    async fn show(
+    async fn show<W: io::Write>(
         &mut self,
         options: &Options,
         folder: &Path,
-        screen: &mut Screen<io::Stdout>,
+        screen: &mut Screen<W>,
     ) -> Result<(), DemoError> {
-        let stage = self.stage.insert(Stage::build(folder, options.built_in, screen).await?);
+        let stage = self.stage.insert(Stage::build(folder, options, screen).await?);
         let state = folder.join("state");
         let sides = stage.addresses();
         let plan = Plan { listen: options.listen, admin: options.admin, state: &state, sides };
@@ -217,9 +222,9 @@ async fn run_daemon(
 }
 
 /// Shows what the writer sees, and what to type once the other side is active.
-async fn tell(
+async fn tell<W: io::Write>(
     seen: &mut mpsc::Receiver<Seen>,
-    screen: &mut Screen<io::Stdout>,
+    screen: &mut Screen<W>,
     stage: &Stage,
     options: &Options,
     folder: &Path,
@@ -325,5 +330,112 @@ impl Ends {
             _ = self.terminate.recv() => {}
             _ = self.hangup.recv() => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tokio::time::{Instant, sleep};
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Heard(Arc<Mutex<Vec<u8>>>);
+
+    impl Heard {
+        fn text(&self) -> String {
+            String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+        }
+
+        async fn until(&self, wanted: &str) {
+            let deadline = Instant::now() + Duration::from_secs(60);
+            while !self.text().contains(wanted) {
+                assert!(Instant::now() < deadline, "no {wanted:?} in:\n{}", self.text());
+                sleep(Duration::from_millis(20)).await;
+            }
+        }
+    }
+
+    impl io::Write for Heard {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn options() -> Options {
+        let [listen, admin] = postgres::free_ports(&[]).unwrap().map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
+        Options { listen, admin, built_in: true, keep: false }
+    }
+
+    /// What the page shows: once it is armed, a death can be survived.
+    async fn until_armed(admin: SocketAddr) {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let deadline = Instant::now() + Duration::from_secs(60);
+        loop {
+            let mut stream = tokio::net::TcpStream::connect(admin).await.unwrap();
+            let request = format!("GET /failover/status HTTP/1.1\r\nhost: {admin}\r\nconnection: close\r\n\r\n");
+            stream.write_all(request.as_bytes()).await.unwrap();
+            let mut reply = String::new();
+            stream.read_to_string(&mut reply).await.unwrap();
+            let json = reply.split_once("\r\n\r\n").unwrap().1;
+            let status: crate::view::Status = serde_json::from_str(json).unwrap();
+            if status.services[0].armed {
+                return;
+            }
+            assert!(Instant::now() < deadline, "never armed: {json}");
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// What the user types: the crash line of the opening.
+    async fn crash(text: &str) {
+        let line = text.lines().find(|l| l.contains("sim_crash")).unwrap();
+        let address = line.split(['@', '/']).find_map(|part| part.parse().ok()).unwrap();
+        let login = crate::config::Login { user: "demo".into(), database: "demo".into(), password: None };
+        let deadline = Instant::now() + Duration::from_secs(10);
+        let target = postgres::target(address, login).unwrap();
+        let mut session = crate::net::session::Session::connect(&target, deadline).await.unwrap();
+        // It may go down before it has answered.
+        let _ = session.query("SELECT sim_crash()", deadline).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_dead_primary_is_one_gap_without_a_lost_row_and_nothing_is_left_at_the_end() {
+        let (options, heard) = (options(), Heard::default());
+        let mut screen = Screen::new(heard.clone(), false);
+        let typed = async {
+            heard.until("rows committed, now on us-east").await;
+            until_armed(options.admin).await;
+            crash(&heard.text()).await;
+            heard.until("us-west is active now").await;
+        };
+        perform(&options, &mut screen, typed).await.unwrap();
+        let text = heard.text();
+        assert!(text.contains(" 0 acknowledged rows lost, ") && text.contains("writing to us-west"), "{text}");
+        assert!(text.contains("apt-get install postgresql"), "it says how to get the real one: {text}");
+        let folder = text.lines().find_map(|l| l.trim().strip_prefix("folder")).unwrap();
+        let folder = folder.trim().split(' ').next().unwrap();
+        assert!(folder.contains("pgpivot-demo-") && !Path::new(folder).exists(), "{folder} is left");
+        is_free(options.listen, "--listen").unwrap();
+        is_free(options.admin, "--admin").unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_taken_port_is_named_with_the_flag_that_changes_it() {
+        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+        let options = Options { admin: taken.local_addr().unwrap(), ..options() };
+        let mut screen = Screen::new(Heard::default(), false);
+        let error = perform(&options, &mut screen, std::future::pending()).await.unwrap_err().to_string();
+        assert_eq!(
+            error,
+            format!("{} cannot be used: it is taken; choose another one with --admin HOST:PORT", options.admin)
+        );
     }
 }

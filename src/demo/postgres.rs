@@ -145,9 +145,13 @@ struct Starter<'a> {
 }
 
 impl Pair {
-    /// Makes both in `folder`, and returns once the standby streams.
-    pub async fn start(folder: &Path, binaries: &Binaries, account: Account) -> Result<Self, PairError> {
-        let ports = free_ports()?;
+    /// Makes both in `folder`, listening on `ports` of 127.0.0.1, and returns once the standby streams.
+    pub async fn start(
+        folder: &Path,
+        binaries: &Binaries,
+        account: Account,
+        ports: [u16; 2],
+    ) -> Result<Self, PairError> {
         let server = |i: usize| Server {
             name: NAMES[i],
             address: SocketAddr::from((Ipv4Addr::LOCALHOST, ports[i])),
@@ -323,12 +327,14 @@ pub fn target(address: SocketAddr, login: Login) -> Result<Target, TlsConfigErro
     Ok(Target { address, server_name, tls, login, application_name: "pgpivot demo".into(), replication: false })
 }
 
-/// Two that nobody listens on now, outside the range from which the kernel takes the ports of outgoing connections.
-pub(super) fn free_ports() -> Result<[u16; 2], PairError> {
-    // Two demos that start together look at different places.
-    let first = 15_433 + (std::process::id() % 4000) as u16 * 2;
-    let mut free = (first..first + 8000)
-        .filter(|port| *port != WELL_KNOWN && TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok());
+/// Two that nobody listens on now and that are not to be avoided, outside the range from which the kernel takes the
+/// ports of outgoing connections.
+pub(super) fn free_ports(avoid: &[u16]) -> Result<[u16; 2], PairError> {
+    // Demos that start together look at different places.
+    let first = 15_433 + (std::process::id() % 1000) as u16 * 8;
+    let mut free = (first..first + 8000).filter(|port| {
+        *port != WELL_KNOWN && !avoid.contains(port) && TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok()
+    });
     match (free.next(), free.next()) {
         (Some(a), Some(b)) => Ok([a, b]),
         _ => Err(PairError::NoPort),
@@ -389,7 +395,7 @@ mod tests {
         let binaries = Binaries::find().await.expect("PostgreSQL is installed");
         let account = Account::find().await.expect("there is a user postgres");
         let folder = Folder::create(false).unwrap();
-        let pair = Pair::start(folder.path(), &binaries, account).await;
+        let pair = Pair::start(folder.path(), &binaries, account, free_ports(&[]).unwrap()).await;
         (folder, pair.unwrap())
     }
 

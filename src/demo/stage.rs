@@ -5,10 +5,10 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 
-use super::DemoError;
 use super::binaries::{Account, Binaries};
 use super::postgres::{NAMES, Pair, free_ports};
 use super::story::{Screen, Side};
+use super::{DemoError, Options};
 use crate::sim;
 
 /// A pair that runs.
@@ -31,24 +31,25 @@ pub(super) enum Stage {
 }
 
 impl Stage {
-    /// Starts the best pair there can be. `built_in`: the simulated one in any case.
-    pub(super) async fn build(
+    /// Starts the best pair there can be.
+    pub(super) async fn build<W: io::Write>(
         folder: &Path,
-        built_in: bool,
-        screen: &mut Screen<io::Stdout>,
+        options: &Options,
+        screen: &mut Screen<W>,
     ) -> Result<Self, DemoError> {
-        let binaries = if built_in { None } else { Binaries::find().await };
+        let ports = free_ports(&[options.listen.port(), options.admin.port()])?;
+        let binaries = if options.built_in { None } else { Binaries::find().await };
         let because = match (binaries, Account::find().await) {
             (Some(binaries), Some(account)) => {
                 let major = binaries.major;
                 screen.say(&format!("Starting a primary and a standby of PostgreSQL {major} ...\n"))?;
-                return Ok(Self::Real { pair: Pair::start(folder, &binaries, account).await?, major });
+                return Ok(Self::Real { pair: Pair::start(folder, &binaries, account, ports).await?, major });
             }
-            (None, _) if built_in => "as asked for",
+            (None, _) if options.built_in => "as asked for",
             (None, _) => "PostgreSQL 13 or newer was not found",
             (Some(_), None) => "PostgreSQL refuses root, and there is no user postgres",
         };
-        let addresses = free_ports()?.map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
+        let addresses = ports.map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
         Ok(Self::BuiltIn { pair: sim::Pair::start(addresses).await?, because })
     }
 

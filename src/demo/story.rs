@@ -129,7 +129,8 @@ impl Screen<std::io::Stdout> {
 }
 
 impl<W: Write> Screen<W> {
-    fn new(out: W, terminal: bool) -> Self {
+    /// `terminal`: one line may overwrite itself.
+    pub fn new(out: W, terminal: bool) -> Self {
         Self { out, terminal, began: Instant::now(), last: None, calm: None, broken: None }
     }
 
