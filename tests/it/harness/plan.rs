@@ -110,9 +110,7 @@ impl DaemonPlan {
     /// Starts the daemon and waits until it lets clients through and could promote the standby.
     pub async fn start(self) -> Daemon {
         let daemon = self.launch();
-        daemon
-            .until("open", SOON, |s| s.open && s.phase == "steady" && s.armed)
-            .await;
+        daemon.until("open and armed", SOON, |s| s.open && s.armed).await;
         daemon
     }
 }
