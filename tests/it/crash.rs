@@ -81,15 +81,8 @@ async fn at_every_moment_of(step: Step, scene: Scene) {
     if !cfg!(feature = "crash-points") {
         panic!("needs --features crash-points: run scripts/test");
     }
-    let moments: Vec<When> = CRASH_POINTS
-        .iter()
-        .filter(|(s, _)| *s == step)
-        .map(|(_, when)| *when)
-        .collect();
-    assert!(
-        moments.contains(&When::Between),
-        "the list of crash points lacks the moment between write and sync"
-    );
+    let moments: Vec<When> = CRASH_POINTS.iter().filter(|(s, _)| *s == step).map(|(_, when)| *when).collect();
+    assert!(moments.contains(&When::Between), "the list of crash points lacks the moment between write and sync");
     let (_, nth) = scenes_of(step).iter().find(|(s, _)| *s == scene).unwrap();
     for when in moments {
         let place = format!("{step}:{when}:{nth}");
@@ -101,11 +94,7 @@ async fn at_every_moment_of(step: Step, scene: Scene) {
 async fn one_side_after_a_crash(place: &str, scene: Scene, step: Step) {
     let pair = Pair::plan().synchronous().start().await;
     let plan = Daemon::plan(&[&pair.east, &pair.west]).environment("PGPIVOT_CRASH_AT", place);
-    let daemon = if scene == Scene::Start {
-        plan.launch()
-    } else {
-        plan.start().await
-    };
+    let daemon = if scene == Scene::Start { plan.launch() } else { plan.start().await };
     let writers = Writers::start(daemon.listen, 4);
     if scene != Scene::Start {
         writers.go_on_at(pair.east.port, 20, SOON).await;
@@ -113,44 +102,23 @@ async fn one_side_after_a_crash(place: &str, scene: Scene, step: Step) {
     play(scene, &pair, &daemon).await;
     daemon.clear_environment();
     daemon.launch();
-    let shown = daemon
-        .until("one side is active", STEP, |s| s.open && s.active.is_some())
-        .await;
-    let (new, old) = if is_active(&shown, "west") {
-        (&pair.west, &pair.east)
-    } else {
-        (&pair.east, &pair.west)
-    };
+    let shown = daemon.until("one side is active", STEP, |s| s.open && s.active.is_some()).await;
+    let (new, old) = if is_active(&shown, "west") { (&pair.west, &pair.east) } else { (&pair.east, &pair.west) };
     writers.go_on_at(new.port, 50, STEP).await;
     if scene == Scene::PrimaryKilled && step == Step::Latched {
-        assert!(
-            is_active(&shown, "west"),
-            "the promotion was ordered: there is no way back\n{shown:#?}"
-        );
+        assert!(is_active(&shown, "west"), "the promotion was ordered: there is no way back\n{shown:#?}");
     }
     if is_active(&shown, "east") {
-        assert!(
-            !pair.west.is_primary().await,
-            "west was promoted and east is active\n{}",
-            daemon.log_tail()
-        );
+        assert!(!pair.west.is_primary().await, "west was promoted and east is active\n{}", daemon.log_tail());
     }
 
     daemon.kill().await;
     daemon.launch();
-    let again = daemon
-        .until("the same side is active", STEP, |s| s.open && s.active == shown.active)
-        .await;
+    let again = daemon.until("the same side is active", STEP, |s| s.open && s.active == shown.active).await;
     assert_eq!(again.epoch, shown.epoch);
     writers.go_on_at(new.port, 20, STEP).await;
     let journal = writers.stop().await;
-    Checker {
-        journal: &journal,
-        new,
-        old,
-    }
-    .no_acknowledged_row_is_lost()
-    .await;
+    Checker { journal: &journal, new, old }.no_acknowledged_row_is_lost().await;
 }
 
 /// Plays the scene until the daemon is dead, and leaves both servers running.
@@ -176,11 +144,9 @@ async fn play(scene: Scene, pair: &Pair, daemon: &Daemon) {
 
 /// Gives a command until it is taken; the daemon may die before it answers.
 async fn command(daemon: &Daemon, path: &str) {
-    eventually(&format!("{path} is taken"), SOON, async || {
-        match daemon.post(path, "{}").await {
-            Ok((200, _)) | Err(_) => Ok(()),
-            Ok((code, body)) => Err(format!("{code}: {body}")),
-        }
+    eventually(&format!("{path} is taken"), SOON, async || match daemon.post(path, "{}").await {
+        Ok((200, _)) | Err(_) => Ok(()),
+        Ok((code, body)) => Err(format!("{code}: {body}")),
     })
     .await;
 }
