@@ -138,11 +138,7 @@ async fn the_exporter_for_haproxy_reads_what_the_metrics_say() {
             ((current, total), (ours_current, ours_total))
         });
         let agree = figures.iter().all(|(theirs, ours)| theirs == ours);
-        if agree && figures[0].0 == (3.0, 3.0) {
-            Ok(())
-        } else {
-            Err(format!("{figures:?}"))
-        }
+        if agree && figures[0].0 == (3.0, 3.0) { Ok(()) } else { Err(format!("{figures:?}")) }
     })
     .await;
     let journal = writers.stop().await;
