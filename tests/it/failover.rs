@@ -1,10 +1,14 @@
 //! The active side dies, hangs, is cut off, or only seems to: what applications and operators see of it.
 
+use crate::harness::psql::heard;
 use crate::harness::status::{blocked, find, is_active, traffic};
-use crate::harness::{Checker, Cluster, Daemon, Pair, SOON, Writers};
+use crate::harness::{Checker, Cluster, Daemon, Pair, Psql, SOON, Writers};
 use pgpivot::view::{Level, ServiceStatus};
 use rustix::process::Signal;
-use std::time::Duration;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+use tokio_postgres::error::SqlState;
+use tokio_postgres::{Client, NoTls};
 use toml::{Table, Value};
 
 /// For a failover with the fast preset on a busy machine; the benches measure how long it really takes.
@@ -282,14 +286,44 @@ async fn a_restart_of_the_primary_is_waited_for() {
     assert_eq!(journal.acknowledged_by(pair.west.port), 0);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn who_connects_during_a_failover_waits_instead_of_failing() {
+    let pair = Pair::start().await;
+    let daemon = Daemon::start(&[&pair.east, &pair.west]).await;
+    pair.east.kill().await;
+    let psql = Psql::to(daemon.listen);
+    let newcomers: Vec<_> = (0..10).map(|_| psql.begin("SELECT inet_server_port()")).collect();
+    for newcomer in newcomers {
+        let spoken = heard(newcomer).await;
+        assert_eq!((spoken.code, spoken.out.trim()), (Some(0), pair.west.port.to_string().as_str()), "{spoken:#?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_waits_longer_than_the_hold_is_told_so_with_57p03() {
+    let pair = Pair::start().await;
+    let daemon = Daemon::plan(&[&pair.east, &pair.west]).failover("hold_timeout", "2s").start().await;
+    pair.west.kill().await;
+    pair.east.kill().await;
+    daemon.until("closed", FAILOVER, |s| !s.open || find(s, "east").health == "down").await;
+    let begun = Instant::now();
+    let Err(error) = as_app(daemon.listen).connect(NoTls).await else { panic!("nobody can serve") };
+    assert_eq!(error.code().map(SqlState::code), Some("57P03"), "{error:?}\n{}", daemon.log_tail());
+    assert!(begun.elapsed() < Duration::from_secs(10), "it took {:?}", begun.elapsed());
+}
+
 /// Connections as `app`, as many as the server takes.
-async fn take_every_slot(server: std::net::SocketAddr) -> Vec<tokio_postgres::Client> {
-    let mut config = tokio_postgres::Config::new();
-    config.host(server.ip().to_string()).port(server.port()).user("app").password("app").dbname("app");
+async fn take_every_slot(server: SocketAddr) -> Vec<Client> {
     let mut clients = Vec::new();
-    while let Ok((client, connection)) = config.connect(tokio_postgres::NoTls).await {
+    while let Ok((client, connection)) = as_app(server).connect(NoTls).await {
         tokio::spawn(connection);
         clients.push(client);
     }
     clients
+}
+
+fn as_app(to: SocketAddr) -> tokio_postgres::Config {
+    let mut config = tokio_postgres::Config::new();
+    config.host(to.ip().to_string()).port(to.port()).user("app").password("app").dbname("app");
+    config
 }

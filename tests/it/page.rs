@@ -123,18 +123,24 @@ async fn the_exporter_for_haproxy_reads_what_the_metrics_say() {
     let writers = Writers::start(daemon.listen, 3);
     writers.go_on_at(pair.east.port, 30, SOON).await;
     let exporter = Exporter::start(&daemon).await;
-    let theirs = exporter.scrape().await;
-    let (_, ours) = daemon.fetch("/metrics").await.unwrap();
-    assert_eq!(value(&theirs, "haproxy_up", &[]), 1.0);
-    assert_eq!(value(&theirs, "haproxy_server_up", &["server=\"east\""]), 1.0);
-    for side in ["east", "west"] {
-        let (here, there) = (format!("server=\"{side}\""), format!("backend=\"{side}\""));
-        let current = value(&theirs, "haproxy_server_current_sessions", &[&here]);
-        assert_eq!(current, value(&ours, "pgpivot_backend_connections", &[&there]), "{side}");
-        let total = value(&theirs, "haproxy_server_sessions_total", &[&here]);
-        assert_eq!(total, value(&ours, "pgpivot_endpoint_sessions_total", &[&there]), "{side}");
-    }
-    assert_eq!(value(&theirs, "haproxy_server_current_sessions", &["server=\"east\""]), 3.0);
+    // Two scrapes are two moments; with three connections that stay they agree soon and go on agreeing.
+    eventually("both show three sessions at east", SOON, async || {
+        let theirs = exporter.scrape().await;
+        let (_, ours) = daemon.fetch("/metrics").await?;
+        assert_eq!(value(&theirs, "haproxy_up", &[]), 1.0);
+        assert_eq!(value(&theirs, "haproxy_server_up", &["server=\"east\""]), 1.0);
+        let figures = ["east", "west"].map(|side| {
+            let (here, there) = (format!("server=\"{side}\""), format!("backend=\"{side}\""));
+            let current = value(&theirs, "haproxy_server_current_sessions", &[&here]);
+            let total = value(&theirs, "haproxy_server_sessions_total", &[&here]);
+            let ours_current = value(&ours, "pgpivot_backend_connections", &[&there]);
+            let ours_total = value(&ours, "pgpivot_endpoint_sessions_total", &[&there]);
+            ((current, total), (ours_current, ours_total))
+        });
+        let agree = figures.iter().all(|(theirs, ours)| theirs == ours);
+        if agree && figures[0].0 == (3.0, 3.0) { Ok(()) } else { Err(format!("{figures:?}")) }
+    })
+    .await;
     let journal = writers.stop().await;
     assert_eq!(journal.error_count(), 0, "{:?}", journal.errors);
 }

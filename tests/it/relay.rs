@@ -1,7 +1,8 @@
 //! What people type works through the proxy as it does without it: psql, pgbench, Ctrl-C, with TLS and without.
 
 use crate::harness::psql::heard;
-use crate::harness::{Cluster, Daemon, Pair, Psql, SOON, eventually, processes};
+use crate::harness::status::find;
+use crate::harness::{Cluster, Daemon, Pair, Psql, SOON, Shutdown, eventually, processes};
 use rustix::process::Signal;
 use std::time::{Duration, Instant};
 
@@ -76,6 +77,18 @@ async fn many_megabytes_come_back_unchanged_in_both_directions() {
     psql.ask("CREATE TABLE bulk (text text)").await;
     psql.feed("COPY bulk FROM STDIN", &format!("{through}\n")).await;
     assert_eq!(pair.east.ask("SELECT md5(text) FROM bulk").await, direct);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_read_only_listener_leads_to_the_standby_and_to_the_primary_when_there_is_none() {
+    let pair = Pair::start().await;
+    let (plan, readers) = Daemon::plan(&[&pair.east, &pair.west]).read_only_listener();
+    let daemon = plan.start().await;
+    assert_eq!(Psql::to(readers).ask("SELECT inet_server_port()").await, pair.west.port.to_string());
+    assert_eq!(Psql::to(daemon.listen).ask("SELECT inet_server_port()").await, pair.east.port.to_string());
+    pair.west.stop(Shutdown::Fast).await;
+    daemon.until("west is down", SOON, |s| find(s, "west").health == "down").await;
+    assert_eq!(Psql::to(readers).ask("SELECT inet_server_port()").await, pair.east.port.to_string());
 }
 
 async fn pgbench_is_content(psql: &Psql) {

@@ -154,3 +154,20 @@ async fn a_port_that_is_taken_is_named() {
     assert!(!status.success());
     assert!(second.log().contains(&first.listen.to_string()), "{}", second.log());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_state_stops_the_proxy_with_a_remedy_and_is_not_overwritten() {
+    let pair = Pair::start().await;
+    let daemon = Daemon::start(&[&pair.east, &pair.west]).await;
+    daemon.kill().await;
+    let slots = daemon.state_path().join("main.pair/latch");
+    let mut bytes = std::fs::read(&slots).unwrap();
+    bytes.iter_mut().for_each(|byte| *byte ^= 0x5a);
+    std::fs::write(&slots, &bytes).unwrap();
+    daemon.launch();
+    let status = daemon.ended(SOON).await;
+    assert!(!status.success());
+    let log = daemon.log();
+    assert!(log.contains("latch") && log.contains("main"), "the damaged file is not named: {}", daemon.log_tail());
+    assert_eq!(std::fs::read(&slots).unwrap(), bytes, "the evidence was overwritten");
+}

@@ -71,6 +71,16 @@ impl DaemonPlan {
         self
     }
 
+    /// A second listener that leads to standbys, and its address.
+    pub fn read_only_listener(mut self) -> (Self, SocketAddr) {
+        let address = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), free_port());
+        let mut listener = Table::new();
+        listener.insert("address".into(), address.to_string().into());
+        listener.insert("target".into(), "read_only".into());
+        self.service()["listener"].as_array_mut().unwrap().push(Value::Table(listener));
+        (self, address)
+    }
+
     /// Another state directory.
     pub fn state(mut self, path: &Path) -> Self {
         self.config["state"]["path"] = path.display().to_string().into();
@@ -97,7 +107,7 @@ impl DaemonPlan {
     /// Starts the daemon and waits until it lets clients through and could promote the standby.
     pub async fn start(self) -> Daemon {
         let daemon = self.launch();
-        daemon.until("open", SOON, |s| s.open && s.phase == "steady" && s.armed).await;
+        daemon.until("open and armed", SOON, |s| s.open && s.armed).await;
         daemon
     }
 }
