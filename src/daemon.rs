@@ -3,6 +3,7 @@
 
 pub mod board;
 pub mod clock;
+mod descriptors;
 mod driver;
 mod effects;
 mod reload;
@@ -116,6 +117,7 @@ struct Daemon {
 /// Runs until stopped.
 pub async fn run(options: Options) -> Result<Report, DaemonError> {
     let Options { config, source, stop, halt, mut reloads, notify } = options;
+    descriptors::raise_limit();
     let name = clock::daemon_name(decides(&config), clock::now());
     let (store, records) = Store::open(&config.state.path, &name)?;
     let store = Arc::new(store);

@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::driver::Driver;
 use crate::failover::action::{Action, Gate, LockResult, Outcome, PromotionResult};
-use crate::failover::phase::EpisodeId;
+use crate::failover::phase::{EpisodeId, Phase};
 use crate::listener;
 use crate::promote::Effects;
 use crate::relay::Cut;
@@ -47,7 +47,11 @@ impl Driver {
             listener::publish(&self.shared.routing, connections, &service.name, gate);
             match gate {
                 Gate::Closed { why } => tracing::info!(service = %service.name, why, "gate closed"),
-                Gate::Open { tier, readers, .. } => {
+                Gate::Open { active, tier, readers, hold, .. } => {
+                    // A switchover's drain; newcomers also wait for a side that recovers, whose sessions live on.
+                    if *hold && self.machine.phase() == Phase::Fencing {
+                        connections.drain(&service.name, active);
+                    }
                     for open in tier.iter().chain(readers) {
                         connections.drain_removed(&service.name, &open.name, &open.addresses);
                     }

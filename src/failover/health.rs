@@ -40,6 +40,8 @@ pub struct Limits {
     pub rise: u32,
     /// How long recovery freezes the failures.
     pub patience: Duration,
+    /// Probes that began closer together than this count as one failure: an impatient look is not a second opinion.
+    pub spacing: Duration,
 }
 
 /// The counters of one address.
@@ -56,6 +58,8 @@ pub struct Health {
     failed: Option<(Moment, Moment, Failure)>,
     /// The first failure of the run that stands now.
     failing_since: Option<Moment>,
+    /// The last one that counted.
+    counted: Option<Moment>,
     /// When the run of recovering answers began.
     recovering_since: Option<Moment>,
     /// Beginnings of recoveries, to notice a server that crashes again and again.
@@ -146,6 +150,10 @@ impl Health {
         } else {
             self.refusals.clear();
         }
+        if self.failures > 0 && self.counted.is_some_and(|counted| started < counted + limits.spacing) {
+            return;
+        }
+        self.counted = Some(started);
         self.failures = self.failures.saturating_add(1);
         if self.failures >= limits.fall {
             self.enter(State::Down, finished);
@@ -247,7 +255,8 @@ impl Health {
 mod tests {
     use super::*;
 
-    const LIMITS: Limits = Limits { fall: 3, rise: 2, patience: Duration::from_secs(30) };
+    const LIMITS: Limits =
+        Limits { fall: 3, rise: 2, patience: Duration::from_secs(30), spacing: Duration::from_millis(8) };
 
     fn ms(n: u64) -> Moment {
         Moment(Duration::from_millis(n))
@@ -307,6 +316,15 @@ mod tests {
             (61_000, answered()),
         ]);
         assert_eq!(health.state(), State::Down);
+    }
+
+    #[test]
+    fn probes_in_quick_succession_count_as_one_failure() {
+        let refused = Verdict::Failed(Failure::Refused);
+        let health =
+            counted(&[(0, answered()), (100, refused.clone()), (102, refused.clone()), (104, refused.clone())]);
+        assert_eq!((health.state(), health.failures()), (State::Up, 1));
+        assert_eq!(health.refusals().len(), 3);
     }
 
     #[test]

@@ -53,6 +53,8 @@ pub struct Machine {
     releasing: Option<Moment>,
     /// A try was called off: none before that moment, for this reason.
     setback: Option<(Moment, BlockReason, String)>,
+    /// When the latch last changed: what a side said before says nothing about its claims now.
+    pub(super) latched_at: Option<Moment>,
     /// The record that is being written as the new latch.
     next_record: Option<Box<Record>>,
     /// A side's switch to `Healthy` or not, to tell changes.
@@ -109,6 +111,7 @@ impl Machine {
             settling: None,
             releasing: None,
             setback: None,
+            latched_at: None,
             next_record: None,
             told: BTreeMap::new(),
             evidence: "nothing was heard yet".into(),
@@ -409,7 +412,13 @@ impl Machine {
 
     fn limits(&self) -> Limits {
         let probe = &self.service.probe;
-        Limits { fall: probe.fall, rise: probe.rise, patience: self.service.failover.recovery_patience }
+        Limits {
+            fall: probe.fall,
+            rise: probe.rise,
+            patience: self.service.failover.recovery_patience,
+            // A tenth for timers.
+            spacing: probe.fast_interval.mul_f64(0.9),
+        }
     }
 
     pub(super) fn latch(&self) -> Option<&Latch> {

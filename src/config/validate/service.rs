@@ -257,6 +257,6 @@ fn connection(path: &str, raw: &raw::Connection, problems: &mut Problems) -> Con
             seconds(10),
         ),
         keepalive: section.duration("keepalive", &raw.keepalive, seconds(1)..=seconds(7200), seconds(30)),
-        user_timeout: section.duration("user_timeout", &raw.user_timeout, seconds(0)..=seconds(3600), seconds(30)),
+        user_timeout: section.duration("user_timeout", &raw.user_timeout, seconds(0)..=seconds(3600), seconds(300)),
     }
 }

@@ -32,7 +32,9 @@ impl Machine {
             if side.name == latch.active || Some(&side.name) == target.as_ref() {
                 continue;
             }
-            let Some(heard) = &side.facts else { continue };
+            let Some(heard) = side.facts.as_ref().filter(|heard| Some(heard.started) >= self.latched_at) else {
+                continue;
+            };
             let facts = &heard.facts;
             let streamed = side.witness.streamed_at().is_some();
             let shown = facts.timeline.map_or_else(|| "an unknown timeline".into(), |t| format!("timeline {t}"));

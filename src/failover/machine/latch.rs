@@ -76,6 +76,7 @@ impl Machine {
         self.mismatch = None;
         self.suspicion = None;
         self.settling = Some(now.at + SETTLING);
+        self.latched_at = Some(now.at);
         let to = run.intent.to.clone();
         for side in &mut self.sides {
             side.witness.end();
@@ -85,6 +86,7 @@ impl Machine {
                 side.stopping = None;
             }
         }
+        self.remember_streams();
         if run.locked {
             self.actions.push_back(Action::Unlock { episode: run.intent.id });
         }
@@ -110,6 +112,17 @@ impl Machine {
         let kind = if run.intent.kind == EpisodeKind::Follow { EventKind::Followed } else { EventKind::Switched };
         self.tell_as(now, kind, said, Some(took), run.intent.operator.clone());
         self.tell_last_of(run.intent.id);
+    }
+
+    /// What was heard before the latch stood counts as seen streaming on it: the new side may die at once.
+    fn remember_streams(&mut self) {
+        let timeline = self.timeline();
+        let active = self.active_name();
+        for side in self.sides.iter_mut().filter(|side| Some(&side.name) != active.as_ref()) {
+            if let Some(heard) = side.facts.clone() {
+                side.witness.sample(heard.started, heard.finished, &heard.facts, timeline, false);
+            }
+        }
     }
 
     fn loss_sentence(&self, intent: &crate::failover::phase::Intent) -> String {

@@ -314,6 +314,14 @@ fn a_primary_that_dies_again_before_its_standby_came_back_is_still_replaced() {
 }
 
 #[test]
+fn a_primary_that_dies_right_after_the_first_latch_is_replaced() {
+    let mut stage = Stage::with(service(2));
+    stage.until(5000, |stage| stage.is_open());
+    stage.servers[0].mood = Mood::Dead;
+    stage.until(5000, |stage| stage.active() == "west" && stage.is_open());
+}
+
+#[test]
 fn paused_nothing_is_decided_and_a_resume_decides() {
     let mut stage = Stage::steady();
     stage.run(5000);

@@ -90,8 +90,8 @@ impl Machine {
         match finding {
             None => {
                 let block = self.standing_block();
+                self.evidence = block.as_ref().map_or_else(|| self.calm_sentence(), |(_, said)| said.clone());
                 self.set_block(block, now);
-                self.evidence = self.calm_sentence();
             }
             Some(Finding::Suspect(said) | Finding::Waiting(said)) => {
                 let block = self.standing_block();
