@@ -42,7 +42,10 @@ impl Machine {
             active: intent.to.clone(),
             epoch: intent.epoch,
             since: now.wall,
-            why: format!("{}: {}", kind_word(intent.kind), intent.why),
+            why: match intent.from {
+                Some(_) => format!("{}: {}", kind_word(intent.kind), intent.why),
+                None => intent.why.clone(),
+            },
             identity,
             route_only: intent.kind == EpisodeKind::Route,
         });
@@ -71,7 +74,9 @@ impl Machine {
             return;
         };
         self.record = *record;
-        self.counted(run.intent.operator.is_some(), run.intent.kind, true);
+        if run.intent.from.is_some() {
+            self.counted(run.intent.operator.is_some(), run.intent.kind, true);
+        }
         self.block = None;
         self.mismatch = None;
         self.suspicion = None;
@@ -109,7 +114,8 @@ impl Machine {
             said.push_str("; ");
             said.push_str(note);
         }
-        let kind = if run.intent.kind == EpisodeKind::Follow { EventKind::Followed } else { EventKind::Switched };
+        let followed = run.intent.kind == EpisodeKind::Follow && run.intent.from.is_some();
+        let kind = if followed { EventKind::Followed } else { EventKind::Switched };
         self.tell_as(now, kind, said, Some(took), run.intent.operator.clone());
         self.tell_last_of(run.intent.id);
     }

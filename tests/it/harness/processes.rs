@@ -37,7 +37,8 @@ pub fn lives(pid: u32) -> bool {
 
 /// Is it stopped by a signal?
 pub fn is_stopped(pid: u32) -> bool {
-    stat(pid).is_some_and(|(state, _)| state == 'T')
+    // A zombie runs nothing either, and its stopped parent does not take it away.
+    stat(pid).is_none_or(|(state, _)| matches!(state, 'T' | 'Z'))
 }
 
 /// State and parent of a process.
