@@ -49,10 +49,10 @@ mod world;
 use std::collections::BTreeMap;
 
 use pgpivot::failover::phase::Phase;
-use pgpivot::failover::transition::EDGES;
+use pgpivot::failover::transition::{self, EDGES};
 
 use chance::Chance;
-use laws::Breach;
+use laws::{Breach, Law};
 use scenario::Scenario;
 use world::World;
 
@@ -84,7 +84,9 @@ fn run(seed: u64, verbose: bool) -> Run {
     for (edge, count) in world.daemons.iter().flat_map(|daemon| &daemon.edges) {
         *edges.entry(*edge).or_default() += count;
     }
-    Run { steps: world.steps, edges, breach: world.breach.clone(), trace: world.said.into_iter().collect() }
+    let stray = edges.keys().find(|(from, to)| transition::edge(*from, *to).is_none());
+    let stray = stray.map(|edge| Breach { law: Law::Table, said: format!("{edge:?} is not in the table") });
+    Run { steps: world.steps, edges, breach: world.breach.clone().or(stray), trace: world.said.into_iter().collect() }
 }
 
 fn number(name: &str) -> Option<u64> {

@@ -353,6 +353,8 @@ impl Laws {
         if !self.sql() {
             let configured = configured.is_some_and(|backend| backend.name == intent.to);
             let http = matches!(self.service.probe.kind, ProbeKind::Http(_));
+            // Routing only: nobody else need be heard.
+            self.others_heard = true;
             return self.demand(Law::StartChecks, configured || http, || format!("{} is not the configured primary", intent.to));
         }
         let woke = self.woke;

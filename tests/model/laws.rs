@@ -134,6 +134,8 @@ pub struct Laws {
     /// When this process began, or woke more than 2 s late.
     pub woke: u64,
     pub passed_start: bool,
+    /// The first latch of plain routing asks nobody else.
+    pub others_heard: bool,
     pub course: Option<Course>,
     pub ordered: Record,
     /// As told to be on disk.
@@ -171,6 +173,7 @@ impl Laws {
             ears: BTreeMap::new(),
             woke: 0,
             passed_start: false,
+            others_heard: false,
             course: None,
             ordered: Record::default(),
             latch: None,

@@ -469,7 +469,7 @@ impl World {
 
     fn check_daemon(&mut self, d: usize) {
         let scene = Scene::of(&self.daemons[d], self.now);
-        self.laws[d].stands(&scene, &self.daemons[d], &self.servers);
+        self.laws[d].stands(&scene, &self.daemons[d]);
         if self.breach.is_none() {
             self.breach = self.laws[d].breach.take();
         }
