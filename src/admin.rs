@@ -1,6 +1,15 @@
 //! The admin server: page, HAProxy CSV, metrics, health, commands and live events on a thread of its own, so that a
 //! saturated data plane still answers. It reads published views and writes only by sending a command.
 //! Holds what the daemon hands in and gets back; each surface has its own file.
+//!
+//! # Who may do what
+//!
+//! - Over the unix socket (mode 0600) whoever may open it commands, as `uid N` by the kernel's word.
+//! - Over TCP with tokens configured, a command needs `Authorization: Bearer TOKEN`; the token's name is the operator.
+//! - Over TCP without tokens, only a caller on loopback commands, as `local`; not one that a reverse proxy speaks for.
+//! - Reading needs no token. `Host` must be a literal address, `localhost`, this machine's own name or one of
+//!   [`Settings::hosts`], so that no web page can reach us by a name of its own; and a page of another origin cannot
+//!   send a command. `X-Operator` is a note for the history, never an identity.
 
 mod auth;
 mod control;
@@ -42,7 +51,7 @@ pub struct Settings {
     pub metrics_listen: Option<SocketAddr>,
     /// Operator name and bearer token. With at least one, every command over TCP needs one of them.
     pub tokens: Vec<(String, Secret)>,
-    /// Names by which `Host` may call this server, besides `localhost` and any address literal.
+    /// Names by which `Host` may call this server, besides `localhost`, this machine's name and literal addresses.
     pub hosts: Vec<String>,
     /// User and password that `/connection` fills in for a caller with a token or on the unix socket.
     pub credentials: Option<(String, Secret)>,

@@ -195,10 +195,10 @@ impl Listeners {
     /// threads.
     pub async fn drain(&self, deadline: Duration) -> DrainReport {
         self.stop_accepting();
-        self.stopping.cancel();
         let workers: Vec<Worker> = self.lock().drain().flat_map(|(_, house)| house.workers).collect();
         let trackers: Vec<TaskTracker> = workers.iter().map(|worker| worker.sessions().clone()).collect();
         let open: usize = trackers.iter().map(TaskTracker::len).sum();
+        self.stopping.cancel();
 
         let in_time = tokio::select! {
             done = timeout(deadline, all_ended(&trackers)) => done.is_ok(),

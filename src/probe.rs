@@ -114,27 +114,24 @@ impl Probes {
         sender: mpsc::Sender<ProbeReport>,
         clock: fn() -> Now,
     ) -> Result<Self, ProbeError> {
-        let calm = Orders {
-            cadence: Cadence::Calm,
-            since: Instant::now(),
-            active: None,
-            epoch: Epoch::default(),
-        };
+        Self::start_with(service, daemon, sender, clock, Resolver::default())
+    }
+
+    fn start_with(
+        service: &Service,
+        daemon: &str,
+        sender: mpsc::Sender<ProbeReport>,
+        clock: fn() -> Now,
+        resolver: Resolver,
+    ) -> Result<Self, ProbeError> {
+        let calm = Orders { cadence: Cadence::Calm, since: Instant::now(), active: None, epoch: Epoch::default() };
         let (orders, _) = watch::channel(calm);
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
-        let resolver = Arc::new(Resolver::default());
-        let mut probes = Self {
-            orders,
-            pokes: HashMap::new(),
-            tasks,
-            stop,
-        };
+        let resolver = Arc::new(resolver);
+        let mut probes = Self { orders, pokes: HashMap::new(), tasks, stop };
         let commons = service.backends.iter().map(|backend| {
             let tls = tls_for(&service.probe.kind, &backend.tls);
-            let tls = tls.map_err(|cause| ProbeError {
-                backend: backend.name.clone(),
-                cause,
-            })?;
+            let tls = tls.map_err(|cause| ProbeError { backend: backend.name.clone(), cause })?;
             Ok((backend, tls))
         });
         for (backend, tls) in commons.collect::<Result<Vec<_>, _>>()? {
@@ -151,18 +148,9 @@ impl Probes {
             });
             let (poke, poked) = watch::channel(0);
             probes.pokes.insert(backend.name.clone(), poke);
-            let ears = watcher::Ears {
-                orders: probes.orders.subscribe(),
-                poked,
-            };
+            let ears = watcher::Ears { orders: probes.orders.subscribe(), poked };
             let names = backend.addresses.clone();
-            probes.tasks.spawn(addresses::run(
-                common,
-                names,
-                Arc::clone(&resolver),
-                ears,
-                probes.stop.clone(),
-            ));
+            probes.tasks.spawn(addresses::run(common, names, Arc::clone(&resolver), ears, probes.stop.clone()));
         }
         probes.tasks.close();
         Ok(probes)
@@ -216,10 +204,7 @@ impl Drop for Probes {
 fn tls_for(kind: &ProbeKind, tls: &Tls) -> Result<Arc<ClientTls>, TlsConfigError> {
     let https = matches!(kind, ProbeKind::Http(HttpProbe { tls: true, .. }));
     match tls.mode {
-        TlsMode::Disable if https => ClientTls::build(&Tls {
-            mode: TlsMode::Require,
-            ..tls.clone()
-        }),
+        TlsMode::Disable if https => ClientTls::build(&Tls { mode: TlsMode::Require, ..tls.clone() }),
         _ => ClientTls::build(tls),
     }
 }
@@ -242,10 +227,7 @@ fn application_name(daemon: &str, service: &str, epoch: Epoch) -> String {
 }
 
 fn shortened(name: &str, room: usize) -> String {
-    let plain: String = name
-        .chars()
-        .map(|c| if c.is_ascii_graphic() && c != '/' { c } else { '_' })
-        .collect();
+    let plain: String = name.chars().map(|c| if c.is_ascii_graphic() && c != '/' { c } else { '_' }).collect();
     if plain.len() <= room && plain == name {
         return plain;
     }
@@ -255,30 +237,4 @@ fn shortened(name: &str, room: usize) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn connections_of_a_daemon_bear_its_name_its_service_and_the_epoch() {
-        assert_eq!(application_name("host:17", "main", Epoch(4)), "pgpivot/host:17/main/4");
-    }
-
-    #[test]
-    fn long_names_are_cut_to_what_postgresql_keeps_and_stay_distinct() {
-        let long = "a-very-long-host-name.in.some.data.center.example.com:4";
-        let (one, two) = (format!("{long}1"), format!("{long}2"));
-        let (one, two) = (
-            application_name(&one, "main", Epoch(7)),
-            application_name(&two, "main", Epoch(7)),
-        );
-        assert!(one.len() <= MAX_APPLICATION_NAME && one.ends_with("/main/7"), "{one}");
-        assert_ne!(one, two);
-        let full = application_name(
-            long,
-            "a service with a rather long name, and a / in it",
-            Epoch(u64::MAX),
-        );
-        assert!(full.len() <= MAX_APPLICATION_NAME, "{full}");
-        assert_eq!(full.split('/').count(), 4);
-    }
-}
+mod tests;

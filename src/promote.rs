@@ -109,21 +109,17 @@ impl Effects {
     }
 
     /// Takes the lock on at least `needed` of these backends, at most 2 s. The guard holds it.
-    pub async fn lock(
-        &self,
-        backends: &[(BackendName, SocketAddr)],
-        needed: usize,
-    ) -> (LockResult, Option<LockGuard>) {
+    pub async fn lock(&self, backends: &[(BackendName, SocketAddr)], needed: usize) -> (LockResult, Option<LockGuard>) {
         lock::take(&self.access, backends, needed).await
     }
 
-    /// Makes a primary read-only for all but superusers, ends its clients, and waits until its log stands still.
-    /// At most 15 s. See `freeze` for what it does not bind.
+    /// Makes a primary read-only, ends its clients, and waits until its log stands still.
+    /// At most 20 s. See `freeze` for what it does not bind.
     pub async fn freeze(&self, backend: &BackendName, address: SocketAddr) -> Result<Lsn, String> {
         said(freeze::freeze(&self.access, backend, address).await)
     }
 
-    /// Undoes [`Effects::freeze`], also one that was only half done. At most 5 s.
+    /// Undoes [`Effects::freeze`], also one that was only half done. At most 6 s.
     pub async fn unfreeze(&self, backend: &BackendName, address: SocketAddr) -> Result<(), String> {
         said(freeze::unfreeze(&self.access, backend, address).await)
     }
@@ -133,7 +129,7 @@ impl Effects {
         said(freeze::read_flush(&self.access, backend, address).await)
     }
 
-    /// Empties `synchronous_standby_names`. At most 5 s.
+    /// Empties `synchronous_standby_names`. At most 6 s.
     pub async fn clear_sync(&self, backend: &BackendName, address: SocketAddr) -> Result<(), String> {
         said(setting::clear_sync(&self.access, backend, address).await)
     }

@@ -44,11 +44,7 @@ impl Store {
     }
 
     /// As [`Store::open`], with a disk that fails on order.
-    pub fn open_with(
-        dir: &Path,
-        daemon: &str,
-        faults: Faults,
-    ) -> Result<(Store, HashMap<String, Record>), StoreError> {
+    pub fn open_with(dir: &Path, daemon: &str, faults: Faults) -> Result<(Store, HashMap<String, Record>), StoreError> {
         let (store, records) = file::FileStore::open(dir, daemon, faults)?;
         Ok((Store::File(store), records))
     }

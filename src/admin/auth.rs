@@ -51,9 +51,11 @@ pub(super) struct Trust {
 impl Trust {
     pub(super) fn build(settings: &Settings) -> Self {
         let digest = |(name, token): &(String, Secret)| (name.clone(), digest(token.expose().as_bytes()));
+        let own = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        let names = settings.hosts.iter().chain([&own]);
         Self {
             tokens: settings.tokens.iter().map(digest).collect(),
-            hosts: settings.hosts.iter().map(|h| h.trim_end_matches('.').to_ascii_lowercase()).collect(),
+            hosts: names.map(|h| h.trim_end_matches('.').to_ascii_lowercase()).collect(),
             credentials: settings.credentials.clone(),
         }
     }
@@ -85,7 +87,7 @@ impl Trust {
                 None if self.bearer(headers) == Bearer::Absent => return Err(Fault::TokenMissing),
                 None => return Err(Fault::TokenUnknown),
             },
-            Peer::Tcp(_) if peer.is_local() => "local".to_owned(),
+            Peer::Tcp(_) if peer.is_local() && !is_forwarded(headers) => "local".to_owned(),
             Peer::Tcp(_) => return Err(Fault::NoAuthority),
         };
         let note = headers.get("x-operator").and_then(|v| v.to_str().ok()).map(note).filter(|n| !n.is_empty());
@@ -129,6 +131,11 @@ impl Trust {
         let index = usize::try_from(index).ok()?;
         bool::from(found).then(|| self.tokens.get(index).map(|(name, _)| name.as_str())).flatten()
     }
+}
+
+/// A reverse proxy on this machine speaks for somebody who may be anywhere.
+fn is_forwarded(headers: &HeaderMap) -> bool {
+    ["forwarded", "x-forwarded-for", "x-real-ip", "via"].iter().any(|name| headers.contains_key(*name))
 }
 
 /// What came as bearer token.

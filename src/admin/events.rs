@@ -14,7 +14,7 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use hyper::body::Frame;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, broadcast};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -46,6 +46,8 @@ struct Sent {
 pub(super) struct Hub {
     sent: broadcast::Sender<Sent>,
     seats: Arc<Semaphore>,
+    /// Rung by the first follower: without one the view is not polled.
+    bell: Notify,
     recent: Mutex<Recent>,
     /// Tells this start of the daemon from another in event ids.
     start: i64,
@@ -66,6 +68,7 @@ impl Hub {
         Self {
             sent: broadcast::channel(BACKLOG).0,
             seats: Arc::new(Semaphore::new(FOLLOWERS)),
+            bell: Notify::new(),
             recent: Mutex::default(),
             start: first.started.0,
             first,
@@ -82,7 +85,7 @@ impl Hub {
         tokio::join!(self.remember_history(state), self.watch(state, happened, stop));
     }
 
-    /// Polling the view costs a pointer comparison; nothing is encoded without a follower.
+    /// Polling the view costs a pointer comparison; without a follower not even that.
     async fn watch(
         &self,
         state: &AdminState,
@@ -104,9 +107,10 @@ impl Hub {
                     // Not while `state` holds a sender.
                     Err(broadcast::error::RecvError::Closed) => return,
                 },
-                _ = tick.tick() => {
+                () = self.bell.notified() => {}
+                _ = tick.tick(), if self.sent.receiver_count() > 0 => {
                     let now = state.status.load_full();
-                    if self.sent.receiver_count() > 0 && !Arc::ptr_eq(&now, &shown) && differ(&now, &shown) {
+                    if !Arc::ptr_eq(&now, &shown) && differ(&now, &shown) {
                         let id = self.with_recent(Recent::next_id);
                         self.send(Sent { id, text: self.encode(id, "status", &*now) });
                         shown = now;
@@ -206,6 +210,7 @@ pub(super) async fn follow(State(shared): State<Arc<Shared>>, request: Request) 
         return Fault::Crowded { limit: FOLLOWERS }.into_response();
     };
     let receiver = shared.hub.sent.subscribe();
+    shared.hub.bell.notify_one();
     let last_id = request.headers().get("last-event-id").and_then(|id| id.to_str().ok());
     let (id, greeting) = shared.hub.greeting(&shared.state.status.load(), last_id);
     let reader = Reader { receiver, shared: Arc::clone(&shared), seen: id, _seat: seat };

@@ -236,8 +236,17 @@ pub(super) async fn history(State(shared): State<Arc<Shared>>, uri: Uri) -> Resu
     let name = page.service.as_deref();
     let name = if name.is_some() { service(&status, name, false)? } else { None };
     let reader = shared.state.history.clone();
-    let read = tokio::task::spawn_blocking(move || reader(name.as_ref(), limit));
-    let Ok(Ok(lines)) = timeout(HISTORY_PATIENCE, read).await else { return Err(Fault::History) };
+    let slots = Arc::clone(&shared.history_readers);
+    let read = async move {
+        let slot = slots.acquire_owned().await.ok()?;
+        let read = move || {
+            let lines = reader(name.as_ref(), limit);
+            drop(slot);
+            lines
+        };
+        tokio::task::spawn_blocking(read).await.ok()
+    };
+    let Ok(Some(lines)) = timeout(HISTORY_PATIENCE, read).await else { return Err(Fault::History) };
     let failovers: u64 = status.services.iter().map(failovers).sum();
     Ok(Json(json!({ "failover_count": failovers, "lines": lines })).into_response())
 }

@@ -35,7 +35,7 @@ pub(super) enum Fault {
         "no token is configured, so commands are taken on loopback and on the unix socket only; set admin.token_file"
     )]
     NoAuthority,
-    #[error("this server is not called {host:?}; use its address, localhost, or a name of admin.hosts")]
+    #[error("this server is not called {host:?}; use its address, localhost, this machine's name, or send a token")]
     ForeignHost { host: String },
     #[error("a page of {origin:?} may not command this server")]
     ForeignOrigin { origin: String },
@@ -49,7 +49,7 @@ pub(super) enum Fault {
     NoAnswer { seconds: u64 },
     #[error("the daemon is stopping and takes no command")]
     Stopping,
-    #[error("the history could not be read")]
+    #[error("the history could not be read in time")]
     History,
     #[error("{limit} clients follow events already")]
     Crowded { limit: usize },

@@ -18,7 +18,7 @@ use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::broadcast;
+use tokio::sync::{Semaphore, broadcast};
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
@@ -38,6 +38,7 @@ const HEAD_LIMIT: usize = 32 * 1024;
 const TCP_CONNECTIONS: usize = 192;
 const UNIX_CONNECTIONS: usize = 32;
 const METRICS_CONNECTIONS: usize = 32;
+const HISTORY_READERS: usize = 4;
 /// After a failed accept (no descriptor left), before the next.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// To a connection over the limit, which is closed at once.
@@ -73,6 +74,8 @@ pub(super) struct Shared {
     pub(super) hub: Hub,
     pub(super) stop: CancellationToken,
     pub(super) patience: Patience,
+    /// Readers of the history's file at one time: a disk that hangs must not take a thread per request.
+    pub(super) history_readers: Arc<Semaphore>,
 }
 
 /// The running admin server. It ends when its stop token is cancelled; [`Admin::join`] waits for that.
@@ -138,7 +141,8 @@ pub(super) fn serve_with(
     let happened = state.events.subscribe();
     let hub = Hub::new(state.status.load_full());
     let trust = ArcSwap::from_pointee(Trust::build(settings));
-    let shared = Arc::new(Shared { state, trust, hub, stop, patience });
+    let history_readers = Arc::new(Semaphore::new(HISTORY_READERS));
+    let shared = Arc::new(Shared { state, trust, hub, stop, patience, history_readers });
     let addresses = (listen.as_ref().and_then(Door::address), metrics.as_ref().and_then(Door::address));
     let all = routes::all(Arc::clone(&shared));
     let metrics_only = routes::metrics_only(Arc::clone(&shared));
@@ -150,7 +154,11 @@ pub(super) fn serve_with(
     let ours = Arc::clone(&shared);
     let thread = std::thread::Builder::new()
         .name("admin".to_owned())
-        .spawn(move || runtime.block_on(run(doors, happened, ours)))
+        .spawn(move || {
+            runtime.block_on(run(doors, happened, ours));
+            // Without this a disk that hangs under a reader of the history would keep the thread.
+            runtime.shutdown_timeout(LAST_WORDS);
+        })
         .map_err(AdminError::Thread)?;
     Ok(Admin { listen: addresses.0, metrics: addresses.1, shared, thread })
 }
@@ -176,6 +184,7 @@ async fn run(doors: [Option<Opened>; 3], happened: broadcast::Receiver<ServiceEv
 
 async fn accept(door: Door, router: Router, limit: usize, shared: Arc<Shared>) {
     let mut connections = JoinSet::new();
+    let mut full = false;
     loop {
         let guest = tokio::select! {
             biased;
@@ -187,7 +196,13 @@ async fn accept(door: Door, router: Router, limit: usize, shared: Arc<Shared>) {
             guest = door.accept() => guest,
         };
         match guest {
-            Ok(guest) if connections.len() >= limit => turn_away(&guest),
+            Ok(guest) if connections.len() >= limit => {
+                if !std::mem::replace(&mut full, true) {
+                    tracing::warn!(limit, "admin connections at their limit");
+                }
+                turn_away(&guest);
+                continue;
+            }
             Ok(Guest::Tcp(stream, peer)) => {
                 connections.spawn(converse(stream, peer, router.clone(), Arc::clone(&shared)));
             }
@@ -197,8 +212,10 @@ async fn accept(door: Door, router: Router, limit: usize, shared: Arc<Shared>) {
             Err(error) => {
                 tracing::warn!(%error, "admin connection not accepted");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
             }
         }
+        full = false;
     }
     drop(door);
     let finished = async { while connections.join_next().await.is_some() {} };
@@ -217,7 +234,6 @@ fn report(ended: Result<(), JoinError>) {
 
 /// One try, no waiting: whoever does not take it sees a close.
 fn turn_away(guest: &Guest) {
-    tracing::warn!("admin connection limit reached");
     let _ = match guest {
         Guest::Tcp(stream, _) => stream.try_write(FULL),
         Guest::Unix(stream, _) => stream.try_write(FULL),

@@ -1,7 +1,9 @@
 //! `GET /stats`: the page. It is rendered here, whole or as the fragment that a live page fetches after every event,
-//! so that there is one renderer. What its parts say is `stats/model`'s.
+//! so that there is one renderer. What its parts say is built in `stats/`.
 
-mod model;
+mod board;
+mod decision;
+mod side;
 
 use std::sync::{Arc, LazyLock};
 
@@ -14,7 +16,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
-use self::model::Board;
+use self::board::Board;
 use super::ServiceEvent;
 use super::control::query;
 use super::problem::Fault;

@@ -233,6 +233,13 @@ fn a_foreign_page_cannot_send_a_command() {
     assert_eq!(reply.code, 200);
 }
 
+#[test]
+fn a_request_that_a_reverse_proxy_forwards_is_not_local() {
+    let served = Served::start(fixture::steady());
+    let reply = served.ask("POST /failover/pause", "x-forwarded-for: 203.0.113.9\r\n", "");
+    assert_eq!((reply.code, reply.problem().as_str()), (403, "no-authority"));
+}
+
 // Bad input
 
 #[test]
@@ -550,7 +557,10 @@ fn the_page_tells_at_one_glance() {
         ),
         ("blocked", vec!["Phase <b>blocked</b>", "Blocked: witness alive", "Check the network"]),
         ("quarantined", vec!["us-east is quarantined", "pg_rewind", "epoch 8"]),
-        ("exhausted", vec!["Blocked: budget exhausted", "exhausted</b> <span>0 of 3 in 24 hours", "GRANT pg_read_all_stats"]),
+        (
+            "exhausted",
+            vec!["Blocked: budget exhausted", "exhausted</b> <span>0 of 3 in 24 hours", "GRANT pg_read_all_stats"],
+        ),
     ];
     for ((name, status), (expected, texts)) in fixture::all().into_iter().zip(wanted) {
         assert_eq!(name, expected);

@@ -139,10 +139,15 @@ impl Attached {
         }
     }
 
-    /// The server's first byte (or its end) came, or it is the relay's turn to watch.
+    /// The server's first byte came.
     pub fn answered(&self) {
+        self.side.first_bytes.answered();
+        self.passed_on();
+    }
+
+    /// It is the relay's turn to watch for answers.
+    pub fn passed_on(&self) {
         if self.asked.swap(false, Relaxed) {
-            self.side.first_bytes.answered();
             self.side.first_bytes.release();
         }
     }
@@ -155,9 +160,7 @@ impl Attached {
 
 impl Drop for Attached {
     fn drop(&mut self) {
-        if self.asked.swap(false, Relaxed) {
-            self.side.first_bytes.release();
-        }
+        self.passed_on();
         self.side.detach(self.number);
     }
 }
@@ -279,7 +282,9 @@ impl Side {
         let left = {
             let mut state = self.lock();
             // A cut took it out already.
-            let Some(entry) = state.live.remove(&number) else { return };
+            let Some(entry) = state.live.remove(&number) else {
+                return;
+            };
             state.endpoint(entry.address).live -= 1;
             if entry.orphan {
                 state.orphans -= 1;

@@ -189,10 +189,7 @@ impl Health {
 
     /// Forgets the counters (this daemon slept, or was late), not who the server is.
     pub fn reset(&mut self) {
-        *self = Self {
-            recoveries: std::mem::take(&mut self.recoveries),
-            ..Self::default()
-        };
+        *self = Self { recoveries: std::mem::take(&mut self.recoveries), ..Self::default() };
     }
 
     /// What the counters say.
@@ -249,20 +246,15 @@ impl Health {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::failover::observation::Facts;
 
-    const LIMITS: Limits = Limits {
-        fall: 3,
-        rise: 2,
-        patience: Duration::from_secs(30),
-    };
+    const LIMITS: Limits = Limits { fall: 3, rise: 2, patience: Duration::from_secs(30) };
 
     fn ms(n: u64) -> Moment {
         Moment(Duration::from_millis(n))
     }
 
     fn answered() -> Verdict {
-        Verdict::Answered(Box::new(Facts::default()))
+        Verdict::Answered(Box::default())
     }
 
     fn counted(verdicts: &[(u64, Verdict)]) -> Health {
@@ -288,12 +280,7 @@ mod tests {
 
     #[test]
     fn a_refused_login_or_a_full_server_never_counts_as_a_failure() {
-        for why in [
-            Unknown::Authentication,
-            Unknown::TooManyConnections,
-            Unknown::DiskFull,
-            Unknown::OwnDelay,
-        ] {
+        for why in [Unknown::Authentication, Unknown::TooManyConnections, Unknown::DiskFull, Unknown::OwnDelay] {
             let health = counted(&[(0, answered()), (1, Verdict::Unknown(why)), (2, Verdict::Unknown(why))]);
             assert_eq!((health.state(), health.failures()), (State::Up, 0), "{why}");
         }
@@ -301,11 +288,7 @@ mod tests {
 
     #[test]
     fn recovery_freezes_the_failures_for_its_patience_and_is_down_then() {
-        let mut health = counted(&[
-            (0, answered()),
-            (10, Verdict::Recovering),
-            (20_000, Verdict::Recovering),
-        ]);
+        let mut health = counted(&[(0, answered()), (10, Verdict::Recovering), (20_000, Verdict::Recovering)]);
         assert_eq!(health.state(), State::Recovering);
         health.count(ms(30_100), ms(30_101), true, &Verdict::Recovering, LIMITS);
         assert_eq!(health.state(), State::Down);

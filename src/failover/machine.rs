@@ -151,8 +151,7 @@ impl Machine {
         }
         if let Verdict::Answered(facts) = &seen.verdict {
             if active.as_ref() != Some(&seen.backend) {
-                side.witness
-                    .sample(seen.started, seen.finished, facts, latched, cascade);
+                side.witness.sample(seen.started, seen.finished, facts, latched, cascade);
             }
             for application in &facts.daemons {
                 // pgpivot/<daemon>/<service>/<epoch>
@@ -239,10 +238,7 @@ impl Machine {
         self.tell(
             now,
             EventKind::Notice,
-            format!(
-                "this daemon was stopped or starved for {} ms: evidence is discarded",
-                late.as_millis()
-            ),
+            format!("this daemon was stopped or starved for {} ms: evidence is discarded", late.as_millis()),
         );
         for side in &mut self.sides {
             side.forget();
@@ -278,10 +274,7 @@ impl Machine {
         let mut old = std::mem::take(&mut self.sides);
         for config in &service.backends {
             let side = match old.iter().position(|side| side.name == config.name) {
-                Some(at) => Side {
-                    config: config.clone(),
-                    ..old.swap_remove(at)
-                },
+                Some(at) => Side { config: config.clone(), ..old.swap_remove(at) },
                 None => Side::new(config),
             };
             self.sides.push(side);
@@ -346,10 +339,7 @@ impl Machine {
     /// An address of this backend for our own orders: one that is up if there is one.
     pub fn address_of(&self, backend: &BackendName) -> Option<SocketAddr> {
         let side = self.side(backend)?;
-        let up = side
-            .addresses
-            .iter()
-            .find(|(_, address)| address.health.state() == Health::Up);
+        let up = side.addresses.iter().find(|(_, address)| address.health.state() == Health::Up);
         up.or_else(|| side.addresses.iter().next()).map(|(address, _)| *address)
     }
 
@@ -401,35 +391,25 @@ impl Machine {
                 address.health.expire(now.at, patience);
             }
         }
-        self.daemons
-            .retain(|_, seen| now.at.since(*seen) < Duration::from_secs(10).max(probe.interval * 3));
+        self.daemons.retain(|_, seen| now.at.since(*seen) < Duration::from_secs(10).max(probe.interval * 3));
     }
 
     fn probe_all(&mut self) {
         for side in &self.sides {
-            self.actions.push_back(Action::ProbeNow {
-                backend: side.name.clone(),
-            });
+            self.actions.push_back(Action::ProbeNow { backend: side.name.clone() });
         }
     }
 
     fn persist(&mut self) -> u64 {
         self.tickets += 1;
         let record = Box::new(self.record.clone());
-        self.actions.push_back(Action::Persist {
-            ticket: self.tickets,
-            record,
-        });
+        self.actions.push_back(Action::Persist { ticket: self.tickets, record });
         self.tickets
     }
 
     fn limits(&self) -> Limits {
         let probe = &self.service.probe;
-        Limits {
-            fall: probe.fall,
-            rise: probe.rise,
-            patience: self.service.failover.recovery_patience,
-        }
+        Limits { fall: probe.fall, rise: probe.rise, patience: self.service.failover.recovery_patience }
     }
 
     pub(super) fn latch(&self) -> Option<&Latch> {
@@ -492,17 +472,12 @@ impl Machine {
         if self.service.failover.fence_required || self.only_sync_candidate() {
             return None;
         }
-        self.daemons
-            .keys()
-            .find(|name| name.starts_with("s-") && **name < self.daemon)
+        self.daemons.keys().find(|name| name.starts_with("s-") && **name < self.daemon)
     }
 
     fn only_sync_candidate(&self) -> bool {
         let standbys = self.sides.len().saturating_sub(1);
-        let sync = self
-            .active_side()
-            .and_then(|side| side.facts.as_ref())
-            .and_then(|heard| heard.facts.sync.as_ref());
+        let sync = self.active_side().and_then(|side| side.facts.as_ref()).and_then(|heard| heard.facts.sync.as_ref());
         standbys == 1 && sync.is_some_and(|sync| sync.synchronous.len() == 1)
     }
 }

@@ -16,6 +16,7 @@ use super::hold::{Place, Turn};
 use super::refuse::Refusal;
 use super::triage::First;
 use crate::backoff::Backoff;
+use crate::config::Target;
 use crate::connections::{Attached, Origin};
 use crate::routing::select::by_least_connections;
 use crate::routing::{Choice, Route, Snapshot};
@@ -36,11 +37,14 @@ pub(super) struct Seeker<'a> {
     first: &'a mut First,
     peer: SocketAddr,
     settings: &'a Settings,
+    target: Target,
     changes: watch::Receiver<u64>,
     begun: Instant,
     place: Option<Place>,
     /// Dialled in vain since the last pause.
     tried: Vec<BackendName>,
+    /// One of them takes no connections: nothing that has to do with this client.
+    absent: bool,
     backoff: Backoff,
     pause: Option<Instant>,
     /// Why there is no server yet.
@@ -58,8 +62,9 @@ enum Tried {
 
 /// What came of a first packet.
 enum Reply {
-    /// The relay may begin.
     Came,
+    /// The relay may begin without it: the client has more to say.
+    NotAwaited,
     /// The server ended without a word.
     Lost,
     /// 57P03: not now.
@@ -82,10 +87,12 @@ impl<'a> Seeker<'a> {
             first,
             peer,
             settings,
+            target: door.rules.load().target,
             changes: door.shared.routing.subscribe(),
             begun: Instant::now(),
             place: None,
             tried: Vec::new(),
+            absent: false,
             backoff: Backoff::new(FIRST_PAUSE, LONGEST_PAUSE),
             pause: None,
             why: String::new(),
@@ -97,7 +104,10 @@ impl<'a> Seeker<'a> {
         loop {
             let choice = self.next_choice().await?;
             match self.dial(&choice).await {
-                Tried::Answered(server, attached) => return Ok((server, attached)),
+                Tried::Answered(server, attached) => {
+                    self.door.shared.room.succeeded(self.target);
+                    return Ok((server, attached));
+                }
                 Tried::InVain => self.tried.push(choice.backend),
                 Tried::Moved => self.tried.clear(),
             }
@@ -139,8 +149,7 @@ impl<'a> Seeker<'a> {
 
     fn choose(&mut self, snapshot: &Arc<Snapshot>) -> Option<Choice> {
         let shared = &self.door.shared;
-        let target = self.door.rules.load().target;
-        let choice = shared.routing.choose(snapshot, &shared.service, target, &self.tried);
+        let choice = shared.routing.choose(snapshot, &shared.service, self.target, &self.tried);
         if choice.is_none() && self.tried.is_empty() {
             self.why = "no address of a side that may be used is up".to_owned();
         }
@@ -149,6 +158,9 @@ impl<'a> Seeker<'a> {
 
     fn begin_pause(&mut self) {
         self.tried.clear();
+        if std::mem::take(&mut self.absent) {
+            self.door.shared.room.failed(self.target);
+        }
         // Any number that differs between clients spreads them out.
         let chance = self.peer.port().to_be_bytes()[1];
         self.pause = Some(Instant::now() + self.backoff.step(chance));
@@ -156,7 +168,7 @@ impl<'a> Seeker<'a> {
 
     fn turn(&mut self, snapshot: &Snapshot) -> Result<Turn, Refusal> {
         let shared = &self.door.shared;
-        if self.place.is_none() && shared.room.is_line_empty() {
+        if self.place.is_none() && shared.room.lets_pass(self.target) {
             return Ok(Turn::Go);
         }
         let (version, rate) = (snapshot.version(&shared.service), self.settings.release_rate);
@@ -166,7 +178,8 @@ impl<'a> Seeker<'a> {
     /// The place in the waiting room, taken when first needed and kept until a server answers.
     fn place(&mut self) -> Result<&Place, Refusal> {
         if self.place.is_none() {
-            let place = self.door.shared.room.enter(self.peer.ip(), self.settings.limits).map_err(Refusal::Full)?;
+            let room = &self.door.shared.room;
+            let place = room.enter(self.target, self.peer.ip(), self.settings.limits).map_err(Refusal::Full)?;
             tracing::debug!(why = self.why, "client held");
             self.place = Some(place);
         }
@@ -177,18 +190,25 @@ impl<'a> Seeker<'a> {
     async fn wait(&mut self, until: Option<Instant>) -> Result<(), Refusal> {
         let deadline = self.begun + self.settings.hold_timeout;
         let wake = until.map_or(deadline, |until| until.min(deadline));
+        let Self { door, client, first, changes, place, .. } = self;
+        let called = async {
+            match place {
+                Some(place) => place.called().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             biased;
-            () = self.door.shared.stopping.cancelled() => Err(Refusal::Stopping),
-            () = self.first.client_gone(self.client) => Err(Refusal::ClientLeft),
-            changed = self.changes.changed() => changed.map_err(|_| Refusal::Stopping),
-            () = sleep_until(wake) => {
-                if wake < deadline {
-                    return Ok(());
-                }
-                Err(Refusal::NoServer { waited: self.settings.hold_timeout, why: std::mem::take(&mut self.why) })
-            }
+            () = door.shared.stopping.cancelled() => return Err(Refusal::Stopping),
+            () = first.client_gone(client) => return Err(Refusal::ClientLeft),
+            changed = changes.changed() => return changed.map_err(|_| Refusal::Stopping),
+            () = called => return Ok(()),
+            () = sleep_until(wake) => {}
         }
+        if wake < deadline {
+            return Ok(());
+        }
+        Err(Refusal::NoServer { waited: self.settings.hold_timeout, why: std::mem::take(&mut self.why) })
     }
 
     /// Tries the addresses of one backend, the one with the fewest connections first.
@@ -213,14 +233,19 @@ impl<'a> Seeker<'a> {
                 },
             };
             match attached {
+                // A hold that began meanwhile: not even a first packet is sent.
+                Ok(_) if !leads_to(self.door, choice) => return Tried::Moved,
                 Ok((server, attached)) => {
                     if self.is_answered(&server, &attached, choice).await {
+                        let waited = self.begun.elapsed();
+                        tracing::debug!(backend = %choice.backend, server.addr = %address, ?waited, "attached");
                         return Tried::Answered(server, attached);
                     }
                 }
                 Err(e) => {
                     tracing::debug!(backend = %choice.backend, server.addr = %address, error = %e, "dial failed");
-                    self.why = format!("{} does not take connections: {e}", choice.backend);
+                    self.why = format!("connecting to {} failed: {e}", choice.backend);
+                    self.absent = true;
                     connections.connect_failed(service, &choice.backend, address, &e);
                 }
             }
@@ -235,13 +260,15 @@ impl<'a> Seeker<'a> {
         attached.asked();
         let reply = match handed {
             Err(_) => Reply::Lost,
-            Ok(()) if !self.first.stands_alone() => Reply::Came,
+            Ok(()) if !self.first.stands_alone() => Reply::NotAwaited,
             Ok(()) => first_reply(self.client, server, self.first.packet).await,
         };
         match reply {
             Reply::Came => attached.answered(),
+            Reply::NotAwaited => attached.passed_on(),
             Reply::NotNow => {
                 attached.answered();
+                self.absent = true;
                 self.why = format!("{} does not take connections yet (57P03)", choice.backend);
             }
             Reply::Lost => {
@@ -249,18 +276,22 @@ impl<'a> Seeker<'a> {
                 self.why = format!("{} ends connections without an answer", choice.backend);
             }
         }
-        matches!(reply, Reply::Came)
+        matches!(reply, Reply::Came | Reply::NotAwaited)
     }
 }
 
 /// Comes back when the backend may not be used any more under the epoch it was chosen under.
 async fn moved(changes: &mut watch::Receiver<u64>, door: &Door, choice: &Choice) {
-    let shared = &door.shared;
-    while shared.routing.load().still_leads_to(&shared.service, &choice.backend, choice.epoch) {
+    while leads_to(door, choice) {
         if changes.changed().await.is_err() {
             return;
         }
     }
+}
+
+fn leads_to(door: &Door, choice: &Choice) -> bool {
+    let snapshot = door.shared.routing.load();
+    snapshot.still_leads_to(&door.shared.service, &choice.backend, choice.epoch)
 }
 
 /// Without a deadline, as in the relay: a client that tires of a silent server leaves, and is seen to.
@@ -278,6 +309,6 @@ async fn first_reply(client: &TcpStream, server: &TcpStream, packet: FirstPacket
         },
         // It speaks on, or it left: both are the relay's to pass on. (Not `readable`: that may still tell of the first
         // packet.)
-        _ = client.peek(&mut more) => Reply::Came,
+        _ = client.peek(&mut more) => Reply::NotAwaited,
     }
 }

@@ -21,10 +21,6 @@ static FAREWELL: LazyLock<Vec<u8>> = LazyLock::new(|| {
     error_response(Severity::Fatal, Sqlstate::ADMIN_SHUTDOWN, message, Some("Connect again."))
 });
 
-/// A user whose connection panics.
-#[cfg(test)]
-pub(super) const PANICS: &str = "panic-please";
-
 /// A client that was accepted.
 #[derive(Debug)]
 pub(super) struct Arrival {
@@ -37,35 +33,42 @@ pub(super) struct Arrival {
 }
 
 /// Serves one client to its end.
-pub(super) async fn serve(arrival: Arrival) {
+///
+/// Not an `async fn`, and its beginning is boxed: what only the beginning needs is gone while the connection lives on.
+pub(super) fn serve(arrival: Arrival) -> impl Future<Output = ()> + Send + 'static {
     let Arrival { door, worker, client, peer, entered } = arrival;
-    let _watch = PanicWatch::new(&door.shared, "connection");
-    // Boxed, so that what only the beginning needs is gone while the connection lives on.
-    let Some((server, attached)) = Box::pin(receive(&door, worker, &client, peer, entered.nth())).await else {
-        return;
-    };
-    let ended = relay::attach(client, server, attached.orders().clone(), attached.meter()).await;
-    tracing::debug!(
-        by = ?ended.by,
-        reason = ended.reason.as_str(),
-        bytes_in = ended.bytes_in,
-        bytes_out = ended.bytes_out,
-        "session ended"
-    );
+    let shared = door.shared.clone();
+    let nth = entered.nth();
+    let begin = Box::pin(receive(door, worker, client, peer, nth));
+    async move {
+        let _watch = PanicWatch::new(&shared, "connection");
+        let _entered = entered;
+        let Some((client, server, attached)) = begin.await else {
+            return;
+        };
+        let ended = relay::attach(client, server, attached.orders().clone(), attached.meter()).await;
+        tracing::debug!(
+            by = ?ended.by,
+            reason = ended.reason.as_str(),
+            bytes_in = ended.bytes_in,
+            bytes_out = ended.bytes_out,
+            "session ended"
+        );
+    }
 }
 
 /// First packet, triage, and a server for who wants one.
 async fn receive(
-    door: &Door,
+    door: Arc<Door>,
     worker: usize,
-    client: &TcpStream,
+    client: TcpStream,
     peer: SocketAddr,
     nth: u64,
-) -> Option<(TcpStream, Attached)> {
+) -> Option<(TcpStream, TcpStream, Attached)> {
     let settings = door.shared.settings.load_full();
     let read = tokio::select! {
         biased;
-        read = First::read(client, settings.connection.first_packet_timeout) => read,
+        read = First::read(&client, settings.connection.first_packet_timeout) => read,
         // Who has said nothing yet is not waited for.
         () = door.shared.stopping.cancelled() => Err(NoPacket::Left),
     };
@@ -76,18 +79,16 @@ async fn receive(
                 tracing::debug!(%reason, "no first packet");
                 door.tally.refused();
             }
-            refuse::send_off(client, &reason);
+            refuse::send_off(&client, &reason);
             return None;
         }
     };
     let tally = door.tally.clone();
     let origin = Origin { worker, listener: door.address, tally, farewell: &FAREWELL };
-    #[cfg(test)]
-    assert!(!first.bytes.windows(PANICS.len()).any(|user| user == PANICS.as_bytes()), "ordered");
     // Before the limit: who is at it may want to end a query more than anybody.
     if let FirstPacket::Cancel { process, length } = first.packet {
         let packet = first.bytes.get(..length).unwrap_or_default();
-        let delivered = cancel::deliver(door, &origin, packet, &settings).await;
+        let delivered = cancel::deliver(&door, &origin, packet, &settings).await;
         tracing::debug!(process, delivered, "cancel");
         return None;
     }
@@ -96,15 +97,32 @@ async fn receive(
     let found = if nth > limit {
         Err(Refusal::TooMany { limit })
     } else {
-        Seeker::new(door, &origin, client, peer, &mut first, &settings).seek().await
+        Seeker::new(&door, &origin, &client, peer, &mut first, &settings).seek().await
     };
     match found {
-        Ok(found) => Some(found),
+        Ok((server, attached)) => Some((client, server, attached)),
         Err(refusal) => {
             tracing::debug!(%refusal, "client not served");
             door.tally.refused();
-            refuse::send_away(client, packet, &refusal);
+            refuse::send_away(&client, packet, &refusal);
             None
         }
+    }
+}
+#[cfg(test)]
+mod tests {
+    use super::super::tests::proxy::{Client, Proxy, Server};
+    use super::*;
+
+    #[tokio::test]
+    async fn a_connection_keeps_little_of_its_beginning() {
+        let (proxy, server) = (Proxy::start(|_| ()), Server::start().await);
+        let client = Client::connect(server.address).await.0;
+        let houses = proxy.listeners.lock();
+        let door = houses.values().flat_map(|house| house.doors.values()).next().unwrap().door.clone();
+        let entered = door.tally.enter();
+        let session = serve(Arrival { door, worker: 0, peer: client.peer_addr().unwrap(), client, entered });
+        let size = std::mem::size_of_val(&session);
+        assert!(size <= 448, "{size} bytes");
     }
 }

@@ -3,6 +3,6 @@
 mod cut;
 mod hold;
 mod lifecycle;
-mod proxy;
+pub(super) mod proxy;
 mod serve;
 mod triage;

@@ -69,9 +69,8 @@ impl First {
         match self.packet {
             FirstPacket::SslRequest | FirstPacket::GssencRequest => self.bytes.len() == 8,
             FirstPacket::Startup { length, .. } | FirstPacket::Cancel { length, .. } => self.bytes.len() == length,
-            // Nothing but a handshake can precede the server's reply.
-            FirstPacket::DirectTls => true,
-            FirstPacket::NeedMore { .. } | FirstPacket::Garbage(_) => false,
+            // Its end is not seen here, and a server that does not know it hangs up without a word.
+            FirstPacket::DirectTls | FirstPacket::NeedMore { .. } | FirstPacket::Garbage(_) => false,
         }
     }
 

@@ -20,48 +20,35 @@ use crate::net::socket::tune;
 /// The handle on one thread. Dropping it ends the thread and its connections, without waiting for that.
 #[derive(Debug)]
 pub(super) struct Worker {
-    commands: UnboundedSender<Command>,
+    orders: UnboundedSender<Order>,
     thread: JoinHandle<()>,
     sessions: TaskTracker,
 }
 
-#[derive(Debug)]
-enum Command {
-    Listen {
-        door: Arc<Door>,
-        socket: TcpListener,
-    },
-    Tune,
-    #[cfg(test)]
-    Panic,
-}
+/// What the thread is told to do, between two of its own steps.
+type Order = Box<dyn FnOnce(&mut Crew) + Send>;
 
 impl Worker {
     /// Starts the thread `service/number`.
     pub(super) fn spawn(shared: Arc<Shared>, number: usize) -> io::Result<Self> {
         let runtime = Builder::new_current_thread().enable_all().build()?;
-        let (commands, orders) = unbounded_channel();
+        let (sender, orders) = unbounded_channel();
         let sessions = TaskTracker::new();
         let crew = Crew { shared, number, sessions: sessions.clone(), accepts: JoinSet::new(), doors: HashMap::new() };
         // The kernel keeps 15 bytes of it.
         let name = format!("{number}/{}", crew.shared.service);
         let thread = std::thread::Builder::new().name(name).spawn(move || work(runtime, crew, orders))?;
-        Ok(Self { commands, thread, sessions })
+        Ok(Self { orders: sender, thread, sessions })
     }
 
     /// Begins to accept at a door through this thread's own socket.
     pub(super) fn listen(&self, door: Arc<Door>, socket: TcpListener) {
-        self.order(Command::Listen { door, socket });
+        self.order(move |crew| crew.begin(door, socket));
     }
 
     /// The settings changed: accepted sockets inherit the new ones.
     pub(super) fn tune(&self) {
-        self.order(Command::Tune);
-    }
-
-    #[cfg(test)]
-    pub(super) fn panic(&self) {
-        self.order(Command::Panic);
+        self.order(|crew| crew.tune());
     }
 
     /// Its connections.
@@ -71,7 +58,7 @@ impl Worker {
 
     /// Ends the thread; `false` = it did not end within `patience` and is left alone.
     pub(super) async fn stop(self, patience: Duration) -> bool {
-        drop(self.commands);
+        drop(self.orders);
         let deadline = tokio::time::Instant::now() + patience;
         while !self.thread.is_finished() {
             if tokio::time::Instant::now() >= deadline {
@@ -82,9 +69,9 @@ impl Worker {
         self.thread.join().is_ok()
     }
 
-    fn order(&self, command: Command) {
+    fn order(&self, order: impl FnOnce(&mut Crew) + Send + 'static) {
         // A thread that ended was counted and logged when it did.
-        let _ = self.commands.send(command);
+        let _ = self.orders.send(Box::new(order));
     }
 }
 
@@ -114,7 +101,7 @@ impl Drop for ThreadWatch {
     }
 }
 
-fn work(runtime: Runtime, crew: Crew, orders: UnboundedReceiver<Command>) {
+fn work(runtime: Runtime, crew: Crew, orders: UnboundedReceiver<Order>) {
     let mut watch = ThreadWatch { shared: crew.shared.clone(), asked: false };
     // Dropped before the watch tells: by then its sockets are closed and the other threads have the port.
     let (runtime, mut crew, mut orders) = (runtime, crew, orders);
@@ -122,7 +109,7 @@ fn work(runtime: Runtime, crew: Crew, orders: UnboundedReceiver<Command>) {
         loop {
             tokio::select! {
                 order = orders.recv() => match order {
-                    Some(order) => crew.obey(order),
+                    Some(order) => order(&mut crew),
                     None => break,
                 },
                 Some(ended) = crew.accepts.join_next_with_id() => crew.accept_ended(ended),
@@ -133,19 +120,12 @@ fn work(runtime: Runtime, crew: Crew, orders: UnboundedReceiver<Command>) {
 }
 
 impl Crew {
-    fn obey(&mut self, command: Command) {
-        match command {
-            Command::Listen { door, socket } => self.begin(door, socket),
-            Command::Tune => {
-                let settings = self.shared.settings.load();
-                for (door, socket) in self.doors.values() {
-                    if let Err(error) = tune(socket, &settings.connection) {
-                        tracing::warn!(listener = %door.address, %error, "socket options not changed");
-                    }
-                }
+    fn tune(&self) {
+        let settings = self.shared.settings.load();
+        for (door, socket) in self.doors.values() {
+            if let Err(error) = tune(socket, &settings.connection) {
+                tracing::warn!(listener = %door.address, %error, "socket options not changed");
             }
-            #[cfg(test)]
-            Command::Panic => panic!("ordered"),
         }
     }
 
@@ -175,5 +155,67 @@ impl Crew {
         {
             self.begin(door, socket);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::door::PanicWatch;
+    use super::super::tests::proxy::*;
+
+    #[tokio::test]
+    async fn a_thread_that_ends_is_noticed_and_the_other_goes_on() {
+        let (proxy, server) = (Proxy::start(|_| ()), Server::start().await);
+        proxy.open(&[server.address]);
+        let mut failures = proxy.listeners.failures();
+        proxy.listeners.lock()[&main()].workers[0].order(|_| panic!("ordered"));
+        failures.wait_for(|failures| failures.workers == 1).await.unwrap();
+        for _ in 0..4 {
+            let mut client = proxy.login("alice").await;
+            server.greet().await;
+            client.expect(b"R").await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_panic_in_a_task_is_counted_and_its_thread_goes_on() {
+        let (proxy, server) = (Proxy::start(|service| service.workers = 1), Server::start().await);
+        proxy.open(&[server.address]);
+        let mut failures = proxy.listeners.failures();
+        proxy.listeners.lock()[&main()].workers[0].order(|crew| {
+            let shared = crew.shared.clone();
+            crew.sessions.spawn(async move {
+                let _watch = PanicWatch::new(&shared, "connection");
+                panic!("ordered");
+            });
+        });
+        let seen = *failures.wait_for(|failures| failures.tasks == 1).await.unwrap();
+        assert_eq!(seen.workers, 0);
+        let mut client = proxy.login("alice").await;
+        server.greet().await;
+        client.expect(b"R").await;
+    }
+
+    #[tokio::test]
+    async fn a_panic_in_an_accept_loop_is_counted_and_the_loop_begins_anew() {
+        let (proxy, server) = (Proxy::start(|service| service.workers = 1), Server::start().await);
+        proxy.open(&[server.address]);
+        let mut failures = proxy.listeners.failures();
+        proxy.listeners.lock()[&main()].workers[0].order(|crew| {
+            // Another loop in the place of the real one, which panics at once.
+            let (id, door) = crew.doors.drain().next().unwrap();
+            crew.accepts.abort_all();
+            let shared = crew.shared.clone();
+            let task = crew.accepts.spawn(async move {
+                let _watch = PanicWatch::new(&shared, "accept loop");
+                panic!("ordered");
+            });
+            assert_ne!(task.id(), id);
+            crew.doors.insert(task.id(), door);
+        });
+        failures.wait_for(|failures| failures.tasks == 1).await.unwrap();
+        let mut client = proxy.login("alice").await;
+        server.greet().await;
+        client.expect(b"R").await;
     }
 }

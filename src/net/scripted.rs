@@ -34,11 +34,7 @@ impl Scripted {
                 connections.spawn(script(Peer(stream)));
             }
         });
-        Self {
-            address,
-            accepted,
-            _task: AbortOnDropHandle::new(task),
-        }
+        Self { address, accepted, _task: AbortOnDropHandle::new(task) }
     }
 
     /// Accepts and never says a word.
@@ -120,21 +116,32 @@ pub(crate) fn ready() -> Vec<u8> {
 
 /// An ErrorResponse (`E`) or NoticeResponse (`N`) of a function named `routine`.
 pub(crate) fn complaint(kind: u8, code: &str, text: &str, routine: &str) -> Vec<u8> {
-    message(
-        kind,
-        format!("SFATAL\0VFATAL\0C{code}\0M{text}\0R{routine}\0\0").as_bytes(),
-    )
+    message(kind, format!("SFATAL\0VFATAL\0C{code}\0M{text}\0R{routine}\0\0").as_bytes())
 }
 
 /// A result of one text column.
 pub(crate) fn rows(values: &[Option<&str>]) -> Vec<u8> {
-    let column = [&b"\0\x01v\0"[..], &[0; 18]].concat();
-    let mut all = message(b'T', &column);
+    let each = values.iter().flat_map(|value| data_row(&[*value]));
+    columns(1).into_iter().chain(each).chain(message(b'C', b"SELECT\0")).collect()
+}
+
+/// A result of one row.
+pub(crate) fn row(values: &[Option<&str>]) -> Vec<u8> {
+    [columns(values.len()), data_row(values), message(b'C', b"SELECT\0")].concat()
+}
+
+fn columns(count: usize) -> Vec<u8> {
+    let one = [&b"v\0"[..], &[0; 18]].concat();
+    let count_bytes = u16::try_from(count).unwrap().to_be_bytes();
+    message(b'T', &[&count_bytes[..], &one.repeat(count)].concat())
+}
+
+fn data_row(values: &[Option<&str>]) -> Vec<u8> {
+    let mut body = u16::try_from(values.len()).unwrap().to_be_bytes().to_vec();
     for value in values {
         let length = value.map_or(-1, |value| i32::try_from(value.len()).unwrap());
-        let text = value.unwrap_or_default().as_bytes();
-        all.extend(message(b'D', &[&[0, 1], &length.to_be_bytes()[..], text].concat()));
+        body.extend(length.to_be_bytes());
+        body.extend(value.unwrap_or_default().as_bytes());
     }
-    all.extend(message(b'C', b"SELECT\0"));
-    all
+    message(b'D', &body)
 }

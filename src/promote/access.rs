@@ -101,7 +101,9 @@ impl Access {
         let mut tests = JoinSet::new();
         for (backend, address) in standbys {
             let sessions = old.remove(address).unwrap_or_default();
-            let Ok(target) = self.target(backend, *address) else { continue };
+            let Ok(target) = self.target(backend, *address) else {
+                continue;
+            };
             let address = *address;
             tests.spawn(async move { (address, tested(sessions, &target, deadline).await) });
         }

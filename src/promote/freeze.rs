@@ -3,7 +3,7 @@
 //! What it binds: every session that begins later is read-only by default, and every client session that began before
 //! is ended, so transactions left open and sessions that had set themselves read-write are gone. Only superusers can
 //! end superusers: for another login theirs stay, if they are in no transaction; their next one is read-only by default.
-//! Walsenders stay, so that the standby gets all.
+//! Walsenders stay, so that the standby gets all, commits that were never waited for included.
 //!
 //! What it does not bind: who connects anew past the proxy, or is a superuser, and sets himself read-write; COMMIT
 //! PREPARED of a transaction prepared before; workers inside the server. A write of theirs shows as a log that moves,
@@ -44,6 +44,8 @@ const STILL: Duration = Duration::from_secs(5);
 const APART: Duration = Duration::from_millis(200);
 const READ: Duration = Duration::from_secs(2);
 const POLL: Duration = Duration::from_millis(25);
+/// Beyond the time that is waited for something, for the last answer about it.
+const ANSWER: Duration = Duration::from_secs(1);
 
 /// Everybody's client sessions but those of pgpivot itself: by name and by login, for anybody can take the name.
 /// `NULL` where statistics may not be read.
@@ -66,7 +68,9 @@ pub(super) async fn freeze(access: &Access, backend: &BackendName, address: Sock
     order(&mut session, READ_ONLY, deadline).await?;
     let newcomer = shown_to_newcomers(access, backend, address, READ_ONLY, deadline).await?;
     end_clients(&mut session, newcomer, Instant::now() + SESSIONS).await?;
-    let lsn = still(&mut session, Instant::now() + STILL).await;
+    let deadline = Instant::now() + STILL;
+    flush(&mut session, deadline).await?;
+    let lsn = still(&mut session, deadline).await;
     session.close(Instant::now() + POLL).await;
     lsn
 }
@@ -103,9 +107,9 @@ pub(super) async fn read_flush(
     let deadline = Instant::now() + READ;
     let mut session = access.open(backend, address, deadline).await?;
     must_be_primary(&mut session, deadline).await?;
-    let lsn = flushed(&mut session, deadline).await;
+    let end = End::read(&mut session, deadline).await;
     session.close(deadline).await;
-    lsn
+    end.map(|end| end.flushed)
 }
 
 async fn must_be_primary(session: &mut Session, deadline: Instant) -> Result<(), EffectError> {
@@ -171,7 +175,7 @@ impl Clients {
     /// Waits for superusers to end their transactions.
     async fn within_reach(session: &mut Session, deadline: Instant) -> Result<(), EffectError> {
         loop {
-            let clients = Self::count(session, "infinity", deadline).await?;
+            let clients = Self::count(session, "infinity", deadline + ANSWER).await?;
             if clients.beyond_us == 0 {
                 return Ok(());
             }
@@ -199,8 +203,8 @@ async fn end_clients(session: &mut Session, mut newcomer: Session, deadline: Ins
     newcomer.close(deadline).await;
     let end = format!("SELECT pg_terminate_backend(a.pid) {CLIENTS} AND {OURS_TO_END}");
     loop {
-        session.query(&end, deadline).await?;
-        let left = Clients::count(session, &since, deadline).await?;
+        session.query(&end, deadline + ANSWER).await?;
+        let left = Clients::count(session, &since, deadline + ANSWER).await?;
         if left.all == 0 {
             return Ok(());
         }
@@ -211,25 +215,58 @@ async fn end_clients(session: &mut Session, mut newcomer: Session, deadline: Ins
     }
 }
 
-/// Waits until the flush position is the same twice, 200 ms apart.
-async fn still(session: &mut Session, deadline: Instant) -> Result<Lsn, EffectError> {
-    let began = Instant::now();
-    let first = flushed(session, deadline).await?;
-    let mut before = first;
-    loop {
-        sleep(APART).await;
-        let now = flushed(session, deadline).await?;
-        if now == before {
-            return Ok(now);
+/// Brings to disk what clients were told is committed with `synchronous_commit = off`: only flushed log reaches a standby,
+/// and the server takes its time. A message in the log is the least that makes a commit flush it.
+async fn flush(session: &mut Session, deadline: Instant) -> Result<(), EffectError> {
+    let end = End::read(session, deadline).await?;
+    if end.flushed >= end.inserted {
+        return Ok(());
+    }
+    let sql = "BEGIN READ WRITE; SET LOCAL synchronous_commit = local; \
+        SELECT pg_logical_emit_message(true, 'pgpivot', 'frozen'); COMMIT";
+    match session.query(sql, deadline).await {
+        Ok(_) => Ok(()),
+        Err(error) => {
+            session.query("ROLLBACK", deadline).await?;
+            let what = "EXECUTE ON FUNCTION pg_logical_emit_message(boolean, text, text)";
+            Err(setting::denied(session, error, "a function may not be called", what, deadline).await)
         }
-        if Instant::now() + APART >= deadline {
-            return Err(EffectError::NotStill { from: first, to: now, waited: began.elapsed() });
-        }
-        before = now;
     }
 }
 
-async fn flushed(session: &mut Session, deadline: Instant) -> Result<Lsn, EffectError> {
-    let lsn = setting::text(session.query("SELECT pg_current_wal_flush_lsn()", deadline).await?, "its position")?;
-    lsn.parse().map_err(|_| EffectError::Answer("its position"))
+/// Where the log ends: on disk, and in memory, where a commit that nobody waits for is seen first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct End {
+    flushed: Lsn,
+    inserted: Lsn,
+}
+
+impl End {
+    async fn read(session: &mut Session, deadline: Instant) -> Result<Self, EffectError> {
+        let sql = "SELECT pg_current_wal_flush_lsn(), pg_current_wal_insert_lsn()";
+        let row = session.query(sql, deadline).await?.into_iter().next().unwrap_or_default();
+        let column = |n: usize| row.get(n).and_then(Option::as_deref).and_then(|text| text.parse().ok());
+        match (column(0), column(1)) {
+            (Some(flushed), Some(inserted)) => Ok(Self { flushed, inserted }),
+            _ => Err(EffectError::Answer("its position")),
+        }
+    }
+}
+
+/// Waits until the log ends at the same position twice, 200 ms apart, and says where.
+async fn still(session: &mut Session, deadline: Instant) -> Result<Lsn, EffectError> {
+    let began = Instant::now();
+    let first = End::read(session, deadline).await?;
+    let mut before = first;
+    loop {
+        sleep(APART).await;
+        let now = End::read(session, deadline + ANSWER).await?;
+        if now == before {
+            return Ok(now.flushed);
+        }
+        if Instant::now() + APART >= deadline {
+            return Err(EffectError::NotStill { from: first.inserted, to: now.inserted, waited: began.elapsed() });
+        }
+        before = now;
+    }
 }

@@ -96,7 +96,9 @@ pub(super) async fn take(
     let mut guard = LockGuard { holders: JoinSet::new(), needed, release: CancellationToken::new() };
     let (mut refused, mut failed) = (false, None);
     while guard.holders.len() < needed && guard.holders.len() + asked.len() >= needed {
-        let Some(Ok((backend, answer))) = asked.join_next().await else { break };
+        let Some(Ok((backend, answer))) = asked.join_next().await else {
+            break;
+        };
         match answer {
             Answer::Granted(session) => guard.hold(session),
             Answer::Refused => refused = true,

@@ -12,6 +12,8 @@ use crate::net::session::{Rows, Session, SessionError};
 use crate::types::BackendName;
 
 const POLL: Duration = Duration::from_millis(25);
+/// Beyond the time that is waited for a setting, for the last answer about it.
+const ANSWER: Duration = Duration::from_secs(1);
 const CLEAR_SYNC: Duration = Duration::from_secs(5);
 
 /// One setting and what it shall become.
@@ -96,8 +98,8 @@ pub(super) async fn shown_to_newcomers(
 ) -> Result<Session, EffectError> {
     let sql = format!("SELECT current_setting('{}')", setting.name);
     loop {
-        let mut session = access.open(backend, address, deadline).await?;
-        let found = text(session.query(&sql, deadline).await?, "a setting")?;
+        let mut session = access.open(backend, address, deadline + ANSWER).await?;
+        let found = text(session.query(&sql, deadline + ANSWER).await?, "a setting")?;
         if found == setting.wanted {
             return Ok(session);
         }

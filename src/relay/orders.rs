@@ -32,14 +32,8 @@ pub enum Cut {
 
 impl Cut {
     /// Every reason, in the order of their codes.
-    pub const ALL: [Cut; 6] = [
-        Cut::Demoted,
-        Cut::Removed,
-        Cut::Operator,
-        Cut::DrainDeadline,
-        Cut::Shutdown,
-        Cut::ListenerRemoved,
-    ];
+    pub const ALL: [Cut; 6] =
+        [Cut::Demoted, Cut::Removed, Cut::Operator, Cut::DrainDeadline, Cut::Shutdown, Cut::ListenerRemoved];
 
     /// A word for metrics and logs.
     pub fn as_str(self) -> &'static str {
@@ -90,12 +84,7 @@ impl Orders {
 
     /// As [`Orders::with_farewell`]; `number` is the owner's, to know the connection again in a hook of the meter.
     pub fn numbered(number: u64, farewell: &'static [u8]) -> Self {
-        Self(Arc::new(Inner {
-            number,
-            state: AtomicU8::new(0),
-            waker: Mutex::new(None),
-            farewell,
-        }))
+        Self(Arc::new(Inner { number, state: AtomicU8::new(0), waker: Mutex::new(None), farewell }))
     }
 
     /// Asks the connection to end as soon as nothing is under way: the server's last bytes were a ReadyForQuery

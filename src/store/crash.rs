@@ -128,7 +128,9 @@ pub(super) fn reach(step: Option<Step>, when: When) {
     static ORDER: LazyLock<Option<Order>> = LazyLock::new(|| Order::parse(&std::env::var("PGPIVOT_CRASH_AT").ok()?));
     static PASSED: AtomicU32 = AtomicU32::new(0);
 
-    let (Some(order), Some(step)) = (&*ORDER, step) else { return };
+    let (Some(order), Some(step)) = (&*ORDER, step) else {
+        return;
+    };
     if order.step != step.as_str() || order.when != when.as_str() {
         return;
     }

@@ -76,7 +76,9 @@ impl Journal {
 
     /// Brings what was added to disk.
     pub(super) fn sync(&mut self) -> Result<(), StoreError> {
-        let Some(open) = self.open.as_mut().filter(|open| open.unsynced) else { return Ok(()) };
+        let Some(open) = self.open.as_mut().filter(|open| open.unsynced) else {
+            return Ok(());
+        };
         let synced = self.faults.sync(Operation::SyncHistory, &open.file);
         synced.map_err(|error| StoreError::io(&open.segment.path, Doing::Sync, error))?;
         open.unsynced = false;

@@ -24,7 +24,7 @@ const UNSYNCED: usize = 64;
 /// Owner of the writing thread. Dropped without [`Writer::close`], it lets the thread finish its queue on its own.
 pub struct Writer {
     shared: Arc<Shared>,
-    thread: Option<JoinHandle<()>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 type Reply = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
@@ -61,7 +61,7 @@ impl Writer {
             Work { store: &store, shared: &inside, unmirrored: BTreeSet::new(), unsynced: 0 }.run();
         };
         let thread = std::thread::Builder::new().name("state".into()).spawn(run)?;
-        Ok(Self { shared, thread: Some(thread) })
+        Ok(Self { shared, thread: Mutex::new(Some(thread)) })
     }
 
     /// Writes a record. `reply` gets the ticket back once the record survives a power cut, or why it does not; it
@@ -105,9 +105,9 @@ impl Writer {
         self.shared.lock().ended
     }
 
-    /// Lets the thread finish its queue and waits for that at most `patience`. `false` = it is still writing.
-    /// Blocks.
-    pub fn close(mut self, patience: Duration) -> bool {
+    /// Takes nothing more, lets the thread finish its queue and waits for that at most `patience`. `false` = it is
+    /// still writing, or it panicked. Blocks.
+    pub fn close(&self, patience: Duration) -> bool {
         self.order_end();
         let deadline = Instant::now() + patience;
         let mut queue = self.shared.lock();
@@ -120,7 +120,8 @@ impl Writer {
             queue = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
         drop(queue);
-        self.thread.take().is_none_or(|thread| thread.join().is_ok())
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        thread.is_none_or(|thread| thread.join().is_ok())
     }
 
     fn order_end(&self) {

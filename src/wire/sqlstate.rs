@@ -19,9 +19,15 @@ impl Sqlstate {
     /// `cannot_connect_now`: come back later.
     pub const CANNOT_CONNECT_NOW: Self = Self(*b"57P03");
 
+    /// Any other code; five ASCII characters.
+    pub const fn new(code: &[u8; 5]) -> Self {
+        assert!(code.is_ascii(), "an SQLSTATE is ASCII");
+        Self(*code)
+    }
+
     /// The five characters.
     pub fn as_str(&self) -> &str {
-        // Only ASCII gets in, by the constants and by `error_code`.
+        // Only ASCII gets in.
         std::str::from_utf8(&self.0).unwrap_or("XX000")
     }
 }

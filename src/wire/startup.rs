@@ -133,7 +133,9 @@ fn parse_packet(bytes: &[u8], length: usize) -> FirstPacket {
         return FirstPacket::NeedMore { wanted: 8 };
     };
     let code = u32::from_be_bytes([a, b, c, d]);
-    let exact = |packet| if length == 8 { packet } else { FirstPacket::Garbage(Garbage::Foreign) };
+    let exact = |packet| {
+        if length == 8 { packet } else { FirstPacket::Garbage(Garbage::Foreign) }
+    };
     match code {
         CODE_SSL => exact(FirstPacket::SslRequest),
         CODE_GSSENC => exact(FirstPacket::GssencRequest),

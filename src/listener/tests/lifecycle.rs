@@ -127,34 +127,6 @@ async fn a_drain_ends_as_soon_as_the_last_connection_does() {
     assert!(begun.elapsed() < LONG / 2);
 }
 
-#[tokio::test]
-async fn a_thread_that_ends_is_noticed_and_the_other_goes_on() {
-    let (proxy, server) = (Proxy::start(|_| ()), Server::start().await);
-    proxy.open(&[server.address]);
-    let mut failures = proxy.listeners.failures();
-    proxy.listeners.lock()[&main()].workers[0].panic();
-    failures.wait_for(|failures| failures.workers == 1).await.unwrap();
-    for _ in 0..4 {
-        let mut client = proxy.login("alice").await;
-        server.greet().await;
-        client.expect(b"R").await;
-    }
-}
-
-#[tokio::test]
-async fn a_panic_in_a_connection_is_counted_and_its_thread_goes_on() {
-    let (proxy, server) = (Proxy::start(|service| service.workers = 1), Server::start().await);
-    proxy.open(&[server.address]);
-    let mut failures = proxy.listeners.failures();
-    let mut client = proxy.login(crate::listener::session::PANICS).await;
-    client.expect_closed().await;
-    let seen = *failures.wait_for(|failures| failures.tasks == 1).await.unwrap();
-    assert_eq!(seen.workers, 0);
-    let mut client = proxy.login("alice").await;
-    server.greet().await;
-    client.expect(b"R").await;
-}
-
 /// Runs the test below in a process of its own, since it takes descriptors away from the whole process.
 #[test]
 fn a_shortage_of_descriptors_ends_nothing_and_passes() {

@@ -16,21 +16,21 @@ use crate::routing::{Gate, OpenBackend, Routing};
 use crate::types::{BackendName, Epoch, ServiceName};
 
 /// Longer than anything here takes; only a failing test waits for it.
-pub(super) const LONG: Duration = Duration::from_secs(20);
+pub(in crate::listener) const LONG: Duration = Duration::from_secs(20);
 
-pub(super) const SSL_REQUEST: &[u8] = b"\0\0\0\x08\x04\xd2\x16\x2f";
+pub(in crate::listener) const SSL_REQUEST: &[u8] = b"\0\0\0\x08\x04\xd2\x16\x2f";
 
-pub(super) struct Proxy {
-    pub(super) listeners: Listeners,
-    pub(super) routing: Routing,
-    pub(super) connections: Connections,
-    pub(super) evidence: UnboundedReceiver<(ServiceName, Evidence)>,
-    pub(super) config: Config,
+pub(in crate::listener) struct Proxy {
+    pub(in crate::listener) listeners: Listeners,
+    pub(in crate::listener) routing: Routing,
+    pub(in crate::listener) connections: Connections,
+    pub(in crate::listener) evidence: UnboundedReceiver<(ServiceName, Evidence)>,
+    pub(in crate::listener) config: Config,
 }
 
 impl Proxy {
     /// One service `main` with a listener for `active` work (and what `change` makes of it), its gate closed.
-    pub(super) fn start(change: impl FnOnce(&mut Service)) -> Self {
+    pub(in crate::listener) fn start(change: impl FnOnce(&mut Service)) -> Self {
         let mut service = service();
         change(&mut service);
         let config = config(vec![service]);
@@ -41,51 +41,51 @@ impl Proxy {
         Self { listeners, routing, connections, evidence, config }
     }
 
-    pub(super) fn publish(&self, gate: &Gate) {
+    pub(in crate::listener) fn publish(&self, gate: &Gate) {
         publish(&self.routing, &self.connections, &main(), gate);
     }
 
     /// Opens the gate to one backend `east` with these addresses.
-    pub(super) fn open(&self, addresses: &[SocketAddr]) {
+    pub(in crate::listener) fn open(&self, addresses: &[SocketAddr]) {
         self.open_to("east", 1, addresses);
     }
 
-    pub(super) fn open_to(&self, name: &str, epoch: u64, addresses: &[SocketAddr]) {
+    pub(in crate::listener) fn open_to(&self, name: &str, epoch: u64, addresses: &[SocketAddr]) {
         self.publish(&open_gate(epoch, vec![backend(name, addresses)], vec![]));
     }
 
-    pub(super) fn close(&self) {
+    pub(in crate::listener) fn close(&self) {
         self.publish(&Gate::Closed { why: "the primary is gone".into() });
     }
 
     /// The first listener.
-    pub(super) fn address(&self) -> SocketAddr {
+    pub(in crate::listener) fn address(&self) -> SocketAddr {
         self.listeners.addresses()[0].2
     }
 
-    pub(super) async fn connect(&self) -> Client {
+    pub(in crate::listener) async fn connect(&self) -> Client {
         Client::connect(self.address()).await
     }
 
     /// A client that has sent its startup packet as `user`.
-    pub(super) async fn login(&self, user: &str) -> Client {
+    pub(in crate::listener) async fn login(&self, user: &str) -> Client {
         let mut client = self.connect().await;
         client.send(&startup(user)).await;
         client
     }
 
     /// Waits until so many clients are held.
-    pub(super) async fn held(&self, number: usize) {
+    pub(in crate::listener) async fn held(&self, number: usize) {
         self.until(|proxy| proxy.connections.held(&main()) == number).await;
     }
 
     /// Waits until so many connections are attached to `east`.
-    pub(super) async fn live(&self, number: usize) {
+    pub(in crate::listener) async fn live(&self, number: usize) {
         self.until(|proxy| proxy.connections.live(&main(), &east()) == number).await;
     }
 
     /// Waits for something that nobody tells.
-    pub(super) async fn until(&self, so: impl Fn(&Self) -> bool) {
+    pub(in crate::listener) async fn until(&self, so: impl Fn(&Self) -> bool) {
         let waiting = async {
             while !so(self) {
                 tokio::time::sleep(Duration::from_millis(1)).await;
@@ -95,28 +95,28 @@ impl Proxy {
     }
 }
 
-pub(super) fn main() -> ServiceName {
+pub(in crate::listener) fn main() -> ServiceName {
     "main".into()
 }
 
-pub(super) fn east() -> BackendName {
+pub(in crate::listener) fn east() -> BackendName {
     "east".into()
 }
 
-pub(super) fn backend(name: &str, addresses: &[SocketAddr]) -> OpenBackend {
+pub(in crate::listener) fn backend(name: &str, addresses: &[SocketAddr]) -> OpenBackend {
     OpenBackend { name: name.into(), weight: 100, addresses: addresses.to_vec() }
 }
 
 /// Open to the first of `tier`.
-pub(super) fn open_gate(epoch: u64, tier: Vec<OpenBackend>, readers: Vec<OpenBackend>) -> Gate {
+pub(in crate::listener) fn open_gate(epoch: u64, tier: Vec<OpenBackend>, readers: Vec<OpenBackend>) -> Gate {
     Gate::Open { active: tier[0].name.clone(), epoch: Epoch(epoch), tier, readers, hold: false }
 }
 
-pub(super) fn listener(address: &str, target: Target) -> Listener {
+pub(in crate::listener) fn listener(address: &str, target: Target) -> Listener {
     Listener { address: address.parse().unwrap(), mode: Mode::Opaque, target, max_connections: 1000 }
 }
 
-pub(super) fn config(services: Vec<Service>) -> Config {
+pub(in crate::listener) fn config(services: Vec<Service>) -> Config {
     Config {
         admin: Admin { listen: None, socket: None, token_file: None, tokens: vec![], metrics_listen: None },
         state: State { path: "unused".into() },
@@ -124,7 +124,7 @@ pub(super) fn config(services: Vec<Service>) -> Config {
     }
 }
 
-pub(super) fn service() -> Service {
+pub(in crate::listener) fn service() -> Service {
     let seconds = Duration::from_secs;
     Service {
         name: main(),
@@ -179,47 +179,47 @@ pub(super) fn service() -> Service {
     }
 }
 
-pub(super) fn startup(user: &str) -> Vec<u8> {
+pub(in crate::listener) fn startup(user: &str) -> Vec<u8> {
     let body = [b"\0\x03\0\0user\0", user.as_bytes(), b"\0\0"].concat();
     [&u32::try_from(body.len() + 4).unwrap().to_be_bytes()[..], &body].concat()
 }
 
-pub(super) fn cancel_request() -> Vec<u8> {
+pub(in crate::listener) fn cancel_request() -> Vec<u8> {
     b"\0\0\0\x10\x04\xd2\x16\x2e\0\0\0\x07keyk".to_vec()
 }
 
 /// One end of a connection.
-pub(super) struct Client(pub(super) TcpStream);
+pub(in crate::listener) struct Client(pub(in crate::listener) TcpStream);
 
 impl Client {
-    pub(super) async fn connect(address: SocketAddr) -> Self {
+    pub(in crate::listener) async fn connect(address: SocketAddr) -> Self {
         Self(TcpStream::connect(address).await.unwrap())
     }
 
-    pub(super) async fn send(&mut self, bytes: &[u8]) {
+    pub(in crate::listener) async fn send(&mut self, bytes: &[u8]) {
         self.0.write_all(bytes).await.unwrap();
     }
 
-    pub(super) async fn expect(&mut self, bytes: &[u8]) {
+    pub(in crate::listener) async fn expect(&mut self, bytes: &[u8]) {
         let mut read = vec![0; bytes.len()];
         timeout(LONG, self.0.read_exact(&mut read)).await.expect("nothing came").unwrap();
         assert_eq!(String::from_utf8_lossy(&read), String::from_utf8_lossy(bytes));
     }
 
     /// Everything up to the end of the stream; a reset ends it too.
-    pub(super) async fn rest(&mut self) -> String {
+    pub(in crate::listener) async fn rest(&mut self) -> String {
         let mut read = Vec::new();
         let _ = timeout(LONG, self.0.read_to_end(&mut read)).await.expect("never closed");
         String::from_utf8_lossy(&read).into_owned()
     }
 
     /// Nothing was sent, the connection was closed.
-    pub(super) async fn expect_closed(&mut self) {
+    pub(in crate::listener) async fn expect_closed(&mut self) {
         assert_eq!(self.rest().await, "");
     }
 
     /// It is refused with this SQLSTATE; returns the whole message.
-    pub(super) async fn expect_refusal(&mut self, sqlstate: &str) -> String {
+    pub(in crate::listener) async fn expect_refusal(&mut self, sqlstate: &str) -> String {
         let text = self.rest().await;
         assert!(text.starts_with('E') && text.contains(&format!("SFATAL\0VFATAL\0C{sqlstate}\0")), "{text:?}");
         text
@@ -227,28 +227,33 @@ impl Client {
 }
 
 /// A server whose every connection is in the test's hands.
-pub(super) struct Server {
+pub(in crate::listener) struct Server {
     listener: TcpListener,
-    pub(super) address: SocketAddr,
+    pub(in crate::listener) address: SocketAddr,
 }
 
 impl Server {
-    pub(super) async fn start() -> Self {
+    pub(in crate::listener) async fn start() -> Self {
         Self::start_at("127.0.0.1:0".parse().unwrap()).await
     }
 
-    pub(super) async fn start_at(address: SocketAddr) -> Self {
+    pub(in crate::listener) async fn start_at(address: SocketAddr) -> Self {
         let listener = TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap();
         Self { listener, address }
     }
 
-    pub(super) async fn accept(&self) -> Client {
+    /// Bytes that the kernel takes for a connection that nobody reads, about.
+    pub(in crate::listener) fn limit_buffer(&self, bytes: usize) {
+        socket2::SockRef::from(&self.listener).set_recv_buffer_size(bytes).unwrap();
+    }
+
+    pub(in crate::listener) async fn accept(&self) -> Client {
         Client(timeout(LONG, self.listener.accept()).await.expect("nobody came").unwrap().0)
     }
 
     /// The user of the next startup packet, and its connection.
-    pub(super) async fn accept_login(&self) -> (String, Client) {
+    pub(in crate::listener) async fn accept_login(&self) -> (String, Client) {
         let mut client = self.accept().await;
         let mut length = [0; 4];
         timeout(LONG, client.0.read_exact(&mut length)).await.expect("nothing came").unwrap();
@@ -259,14 +264,14 @@ impl Server {
     }
 
     /// Accepts a login and answers it.
-    pub(super) async fn greet(&self) -> Client {
+    pub(in crate::listener) async fn greet(&self) -> Client {
         let (_, mut client) = self.accept_login().await;
         client.send(b"R").await;
         client
     }
 
     /// Nobody has connected so far.
-    pub(super) async fn nobody_came(&self) {
+    pub(in crate::listener) async fn nobody_came(&self) {
         let now = std::future::poll_fn(|cx| std::task::Poll::Ready(self.listener.poll_accept(cx).is_ready())).await;
         assert!(!now, "somebody came");
     }

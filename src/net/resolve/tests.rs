@@ -1,6 +1,5 @@
 //! Names against a name server on a script: TTLs, changes, failures.
 
-use std::net::UdpSocket as StdSocket;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use hickory_resolver::config::{ConnectionConfig, NameServerConfig};
@@ -14,31 +13,21 @@ use super::*;
 #[tokio::test]
 async fn literals_and_localhost_need_no_name_server() {
     let resolver = Resolver::with_config(ResolverConfig::default(), PathBuf::from("/nonexistent"));
-    for (host, expected) in [
-        ("10.0.0.7:1", "10.0.0.7:1"),
-        ("[::1]:2", "[::1]:2"),
-        ("LocalHost:3", "127.0.0.1:3"),
-    ] {
+    for (host, expected) in [("10.0.0.7:1", "10.0.0.7:1"), ("[::1]:2", "[::1]:2"), ("LocalHost:3", "127.0.0.1:3")] {
         assert_eq!(resolver.resolve(&at(host)).await, Ok(vec![expected.parse().unwrap()]));
     }
 }
 
 #[tokio::test]
 async fn the_hosts_file_outranks_the_name_server_and_is_read_again() {
-    let (server, file) = (
-        NameServer::start("10.9.9.9", 60).await,
-        tempfile::NamedTempFile::new().unwrap(),
-    );
+    let (server, file) = (NameServer::start("10.9.9.9", 60).await, tempfile::NamedTempFile::new().unwrap());
     std::fs::write(file.path(), "10.0.0.2 db.test db\n10.0.0.1 db.test # both\n").unwrap();
     let resolver = Resolver::with_config(server.config(), file.path().to_owned());
     let both = vec!["10.0.0.1:5".parse().unwrap(), "10.0.0.2:5".parse().unwrap()];
     assert_eq!(resolver.resolve(&at("db.test:5")).await, Ok(both));
     std::fs::write(file.path(), "").unwrap();
     resolver.expire();
-    assert_eq!(
-        resolver.resolve(&at("db.test:5")).await,
-        Ok(vec!["10.9.9.9:5".parse().unwrap()])
-    );
+    assert_eq!(resolver.resolve(&at("db.test:5")).await, Ok(vec!["10.9.9.9:5".parse().unwrap()]));
 }
 
 #[tokio::test]
@@ -62,10 +51,7 @@ async fn a_new_answer_replaces_the_old_one() {
     assert_eq!(resolver.resolve(&at("db.test:5")).await.unwrap().len(), 2);
     server.says("10.0.0.3");
     resolver.expire();
-    assert_eq!(
-        resolver.resolve(&at("db.test:5")).await,
-        Ok(vec!["10.0.0.3:5".parse().unwrap()])
-    );
+    assert_eq!(resolver.resolve(&at("db.test:5")).await, Ok(vec!["10.0.0.3:5".parse().unwrap()]));
 }
 
 #[tokio::test]
@@ -97,24 +83,19 @@ async fn one_address_family_without_an_answer_does_not_take_its_addresses_away()
 
 impl Resolver {
     fn expire(&self) {
-        lock(&self.known)
-            .values_mut()
-            .for_each(|answer| answer.until = Instant::now());
+        lock(&self.known).values_mut().for_each(|answer| answer.until = Instant::now());
     }
 }
 
 fn at(text: &str) -> HostPort {
     match text.rsplit_once(':') {
-        Some((host, port)) if host.contains("..") => HostPort {
-            host: host.into(),
-            port: port.parse().unwrap(),
-        },
+        Some((host, port)) if host.contains("..") => HostPort { host: host.into(), port: port.parse().unwrap() },
         _ => text.parse().unwrap(),
     }
 }
 
 /// Answers every question with what it was told last: addresses, `nxdomain`, `servfail`, or `no-v6` = fails for AAAA.
-struct NameServer {
+pub(crate) struct NameServer {
     port: u16,
     words: Arc<Mutex<String>>,
     asked: Arc<AtomicUsize>,
@@ -122,11 +103,9 @@ struct NameServer {
 }
 
 impl NameServer {
-    async fn start(words: &str, ttl: u32) -> Self {
-        let socket = StdSocket::bind("127.0.0.1:0").unwrap();
-        socket.set_nonblocking(true).unwrap();
+    pub(crate) async fn start(words: &str, ttl: u32) -> Self {
+        let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let port = socket.local_addr().unwrap().port();
-        let socket = UdpSocket::from_std(socket).unwrap();
         let words = Arc::new(Mutex::new(words.to_owned()));
         let asked = Arc::new(AtomicUsize::new(0));
         let (said, count) = (Arc::clone(&words), Arc::clone(&asked));
@@ -139,15 +118,10 @@ impl NameServer {
                 let _ = socket.send_to(&reply.to_vec().unwrap(), from).await;
             }
         });
-        Self {
-            port,
-            words,
-            asked,
-            _task: AbortOnDropHandle::new(task),
-        }
+        Self { port, words, asked, _task: AbortOnDropHandle::new(task) }
     }
 
-    fn says(&self, words: &str) {
+    pub(crate) fn says(&self, words: &str) {
         *lock(&self.words) = words.to_owned();
     }
 
@@ -162,7 +136,7 @@ impl NameServer {
         ResolverConfig::from_parts(None, vec![], vec![server])
     }
 
-    fn resolver(&self) -> Resolver {
+    pub(crate) fn resolver(&self) -> Resolver {
         Resolver::with_config(self.config(), PathBuf::from("/nonexistent"))
     }
 }
@@ -178,11 +152,7 @@ fn reply(question: &Message, words: &str, ttl: u32) -> Message {
     };
     let mut reply = Message::error_msg(question.id, question.op_code, code);
     reply.add_query(query.clone());
-    for ip in words
-        .split(' ')
-        .filter_map(|word| word.parse::<IpAddr>().ok())
-        .filter(|ip| ip.is_ipv6() == v6)
-    {
+    for ip in words.split(' ').filter_map(|word| word.parse::<IpAddr>().ok()).filter(|ip| ip.is_ipv6() == v6) {
         let data = match ip {
             IpAddr::V4(ip) => RData::A(ip.into()),
             IpAddr::V6(ip) => RData::AAAA(ip.into()),

@@ -158,3 +158,17 @@ async fn a_standby_and_a_server_that_is_gone_are_not_frozen() {
     pair.east.stop(Shutdown::Immediate).await;
     effects.freeze(&east(), pair.east.address()).await.unwrap_err();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_that_was_not_waited_for_is_below_the_position_of_the_freeze() {
+    let pair = Pair::plan().setting("wal_writer_delay", "2s").start().await;
+    let client = app(&pair.east).await;
+    client.batch_execute("SET synchronous_commit = off; INSERT INTO ledger VALUES (1, 1, 1, 1)").await.unwrap();
+    let lsn = effects(&pair).freeze(&east(), pair.east.address()).await.unwrap();
+    eventually("the standby has all", SOON, async || {
+        let replayed: Lsn = pair.west.ask("SELECT pg_last_wal_replay_lsn()").await.parse().unwrap();
+        if replayed >= lsn { Ok(()) } else { Err(format!("{replayed} of {lsn}")) }
+    })
+    .await;
+    assert_eq!(pair.west.ask("SELECT count(*) FROM ledger").await, "1");
+}

@@ -42,18 +42,8 @@ impl DaemonPlan {
             "#,
             home = home.path().display()
         );
-        let mut plan = Self {
-            config: text.parse().unwrap(),
-            environment: Vec::new(),
-            home,
-            listen,
-            admin,
-        };
-        let backends = servers
-            .iter()
-            .enumerate()
-            .map(|(i, server)| Value::Table(backend(server, i == 0)))
-            .collect();
+        let mut plan = Self { config: text.parse().unwrap(), environment: Vec::new(), home, listen, admin };
+        let backends = servers.iter().enumerate().map(|(i, server)| Value::Table(backend(server, i == 0))).collect();
         plan.service().insert("backend".into(), Value::Array(backends));
         plan
     }
@@ -69,10 +59,7 @@ impl DaemonPlan {
     }
 
     fn set(mut self, section: &str, key: &str, value: impl Into<Value>) -> Self {
-        let table = self
-            .service()
-            .entry(section)
-            .or_insert_with(|| Value::Table(Table::new()));
+        let table = self.service().entry(section).or_insert_with(|| Value::Table(Table::new()));
         table.as_table_mut().unwrap().insert(key.into(), value.into());
         self
     }
@@ -107,12 +94,10 @@ impl DaemonPlan {
         daemon
     }
 
-    /// Starts the daemon and waits until it lets clients through.
+    /// Starts the daemon and waits until it lets clients through and could promote the standby.
     pub async fn start(self) -> Daemon {
         let daemon = self.launch();
-        daemon
-            .until("open", SOON, |s| s.open && s.phase == "steady" && s.armed)
-            .await;
+        daemon.until("open", SOON, |s| s.open && s.phase == "steady" && s.armed).await;
         daemon
     }
 }

@@ -45,10 +45,7 @@ pub struct Journal {
 impl Journal {
     /// The longest time without any acknowledgement, over all writers.
     pub fn longest_gap(&self) -> Duration {
-        let pairs = self
-            .acknowledged
-            .windows(2)
-            .map(|pair| pair[1].at.duration_since(pair[0].at));
+        let pairs = self.acknowledged.windows(2).map(|pair| pair[1].at.duration_since(pair[0].at));
         pairs.max().unwrap_or_default()
     }
 
@@ -94,12 +91,7 @@ impl Writers {
         let (journal, stop) = (Arc::new(Mutex::new(Journal::default())), CancellationToken::new());
         let mut tasks = JoinSet::new();
         for _ in 0..count {
-            let writer = Writer {
-                number: NEXT.fetch_add(1, Ordering::Relaxed),
-                to,
-                pace,
-                journal: journal.clone(),
-            };
+            let writer = Writer { number: NEXT.fetch_add(1, Ordering::Relaxed), to, pace, journal: journal.clone() };
             let stopped = stop.clone().cancelled_owned();
             tasks.spawn(async move {
                 tokio::select! {
@@ -108,12 +100,7 @@ impl Writers {
                 }
             });
         }
-        Self {
-            journal,
-            stop,
-            tasks,
-            count,
-        }
+        Self { journal, stop, tasks, count }
     }
 
     /// What became of the rows so far.
@@ -124,19 +111,11 @@ impl Writers {
     /// Waits until this server has acknowledged so many rows more than now.
     pub async fn go_on_at(&self, port: u16, rows: usize, within: Duration) {
         let before = self.journal().acknowledged_by(port);
-        super::eventually(
-            &format!("the server on port {port} acknowledges {rows} rows"),
-            within,
-            async || {
-                let journal = self.journal();
-                let more = journal.acknowledged_by(port) - before;
-                if more >= rows {
-                    Ok(())
-                } else {
-                    Err(format!("{more} rows, errors {:?}", journal.errors))
-                }
-            },
-        )
+        super::eventually(&format!("the server on port {port} acknowledges {rows} rows"), within, async || {
+            let journal = self.journal();
+            let more = journal.acknowledged_by(port) - before;
+            if more >= rows { Ok(()) } else { Err(format!("{more} rows, errors {:?}", journal.errors)) }
+        })
         .await;
     }
 
@@ -186,12 +165,7 @@ impl Writer {
 
     async fn connect(&self) -> Result<Client, tokio_postgres::Error> {
         let mut config = tokio_postgres::Config::new();
-        config
-            .host(self.to.ip().to_string())
-            .port(self.to.port())
-            .user("app")
-            .password("app")
-            .dbname("app");
+        config.host(self.to.ip().to_string()).port(self.to.port()).user("app").password("app").dbname("app");
         let (client, connection) = config.application_name("writer").connect(NoTls).await?;
         tokio::spawn(connection);
         Ok(client)
@@ -201,12 +175,7 @@ impl Writer {
         let sent_us = now_us();
         let row = client.query_one(INSERT, &[&id, &self.number, &sent_us]).await?;
         let server = u16::try_from(row.get::<_, i32>(0)).unwrap();
-        let acknowledged = Acknowledged {
-            id,
-            server,
-            sent_us,
-            at: Instant::now(),
-        };
+        let acknowledged = Acknowledged { id, server, sent_us, at: Instant::now() };
         self.journal.lock().unwrap().acknowledged.push(acknowledged);
         Ok(())
     }
@@ -220,7 +189,5 @@ pub fn now_us() -> i64 {
 
 /// The SQLSTATE, or `closed`.
 fn word(error: &tokio_postgres::Error) -> String {
-    error
-        .code()
-        .map_or_else(|| "closed".to_owned(), |code| code.code().to_owned())
+    error.code().map_or_else(|| "closed".to_owned(), |code| code.code().to_owned())
 }

@@ -1,0 +1,155 @@
+//! One backend, its addresses, and the listeners: the page's cards and tables. Pure.
+
+use std::time::Duration;
+
+use super::board::{BAD, CALM, Fact, OK, Time, WARN, mark, words};
+use crate::admin::words::{ago, bytes, count, fine_span};
+use crate::types::WallTime;
+use crate::view::{BackendStatus, Counters, EndpointStatus, ListenerStatus, ProbeStatus};
+
+pub(super) struct Side {
+    pub(super) name: String,
+    pub(super) active: bool,
+    pub(super) level: &'static str,
+    pub(super) mark: &'static str,
+    pub(super) health: String,
+    pub(super) health_since: Option<Time>,
+    pub(super) quarantined: Option<String>,
+    pub(super) rows: Vec<Fact>,
+    pub(super) unarmed_why: Vec<String>,
+    pub(super) probe: Option<String>,
+}
+
+pub(super) struct Endpoint {
+    pub(super) side: String,
+    pub(super) address: String,
+    pub(super) ip: String,
+    pub(super) health: String,
+    pub(super) level: &'static str,
+    pub(super) traffic: Traffic,
+}
+
+pub(super) struct Listener {
+    pub(super) address: String,
+    pub(super) target: &'static str,
+    pub(super) limit: String,
+    pub(super) full: bool,
+    pub(super) traffic: Traffic,
+}
+
+pub(super) struct Traffic {
+    pub(super) now: String,
+    pub(super) most: String,
+    pub(super) sessions: String,
+    pub(super) bytes_in: String,
+    pub(super) bytes_out: String,
+    pub(super) errors: String,
+    pub(super) cut: String,
+}
+
+impl Side {
+    pub(super) fn build(b: &BackendStatus, now: WallTime) -> Self {
+        let odd = matches!((b.active, b.role.as_str()), (true, "standby") | (false, "primary"));
+        let level = match b.health.as_str() {
+            _ if b.quarantined.is_some() => BAD,
+            "up" if odd => BAD,
+            "up" if !b.active && !b.armed && !b.unarmed_why.is_empty() => WARN,
+            "up" => OK,
+            "down" => BAD,
+            _ => WARN,
+        };
+        let took = |p: &ProbeStatus| fine_span(Duration::from_micros(p.took_us));
+        let probe = b.last_probe.as_ref().map(|p| format!("{} ({}, {})", p.text, took(p), ago(p.at, now)));
+        Self {
+            name: b.name.to_string(),
+            active: b.active,
+            level,
+            mark: mark(level),
+            health: b.health.clone(),
+            health_since: b.health_since.map(|at| Time::of(at, now)),
+            quarantined: b.quarantined.clone(),
+            rows: side_rows(b, odd),
+            unarmed_why: if b.active { Vec::new() } else { b.unarmed_why.clone() },
+            probe,
+        }
+    }
+}
+
+fn side_rows(b: &BackendStatus, odd: bool) -> Vec<Fact> {
+    let row = |label, value: String, level| Fact { label, value, note: String::new(), level };
+    let known = |value: Option<String>| value.unwrap_or_else(|| "unknown".to_owned());
+    let mut rows = vec![
+        row("Role", b.role.clone(), if odd { BAD } else { CALM }),
+        row("Timeline", known(b.timeline.map(|t| t.to_string())), CALM),
+        row("Log position", known(b.lsn.map(|l| l.to_string())), CALM),
+    ];
+    if !b.active {
+        let lag = b.lag_bytes.map(bytes);
+        rows.push(row("Lag", known(lag), CALM));
+        rows.push(row("Replay backlog", known(b.replay_backlog_bytes.map(bytes)), CALM));
+        rows.push(row("Witness", known(b.witness.clone()), witness_level(b.witness.as_deref())));
+        let (word, level) = if b.armed { ("yes", OK) } else { ("no", WARN) };
+        rows.push(row("Armed", word.to_owned(), level));
+    }
+    rows.push(row("Connections", count(b.connections), CALM));
+    rows.push(row("Weight", format!("{}, {} tier", b.weight, b.tier), CALM));
+    let failed = format!("{} of {}", count(b.failed_probes), count(b.probes));
+    let level = if b.failures > 0 { WARN } else { CALM };
+    let in_a_row = if b.failures > 0 { format!(", {} in a row", b.failures) } else { String::new() };
+    rows.push(row("Failed probes", failed + &in_a_row, level));
+    rows.push(row("System identifier", known(b.system_id.map(|id| id.to_string())), CALM));
+    rows
+}
+
+fn witness_level(witness: Option<&str>) -> &'static str {
+    match witness {
+        Some("writing" | "idle" | "streaming") => OK,
+        Some("gone" | "silent") => WARN,
+        _ => CALM,
+    }
+}
+
+impl Endpoint {
+    pub(super) fn build(b: &BackendStatus, e: &EndpointStatus) -> Self {
+        let level = match e.health.as_str() {
+            "up" => OK,
+            "down" => BAD,
+            _ => WARN,
+        };
+        Self {
+            side: b.name.to_string(),
+            address: e.address.as_ref().map_or_else(|| e.ip.to_string(), ToString::to_string),
+            ip: e.ip.to_string(),
+            health: e.health.clone(),
+            level,
+            traffic: Traffic::of(e.connections, &e.counters),
+        }
+    }
+}
+
+impl Listener {
+    pub(super) fn build(l: &ListenerStatus) -> Self {
+        Self {
+            address: l.address.to_string(),
+            target: if l.target == "read_only" { "standbys, read only" } else { "active side" },
+            limit: count(l.limit),
+            full: l.connections >= l.limit,
+            traffic: Traffic::of(l.connections, &l.counters),
+        }
+    }
+}
+
+impl Traffic {
+    fn of(now: u64, c: &Counters) -> Self {
+        let cut: Vec<_> = c.cut.iter().map(|(reason, n)| format!("{} {}", count(*n), words(reason))).collect();
+        Self {
+            now: count(now),
+            most: count(c.max_connections_seen),
+            sessions: count(c.sessions),
+            bytes_in: bytes(c.bytes_in),
+            bytes_out: bytes(c.bytes_out),
+            errors: count(c.errors),
+            cut: if cut.is_empty() { "0".to_owned() } else { cut.join(", ") },
+        }
+    }
+}
