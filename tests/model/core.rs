@@ -38,10 +38,7 @@ pub struct Core {
 impl Core {
     pub fn start(service: Service, name: String, record: Record, now: Now, saboteur: Option<Saboteur>) -> Self {
         let record = saboteur.as_ref().map_or(record.clone(), |s| s.twist_record(record));
-        Self {
-            machine: Machine::new(service, name, record, now),
-            saboteur,
-        }
+        Self { machine: Machine::new(service, name, record, now), saboteur }
     }
 
     pub fn handle(&mut self, input: &Input, now: Now) -> Option<Answer> {
@@ -82,10 +79,7 @@ pub fn feed(machine: &mut Machine, input: &Input, now: Now) -> Option<Answer> {
         Input::Timeout => machine.handle_timeout(now),
         Input::Delay(late) => machine.handle_delay(Duration::from_millis(*late), now),
         Input::Command(command, dry_run) => {
-            let operator = Operator {
-                name: "ada".into(),
-                note: None,
-            };
+            let operator = Operator { name: "ada".into(), note: None };
             return Some(machine.handle_command(command, &operator, *dry_run, now));
         }
     }

@@ -104,10 +104,7 @@ impl Daemon {
     }
 
     pub fn clock(&self, now: u64) -> Now {
-        Now {
-            at: moment(now),
-            wall: WallTime(DAWN + micros(now) + self.skew),
-        }
+        Now { at: moment(now), wall: WallTime(DAWN + micros(now) + self.skew) }
     }
 
     pub fn lives(&self) -> bool {
@@ -133,8 +130,7 @@ impl Daemon {
 
     pub fn backend_of(&self, address: SocketAddr) -> Option<BackendName> {
         let mut all = self.addresses.iter();
-        all.find(|(_, list)| list.iter().any(|(_, known)| *known == address))
-            .map(|(name, _)| name.clone())
+        all.find(|(_, list)| list.iter().any(|(_, known)| *known == address)).map(|(name, _)| name.clone())
     }
 
     pub fn note_edges(&mut self) {

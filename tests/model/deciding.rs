@@ -20,7 +20,9 @@ impl Laws {
         if let Some(command) = self.accepted.clone() {
             return self.commanded(&command, intent, scene);
         }
-        self.demand(Law::DryRun, intent.operator.is_none(), || "a command that was only to be explained began an episode".into());
+        self.demand(Law::DryRun, intent.operator.is_none(), || {
+            "a command that was only to be explained began an episode".into()
+        });
         match intent.kind {
             EpisodeKind::Failover => self.failover(intent, scene),
             EpisodeKind::Route => self.route(intent, scene),
@@ -37,17 +39,23 @@ impl Laws {
             self.accepted = None;
             return self.decided(intent, scene);
         }
-        self.demand(Law::DryRun, !self.explaining, || "a command that was only to be explained began an episode".into());
+        self.demand(Law::DryRun, !self.explaining, || {
+            "a command that was only to be explained began an episode".into()
+        });
         self.demand(Law::Command, !intent.forced || is_forced(command) || self.service.failover.standby_serves, || {
             format!("{command:?} was not forced, the episode is")
         });
-        self.demand(Law::Disk, !self.disk_error || intent.kind == EpisodeKind::Follow, || "begins and the state cannot be written".into());
+        self.demand(Law::Disk, !self.disk_error || intent.kind == EpisodeKind::Follow, || {
+            "begins and the state cannot be written".into()
+        });
         let named = match command {
             Command::Failover { to, .. } | Command::Switchover { to } | Command::Restore { to } => to.clone(),
             Command::Adopt { backend } => Some(backend.clone()),
             _ => None,
         };
-        self.demand(Law::Command, named.is_none_or(|named| named == intent.to), || format!("{command:?} moves to {}", intent.to));
+        self.demand(Law::Command, named.is_none_or(|named| named == intent.to), || {
+            format!("{command:?} moves to {}", intent.to)
+        });
         match intent.kind {
             EpisodeKind::Failover => {
                 self.fit(intent, scene);
@@ -110,10 +118,17 @@ impl Laws {
         self.demand(Law::Cooldown, left == 0, || format!("decides with {left} ms of cool-down left"));
         let day = std::time::Duration::from_secs(24 * 3600);
         let spent = record.spent.iter().filter(|at| scene.clock.wall.since(**at) < day).count();
-        self.demand(Law::Budget, (spent as u64) < u64::from(failover.max_per_day), || format!("decides after {spent} within a day"));
-        let older = self.others.iter().find(|(name, seen)| name.starts_with("s-") && **name < self.name && scene.now - **seen < 10_000);
+        self.demand(Law::Budget, (spent as u64) < u64::from(failover.max_per_day), || {
+            format!("decides after {spent} within a day")
+        });
+        let older = self
+            .others
+            .iter()
+            .find(|(name, seen)| name.starts_with("s-") && **name < self.name && scene.now - **seen < 10_000);
         let older = older.map(|(name, _)| name.clone());
-        self.demand(Law::SecondDecider, older.is_none() || failover.fence_required, || format!("decides beside {older:?}"));
+        self.demand(Law::SecondDecider, older.is_none() || failover.fence_required, || {
+            format!("decides beside {older:?}")
+        });
     }
 
     fn dead(&mut self, intent: &Intent, scene: &Scene<'_>) {
@@ -132,7 +147,9 @@ impl Laws {
         let fresh = ms(self.service.probe.fast_interval + self.service.probe.timeout) + 500;
         self.demand(Law::Evidence, scene.now - failed <= fresh, || format!("{from} failed last at {failed}"));
         if !failover.standby_serves {
-            self.demand(Law::Evidence, ear.alive.is_none_or(|alive| alive <= failed), || format!("{from} still answers"));
+            self.demand(Law::Evidence, ear.alive.is_none_or(|alive| alive <= failed), || {
+                format!("{from} still answers")
+            });
         }
         let indirect = ear.indirect && !failover.standby_serves;
         self.demand(Law::Evidence, !indirect, || format!("a pooler stands before {from}"));
@@ -171,13 +188,17 @@ impl Laws {
     fn silent(ear: &Ear) -> bool {
         let Some(facts) = ear.facts() else { return false };
         let Receiver::Row(row) = &facts.receiver else { return false };
-        let (Some(clock), Some(received), Some(w)) = (facts.clock, row.received, facts.receiver_timeout) else { return false };
+        let (Some(clock), Some(received), Some(w)) = (facts.clock, row.received, facts.receiver_timeout) else {
+            return false;
+        };
         !w.is_zero() && clock.since(received) > w / 2 + std::time::Duration::from_millis(500)
     }
 
     /// Its newest sample shows beyond doubt that the primary sent something after the first adverse evidence.
     fn surely_hears(&self, ear: &Ear, from: &BackendName) -> bool {
-        let (Some(t0), Some((started, ..)), Some(active)) = (self.t0_high, &ear.told, self.ears.get(from)) else { return false };
+        let (Some(t0), Some((started, ..)), Some(active)) = (self.t0_high, &ear.told, self.ears.get(from)) else {
+            return false;
+        };
         let Some((asked, _, last)) = &active.told else { return false };
         if *started <= t0 || active.clock_jumped || self.wall_jumped || *asked > t0 || Self::silent(ear) {
             return false;
@@ -203,7 +224,8 @@ impl Laws {
             return;
         }
         let hears = self.ears.iter().find(|(name, ear)| *name != from && self.surely_hears(ear, from));
-        let hears = hears.map(|(name, ear)| format!("{name} hears {from}: {:?}", ear.facts().map(|f| f.receiver.clone())));
+        let hears =
+            hears.map(|(name, ear)| format!("{name} hears {from}: {:?}", ear.facts().map(|f| f.receiver.clone())));
         self.demand(Law::Witness, hears.is_none(), || hears.unwrap_or_default());
     }
 
@@ -213,7 +235,9 @@ impl Laws {
         let alive = heard.iter().any(|ear| self.surely_hears(ear, from));
         let lost = self.ears.get(&intent.to).is_some_and(|ear| self.may_have_lost(ear));
         let optional = self.service.failover.witness == WitnessRule::Optional;
-        let timed_out = self.ears.get(from).is_some_and(|ear| ear.counters.values().all(|c| c.failed.is_some_and(|(_, how)| how == Failure::TimedOut)));
+        let timed_out = self.ears.get(from).is_some_and(|ear| {
+            ear.counters.values().all(|c| c.failed.is_some_and(|(_, how)| how == Failure::TimedOut))
+        });
         let fence = self.service.failover.fence_command.is_some();
         let idle = alive && timed_out && fence && intent.operator.is_none();
         if idle {
@@ -229,7 +253,9 @@ impl Laws {
             matches!(facts.receiver, Receiver::Row(_)) && facts.receiver_timeout.is_some_and(|w| !w.is_zero())
         });
         let fenced_idle = fence && timed_out && intent.operator.is_none();
-        self.demand(Law::Witness, lost || optional && !usable || fenced_idle, || format!("{} has not lost its stream", intent.to));
+        self.demand(Law::Witness, lost || optional && !usable || fenced_idle, || {
+            format!("{} has not lost its stream", intent.to)
+        });
     }
 
     /// New log was sent after the first adverse evidence.
@@ -273,7 +299,8 @@ impl Laws {
         let Some(own) = self.ears.get(&intent.to).and_then(Ear::facts).and_then(|facts| facts.lsn) else { return };
         let better = self.ears.iter().find(|(name, ear)| {
             let facts = ear.facts().cloned().unwrap_or_default();
-            let up = ear.counters.values().any(|c| !c.down && c.fails == 0 && c.passed.is_some()) && !ear.failed_since_told;
+            let up =
+                ear.counters.values().any(|c| !c.down && c.fails == 0 && c.passed.is_some()) && !ear.failed_since_told;
             let streams = ear.streamed.get(&identity.timeline).is_some_and(|at| Some(*at) >= self.t0_low);
             *name != from
                 && **name != intent.to
@@ -284,7 +311,8 @@ impl Laws {
                 && facts.lsn.is_some_and(|lsn| lsn > own)
                 && self.may_have_lost(ear)
         });
-        let said = better.map(|(name, ear)| format!("{name} has more than {}: {:?}", intent.to, ear.facts().and_then(|f| f.lsn)));
+        let said = better
+            .map(|(name, ear)| format!("{name} has more than {}: {:?}", intent.to, ear.facts().and_then(|f| f.lsn)));
         self.demand(Law::Candidate, said.is_none(), || said.unwrap_or_default());
     }
 
@@ -296,7 +324,9 @@ impl Laws {
             let same = facts.system_id == Some(identity.system_id) && facts.timeline == Some(identity.timeline);
             let streamed = ear.streamed.contains_key(&identity.timeline);
             let primary = facts.role == Role::Primary && ear.claims();
-            Some(*name) != intent.from.as_ref() && primary && (descends(facts, &identity, streamed) || same && self.other_node(facts.node.as_ref()))
+            Some(*name) != intent.from.as_ref()
+                && primary
+                && (descends(facts, &identity, streamed) || same && self.other_node(facts.node.as_ref()))
         });
         let rival = rival.map(|(name, _)| name.clone());
         self.demand(Law::SplitBrain, rival.is_none(), || format!("decides beside {rival:?}, which is primary"));
@@ -315,7 +345,10 @@ impl Laws {
         self.demand(Law::Authority, may, || "moves traffic and may not".into());
         self.allowed(scene);
         self.dead(intent, scene);
-        let up = self.ears.get(&intent.to).is_some_and(|ear| !ear.is_down() && ear.counters.values().any(|c| c.passed.is_some()));
+        let up = self
+            .ears
+            .get(&intent.to)
+            .is_some_and(|ear| !ear.is_down() && ear.counters.values().any(|c| c.passed.is_some()));
         self.demand(Law::Candidate, up, || format!("{} is not up", intent.to));
     }
 
@@ -335,7 +368,9 @@ impl Laws {
         self.demand(Law::Foreign, proven, || format!("{} does not prove to descend: {facts:?}", intent.to));
         self.demand(Law::Foreign, ear.claims(), || format!("{} said only once that it is primary", intent.to));
         let heard = ear.told.as_ref().map_or(0, |(_, finished, _)| *finished);
-        self.demand(Law::Foreign, scene.now - heard <= self.patience(), || format!("{} was last heard at {heard}", intent.to));
+        self.demand(Law::Foreign, scene.now - heard <= self.patience(), || {
+            format!("{} was last heard at {heard}", intent.to)
+        });
         let failover = &self.service.failover;
         let others = scene.disk.other_daemon_seen.is_some();
         let follows = match failover.foreign_promotion {
@@ -355,18 +390,25 @@ impl Laws {
             let http = matches!(self.service.probe.kind, ProbeKind::Http(_));
             // Routing only: nobody else need be heard.
             self.others_heard = true;
-            return self.demand(Law::StartChecks, configured || http, || format!("{} is not the configured primary", intent.to));
+            return self.demand(Law::StartChecks, configured || http, || {
+                format!("{} is not the configured primary", intent.to)
+            });
         }
         let woke = self.woke;
         let heard = self.ears.values().all(|ear| ear.told.as_ref().is_some_and(|(started, ..)| *started >= woke));
         self.demand(Law::StartChecks, heard, || "not every backend was heard before the first latch".into());
-        let primaries = self.ears.values().filter(|ear| ear.facts().is_some_and(|facts| facts.role == Role::Primary)).count();
+        let primaries =
+            self.ears.values().filter(|ear| ear.facts().is_some_and(|facts| facts.role == Role::Primary)).count();
         self.demand(Law::StartChecks, primaries == 1, || format!("{primaries} primaries at the first latch"));
         let facts = self.ears.get(&intent.to).and_then(Ear::facts).cloned().unwrap_or_default();
-        let streams = |ear: &Ear| ear.facts().is_some_and(|other| {
-            let Receiver::Row(row) = &other.receiver else { return false };
-            other.system_id == facts.system_id && row.streaming && row.timeline == facts.timeline
+        let streams = |ear: &Ear| {
+            ear.facts().is_some_and(|other| {
+                let Receiver::Row(row) = &other.receiver else { return false };
+                other.system_id == facts.system_id && row.streaming && row.timeline == facts.timeline
+            })
+        };
+        self.demand(Law::StartChecks, self.ears.values().any(streams), || {
+            "no standby streams from the first latch".into()
         });
-        self.demand(Law::StartChecks, self.ears.values().any(streams), || "no standby streams from the first latch".into());
     }
 }

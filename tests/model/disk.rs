@@ -38,13 +38,7 @@ pub struct Disk {
 
 impl Disk {
     pub fn new() -> Self {
-        Self {
-            confirmed: Record::default(),
-            other: None,
-            queue: VecDeque::new(),
-            fare: Fare::Well,
-            busy: false,
-        }
+        Self { confirmed: Record::default(), other: None, queue: VecDeque::new(), fare: Fare::Well, busy: false }
     }
 
     /// What a restart would read.

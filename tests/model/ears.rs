@@ -144,11 +144,7 @@ impl Counter {
     }
 
     fn forget(&mut self) {
-        *self = Self {
-            recoveries: std::mem::take(&mut self.recoveries),
-            told: self.told.take(),
-            ..Self::default()
-        };
+        *self = Self { recoveries: std::mem::take(&mut self.recoveries), told: self.told.take(), ..Self::default() };
     }
 
     /// The newest fresh verdict, by its start, is a failure that began then.

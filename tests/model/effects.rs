@@ -96,7 +96,14 @@ impl World {
         Ok(())
     }
 
-    fn lock(&mut self, d: usize, process: u32, episode: pgpivot::failover::phase::EpisodeId, backends: &[BackendName], needed: usize) {
+    fn lock(
+        &mut self,
+        d: usize,
+        process: u32,
+        episode: pgpivot::failover::phase::EpisodeId,
+        backends: &[BackendName],
+        needed: usize,
+    ) {
         let holder = Holder { daemon: d, process, episode: episode.0 };
         let (mut granted, mut refused) = (Vec::new(), false);
         for backend in backends {
@@ -112,7 +119,8 @@ impl World {
         }
         if granted.len() >= needed {
             let input = Input::Outcome(Outcome::Locked { episode, result: LockResult::Held });
-            let after = if self.chance.one_in(15) { self.chance.between(100, 2000) } else { self.chance.between(1, 20) };
+            let after =
+                if self.chance.one_in(15) { self.chance.between(100, 2000) } else { self.chance.between(1, 20) };
             let what = Happening::Locked { episode: episode.0, on: granted, input };
             return self.at(self.now + after, Event::Of { d, process, what });
         }

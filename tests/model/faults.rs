@@ -18,7 +18,11 @@ use crate::world::{Event, Happening, Link, World};
 #[derive(Debug, Clone)]
 pub enum Fix {
     /// A server notices that a daemon's sessions are gone.
-    Release { server: usize, daemon: usize, process: u32 },
+    Release {
+        server: usize,
+        daemon: usize,
+        process: u32,
+    },
     Resume(usize),
     Wire(usize, usize),
     Link(usize, usize),
@@ -31,8 +35,14 @@ pub enum Fix {
     Disk(usize),
     Rebuild(usize),
     Route(SocketAddr, usize),
-    Resolve { d: usize, backend: usize },
-    Automatic { d: usize, automatic: bool },
+    Resolve {
+        d: usize,
+        backend: usize,
+    },
+    Automatic {
+        d: usize,
+        automatic: bool,
+    },
 }
 
 impl World {
@@ -133,7 +143,8 @@ impl World {
                 self.daemons[d].crash_in = Some(self.chance.span(0, 40));
             }
             3 | 4 => {
-                let fare = self.chance.pick(&[Fare::Fails, Fare::Flaky, Fare::Flaky, Fare::Slow(800), Fare::Slow(4000)]);
+                let fare =
+                    self.chance.pick(&[Fare::Fails, Fare::Flaky, Fare::Flaky, Fare::Slow(800), Fare::Slow(4000)]);
                 let lasts = self.chance.span(500, 30_000);
                 self.say(|| format!("fault: disk of {d} is {fare:?} for {lasts} ms"));
                 self.daemons[d].disk.fare = fare;
@@ -222,7 +233,10 @@ impl World {
             4 | 5 => {
                 // A load that the standbys cannot follow.
                 let bulk = self.chance.span(1000, 1 << 30);
-                if self.servers[index].primary && !self.servers[index].frozen && self.servers[index].mood.serves_sessions() {
+                if self.servers[index].primary
+                    && !self.servers[index].frozen
+                    && self.servers[index].mood.serves_sessions()
+                {
                     self.servers[index].flush += bulk;
                     self.servers[index].replay = self.servers[index].flush;
                 }
@@ -323,10 +337,13 @@ impl World {
 
     /// The server that is primary for most.
     pub fn true_primary(&self) -> Option<usize> {
-        let latched = self.daemons.iter().filter_map(|daemon| daemon.active()).map(|name| crate::daemon::index_of(&name));
+        let latched =
+            self.daemons.iter().filter_map(|daemon| daemon.active()).map(|name| crate::daemon::index_of(&name));
         let good = |index: &usize| self.servers[*index].primary && self.servers[*index].mood == Mood::Well;
         latched.into_iter().find(good).or_else(|| {
-            (0..self.servers.len()).filter(good).max_by_key(|index| (self.servers[*index].system == 77, self.servers[*index].timeline))
+            (0..self.servers.len())
+                .filter(good)
+                .max_by_key(|index| (self.servers[*index].system == 77, self.servers[*index].timeline))
         })
     }
 

@@ -71,7 +71,11 @@ impl World {
                 self.tell(d, Input::Command(Command::Resume, false));
             }
             for (backend, name) in NAMES.iter().enumerate().take(self.servers.len()) {
-                if self.daemons[d].addresses.get(&(*name).into()).is_some_and(|list| list.len() < self.scenario.addresses) {
+                if self.daemons[d]
+                    .addresses
+                    .get(&(*name).into())
+                    .is_some_and(|list| list.len() < self.scenario.addresses)
+                {
                     let list = self.resolved(backend);
                     self.tell(d, Input::Addresses((*name).into(), list));
                 }
@@ -142,13 +146,18 @@ impl World {
                 return Some(format!("daemon {d} is steady and closed: {:?}", self.daemons[d].gate));
             }
             if self.daemons[d].disk.holds() != machine.record() {
-                return Some(format!("daemon {d} believes {:?}, on disk is {:?}", machine.record(), self.daemons[d].disk.holds()));
+                return Some(format!(
+                    "daemon {d} believes {:?}, on disk is {:?}",
+                    machine.record(),
+                    self.daemons[d].disk.holds()
+                ));
             }
             if machine.record().intent.is_some() {
                 return Some(format!("daemon {d} is steady with an open intent"));
             }
         }
-        let active: Vec<usize> = self.daemons.iter().filter_map(|daemon| daemon.active()).map(|name| index_of(&name)).collect();
+        let active: Vec<usize> =
+            self.daemons.iter().filter_map(|daemon| daemon.active()).map(|name| index_of(&name)).collect();
         if active.windows(2).any(|two| two[0] != two[1]) {
             return Some(format!("the daemons lead to {active:?}"));
         }

@@ -3,8 +3,8 @@
 
 use pgpivot::config::Promoter;
 use pgpivot::failover::action::{Action, Command};
-use pgpivot::failover::phase::{EpisodeKind, Intent, Record, Stage};
 use pgpivot::failover::observation::Role;
+use pgpivot::failover::phase::{EpisodeKind, Intent, Record, Stage};
 use pgpivot::types::{BackendName, Epoch};
 
 use crate::ears::descends;
@@ -51,9 +51,12 @@ impl Laws {
             }
             (Some(old), Some(new)) => {
                 self.demand(Law::LatchByEpisode, !moved, || "the latch changed in the middle of an episode".into());
-                let same = (old.id, old.epoch, &old.from, &old.to, old.kind) == (new.id, new.epoch, &new.from, &new.to, new.kind);
+                let same = (old.id, old.epoch, &old.from, &old.to, old.kind)
+                    == (new.id, new.epoch, &new.from, &new.to, new.kind);
                 self.demand(Law::OneEpisode, same, || format!("{old:?} became {new:?} on disk"));
-                self.demand(Law::NoWayBack, new.stage >= old.stage, || format!("stage {:?} became {:?}", old.stage, new.stage));
+                self.demand(Law::NoWayBack, new.stage >= old.stage, || {
+                    format!("stage {:?} became {:?}", old.stage, new.stage)
+                });
             }
             (Some(intent), None) if moved => self.completed(intent, after),
             (Some(_), None) => {}
@@ -65,11 +68,19 @@ impl Laws {
             Some(latch) => (Some(latch.active.clone()), latch.epoch.next()),
             None => (None, Epoch(1)),
         };
-        self.demand(Law::Epoch, intent.epoch == epoch, || format!("an intent for epoch {} where {epoch} is next", intent.epoch));
-        self.demand(Law::LatchByEpisode, intent.from == active, || format!("an intent from {:?}, latched is {active:?}", intent.from));
-        self.demand(Law::OneEpisode, intent.id > before.last_episode, || format!("episode {} was there before", intent.id));
+        self.demand(Law::Epoch, intent.epoch == epoch, || {
+            format!("an intent for epoch {} where {epoch} is next", intent.epoch)
+        });
+        self.demand(Law::LatchByEpisode, intent.from == active, || {
+            format!("an intent from {:?}, latched is {active:?}", intent.from)
+        });
+        self.demand(Law::OneEpisode, intent.id > before.last_episode, || {
+            format!("episode {} was there before", intent.id)
+        });
         let stage = if intent.kind == EpisodeKind::Follow { Stage::Sent } else { Stage::Intent };
-        self.demand(Law::WriteThenAct, intent.stage == stage, || format!("a new {:?} at stage {:?}", intent.kind, intent.stage));
+        self.demand(Law::WriteThenAct, intent.stage == stage, || {
+            format!("a new {:?} at stage {:?}", intent.kind, intent.stage)
+        });
     }
 
     fn completed(&mut self, intent: &Intent, after: &Record) {
@@ -92,12 +103,15 @@ impl Laws {
         let known = self.course.as_ref().map(|course| course.intent.id);
         match &record.intent {
             Some(intent) if known != Some(intent.id) => {
-                self.demand(Law::OneEpisode, known.is_none(), || format!("episode {} begins beside {known:?}", intent.id));
+                self.demand(Law::OneEpisode, known.is_none(), || {
+                    format!("episode {} begins beside {known:?}", intent.id)
+                });
                 self.course = Some(Course { ticket, ..Course::of(intent.clone(), scene.now) });
                 self.decided(&intent.clone(), scene);
             }
             Some(intent) => {
-                let sending = intent.stage == Stage::Sent && self.course.as_ref().is_some_and(|course| !course.sent_ordered);
+                let sending =
+                    intent.stage == Stage::Sent && self.course.as_ref().is_some_and(|course| !course.sent_ordered);
                 if sending {
                     self.sends(&before, record, scene);
                 }
@@ -118,14 +132,20 @@ impl Laws {
         self.demand(Law::WriteThenAct, on_disk, || "`sent` is ordered before the intent is on disk".into());
         self.demand(Law::Lock, !self.sql() || course.locked, || "`sent` without the lock".into());
         let fence = self.service.failover.fence_required && intent.kind == EpisodeKind::Failover || course.idle;
-        self.demand(Law::Fence, !fence || course.fenced == Some(true), || "`sent` without the fence that is needed".into());
+        self.demand(Law::Fence, !fence || course.fenced == Some(true), || {
+            "`sent` without the fence that is needed".into()
+        });
         if intent.kind == EpisodeKind::Switchover {
             self.caught_up(&course);
         }
         let spends = intent.kind == EpisodeKind::Failover;
-        self.demand(Law::Budget, !spends || record.spent.len() > before.spent.len() || !before.spent.is_empty() && record.spent.contains(&intent.decided_at), || {
-            "a failover was sent that the budget does not know".into()
-        });
+        self.demand(
+            Law::Budget,
+            !spends
+                || record.spent.len() > before.spent.len()
+                || !before.spent.is_empty() && record.spent.contains(&intent.decided_at),
+            || "a failover was sent that the budget does not know".into(),
+        );
         if let Some(course) = &mut self.course {
             course.sent_ordered = true;
         }
@@ -135,7 +155,8 @@ impl Laws {
         let told = self.ears.get(&course.intent.to).and_then(|ear| ear.told.clone());
         let reached = match (course.frozen, told) {
             (Some((lsn, at)), Some((started, _, facts))) => {
-                let at_least = |position: Option<pgpivot::types::Lsn>| position.is_some_and(|position| position.0 >= lsn);
+                let at_least =
+                    |position: Option<pgpivot::types::Lsn>| position.is_some_and(|position| position.0 >= lsn);
                 started >= at && facts.role == Role::Standby && at_least(facts.lsn) && at_least(facts.replay_lsn)
             }
             _ => false,
@@ -156,7 +177,9 @@ impl Laws {
                 let proven = told.is_some_and(|(started, _, facts)| {
                     started >= since && facts.role == Role::Primary && descends(&facts, &old, true)
                 });
-                self.demand(Law::NoWayBack, proven || !self.sql(), || format!("{to} is latched and did not prove its promotion"));
+                self.demand(Law::NoWayBack, proven || !self.sql(), || {
+                    format!("{to} is latched and did not prove its promotion")
+                });
             } else {
                 self.demand(Law::NoWayBack, course.done, || format!("{to} is latched without the promoter's word"));
             }
@@ -166,8 +189,12 @@ impl Laws {
         }
         let cooled = course.intent.from.is_none() || course.intent.kind == EpisodeKind::Follow;
         let until = scene.clock.wall.plus(self.service.failover.cooldown);
-        self.demand(Law::Cooldown, cooled || record.cooldown_until == Some(until), || "an episode ends without a cool-down".into());
-        self.demand(Law::Timeline, !self.sql() || latch.identity.is_some(), || format!("{to} is latched without an identity"));
+        self.demand(Law::Cooldown, cooled || record.cooldown_until == Some(until), || {
+            "an episode ends without a cool-down".into()
+        });
+        self.demand(Law::Timeline, !self.sql() || latch.identity.is_some(), || {
+            format!("{to} is latched without an identity")
+        });
     }
 
     /// The end without a change is ordered to be written.
@@ -176,7 +203,9 @@ impl Laws {
         let sent = scene.disk.intent.as_ref().is_some_and(|i| i.id == course.intent.id && i.stage == Stage::Sent);
         let promotes = course.intent.kind != EpisodeKind::Follow && self.promoted.contains_key(&course.intent.id);
         let excused = course.refused || course.abandoned;
-        self.demand(Law::NoWayBack, !(sent && promotes) || excused, || "called off after the promotion was ordered".into());
+        self.demand(Law::NoWayBack, !(sent && promotes) || excused, || {
+            "called off after the promotion was ordered".into()
+        });
     }
 
     // ---- deeds ----
@@ -205,8 +234,12 @@ impl Laws {
                 self.froze.insert(backend);
             }
             Action::Promote { epoch, rechecked, .. } => {
-                self.demand(Law::Recheck, !rechecked.sentence().is_empty(), || "a promotion without its recheck".into());
-                self.demand(Law::Epoch, *epoch == intent.epoch, || format!("promotes for epoch {epoch}, on disk {}", intent.epoch));
+                self.demand(Law::Recheck, !rechecked.sentence().is_empty(), || {
+                    "a promotion without its recheck".into()
+                });
+                self.demand(Law::Epoch, *epoch == intent.epoch, || {
+                    format!("promotes for epoch {epoch}, on disk {}", intent.epoch)
+                });
                 self.promotes_now(&intent, &backend, scene);
             }
             _ => {}
@@ -215,7 +248,9 @@ impl Laws {
 
     fn promotes_now(&mut self, intent: &Intent, backend: &BackendName, scene: &Scene<'_>) {
         self.demand(Law::WriteThenAct, intent.stage == Stage::Sent, || "promotes and `sent` is not on disk".into());
-        self.demand(Law::OneCandidate, intent.to == *backend, || format!("promotes {backend}, the intent says {}", intent.to));
+        self.demand(Law::OneCandidate, intent.to == *backend, || {
+            format!("promotes {backend}, the intent says {}", intent.to)
+        });
         let before = self.promoted.insert(intent.id, backend.clone());
         self.demand(Law::OneCandidate, before.as_ref().is_none_or(|before| before == backend), || {
             format!("episode {} promotes {backend} after {before:?}", intent.id)
@@ -230,14 +265,19 @@ impl Laws {
 
     pub fn orders_release(&mut self, backend: &BackendName) {
         let active = self.active().cloned();
-        self.demand(Law::Freeze, active.as_ref() == Some(backend), || format!("{backend} is released and is not active"));
+        self.demand(Law::Freeze, active.as_ref() == Some(backend), || {
+            format!("{backend} is released and is not active")
+        });
         self.unfreezing.insert(backend.clone());
     }
 
     /// The last look at the old side must have found it failing, lately; and nobody may still hear it.
     fn looks_again(&mut self, scene: &Scene<'_>) {
         let Some(course) = &mut self.course else { return };
-        if course.rechecked || course.intent.forced || !matches!(course.intent.kind, EpisodeKind::Failover | EpisodeKind::Route) {
+        if course.rechecked
+            || course.intent.forced
+            || !matches!(course.intent.kind, EpisodeKind::Failover | EpisodeKind::Route)
+        {
             return;
         }
         course.rechecked = true;

@@ -67,7 +67,8 @@ impl Pair {
             self.began.insert(d, self.meddled.clone());
         }
         let Some(intent) = before.intent.as_ref().filter(|_| before.latch != after.latch) else { return };
-        if intent.kind == EpisodeKind::Switchover && after.latch.as_ref().is_some_and(|latch| latch.active == intent.to) {
+        if intent.kind == EpisodeKind::Switchover && after.latch.as_ref().is_some_and(|latch| latch.active == intent.to)
+        {
             self.nothing_lost(d, index_of(&intent.to), intent.epoch.0 - 1, servers, "by a switchover");
         }
     }
@@ -77,10 +78,14 @@ impl Pair {
         if self.misrouted || meddled {
             return;
         }
-        let lost = self.rows.iter().find(|acked| acked.daemon == d && acked.epoch == epoch && !servers[to].holds(acked.row));
+        let lost =
+            self.rows.iter().find(|acked| acked.daemon == d && acked.epoch == epoch && !servers[to].holds(acked.row));
         if let Some(lost) = lost {
             let line = (servers[to].branch, servers[to].flush, &servers[to].past);
-            self.breach.get_or_insert(Breach { law: Law::NoLoss, said: format!("{lost:?} was lost {how}; the new line is {line:?}") });
+            self.breach.get_or_insert(Breach {
+                law: Law::NoLoss,
+                said: format!("{lost:?} was lost {how}; the new line is {line:?}"),
+            });
         }
     }
 
@@ -104,7 +109,10 @@ impl World {
             other.server != index && !other.forced && left && self.servers[other.server].primary
         });
         if let (Some(rival), false) = (rival, forced || self.pair.abandoned || self.pair.misrouted) {
-            let said = format!("daemon {d} promotes server {index}, daemon {} has promoted server {} from the same line", rival.daemon, rival.server);
+            let said = format!(
+                "daemon {d} promotes server {index}, daemon {} has promoted server {} from the same line",
+                rival.daemon, rival.server
+            );
             self.pair.breach.get_or_insert(Breach { law: Law::Lock, said });
         }
         others.push(Promotion { server: index, daemon: d, forced });

@@ -117,7 +117,8 @@ impl World {
         }
         let plan = self.plan(d, address);
         self.begin_fresh(d, address, plan.overlap);
-        let death = self.daemons[d].cadence == Cadence::Death && self.daemons[d].backend_of(address) == self.daemons[d].active();
+        let death = self.daemons[d].cadence == Cadence::Death
+            && self.daemons[d].backend_of(address) == self.daemons[d].active();
         let Some(timers) = self.daemons[d].timers.get_mut(&address) else { return };
         timers.begun += 1;
         let burst = [0, 100, 250].get(usize::try_from(timers.begun).unwrap()).copied();
@@ -232,10 +233,7 @@ impl World {
             ProbeKind::Startup { .. } => refusal(mood).unwrap_or_else(|| Verdict::Answered(Box::default())),
             ProbeKind::Http(http) if http.path == "/primary" => match refusal(mood) {
                 Some(Verdict::Failed(how)) => Verdict::Failed(how),
-                None if primary => Verdict::Answered(Box::new(Facts {
-                    role: Role::Primary,
-                    ..Facts::default()
-                })),
+                None if primary => Verdict::Answered(Box::new(Facts { role: Role::Primary, ..Facts::default() })),
                 _ => Verdict::Failed(Failure::BadReply),
             },
             ProbeKind::Http(_) => match refusal(mood) {
@@ -258,7 +256,9 @@ impl World {
 
     /// The other daemons that this server knows.
     fn names_at(&self, d: usize, index: usize) -> Vec<String> {
-        let there = |other: &&crate::daemon::Daemon| other.index != d && other.lives() && self.links[other.index][index] == Link::Up;
+        let there = |other: &&crate::daemon::Daemon| {
+            other.index != d && other.lives() && self.links[other.index][index] == Link::Up
+        };
         let name = |other: &crate::daemon::Daemon| format!("pgpivot/{}/main/{}", other.name, other.epoch());
         let mut names: Vec<String> = self.daemons.iter().filter(there).map(name).collect();
         names.extend(self.servers[index].ghosts.iter().cloned());

@@ -33,11 +33,7 @@ fn ms(n: u64) -> Duration {
 }
 
 fn login() -> Login {
-    Login {
-        user: "pgpivot".into(),
-        database: "postgres".into(),
-        password: None,
-    }
+    Login { user: "pgpivot".into(), database: "postgres".into(), password: None }
 }
 
 impl Scenario {
@@ -110,11 +106,8 @@ fn vary(service: &mut Service, chance: &mut Chance) {
     failover.restart_grace = ms(chance.weighed(&[(1, 2000), (2, 10_000)]));
     failover.hung_grace = ms(chance.weighed(&[(1, 2000), (2, 10_000)]));
     failover.sync_after_failover = chance.pick(&[SyncRule::Report, SyncRule::Clear]);
-    failover.foreign_promotion = chance.weighed(&[
-        (3, None),
-        (1, Some(ForeignPromotion::Follow)),
-        (1, Some(ForeignPromotion::Block)),
-    ]);
+    failover.foreign_promotion =
+        chance.weighed(&[(3, None), (1, Some(ForeignPromotion::Follow)), (1, Some(ForeignPromotion::Block))]);
     if chance.one_in(4) {
         failover.fence_command = Some(vec!["fence".into(), "{backend}".into()]);
         failover.fence_required = chance.one_in(2);
@@ -169,11 +162,7 @@ fn http(service: &mut Service, chance: &mut Chance) {
 }
 
 fn tcp(service: &mut Service, chance: &mut Chance) {
-    service.probe.kind = if chance.one_in(2) {
-        ProbeKind::Tcp
-    } else {
-        ProbeKind::Startup { login: login() }
-    };
+    service.probe.kind = if chance.one_in(2) { ProbeKind::Tcp } else { ProbeKind::Startup { login: login() } };
     service.failover.promoter = Promoter::None;
     if chance.one_in(3) {
         service.failover.promoter = Promoter::Command(vec!["promote".into()]);
@@ -197,18 +186,10 @@ pub fn service(backends: usize) -> Service {
     let backend = |i: usize| Backend {
         name: NAMES[i].into(),
         addresses: vec![format!("{}.example:5432", NAMES[i]).parse().unwrap()],
-        role: Some(if i == 0 {
-            ConfiguredRole::Primary
-        } else {
-            ConfiguredRole::Standby
-        }),
+        role: Some(if i == 0 { ConfiguredRole::Primary } else { ConfiguredRole::Standby }),
         weight: 100,
         priority: 100,
-        tls: Tls {
-            mode: TlsMode::Disable,
-            ca_file: None,
-            server_name: None,
-        },
+        tls: Tls { mode: TlsMode::Disable, ca_file: None, server_name: None },
     };
     Service {
         name: "main".into(),

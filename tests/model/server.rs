@@ -177,29 +177,19 @@ impl Server {
         if row.branch == self.branch {
             return row.lsn <= self.flush;
         }
-        self.past
-            .iter()
-            .any(|past| past.branch == row.branch && row.lsn <= past.until)
+        self.past.iter().any(|past| past.branch == row.branch && row.lsn <= past.until)
     }
 
     /// Can a standby that stands on `other`'s line at its position go on along this one?
     fn continues(&self, other: &Server) -> bool {
-        self.system == other.system
-            && self.holds(Row {
-                branch: other.branch,
-                lsn: other.flush,
-            })
+        self.system == other.system && self.holds(Row { branch: other.branch, lsn: other.flush })
     }
 
     pub fn promote(&mut self, branch: u32) {
         if self.primary {
             return;
         }
-        self.past.push(Past {
-            branch: self.branch,
-            timeline: self.timeline,
-            until: self.flush,
-        });
+        self.past.push(Past { branch: self.branch, timeline: self.timeline, until: self.flush });
         self.branch = branch;
         self.timeline += 1;
         self.primary = true;
@@ -250,16 +240,9 @@ impl Server {
             Some(row) => Receiver::Row(row),
             None => Receiver::Gone,
         };
-        let timeline = if self.primary {
-            Some(self.timeline)
-        } else {
-            self.stream.map(|stream| stream.timeline)
-        };
+        let timeline = if self.primary { Some(self.timeline) } else { self.stream.map(|stream| stream.timeline) };
         let history = || {
-            let ancestor = |past: &Past| Ancestor {
-                timeline: Timeline(past.timeline),
-                switch_lsn: Lsn(past.until),
-            };
+            let ancestor = |past: &Past| Ancestor { timeline: Timeline(past.timeline), switch_lsn: Lsn(past.until) };
             self.past.iter().map(ancestor).collect()
         };
         Facts {
@@ -276,10 +259,7 @@ impl Server {
             daemons,
             may_promote: Some(true),
             may_read_stats: Some(self.readable),
-            sync: self.primary.then(|| SyncState {
-                names: self.sync_names.clone(),
-                synchronous: Vec::new(),
-            }),
+            sync: self.primary.then(|| SyncState { names: self.sync_names.clone(), synchronous: Vec::new() }),
             standbys: Vec::new(),
         }
     }

@@ -31,7 +31,9 @@ impl Laws {
         let led: Vec<BackendName> = self.led.iter().cloned().chain(attached).collect();
         for backend in led {
             let why = self.forbidden_side(&backend, scene.disk);
-            self.demand(Law::Cut, why.is_none(), || format!("{backend} may still have connections: {}", why.unwrap_or_default()));
+            self.demand(Law::Cut, why.is_none(), || {
+                format!("{backend} may still have connections: {}", why.unwrap_or_default())
+            });
         }
     }
 
@@ -100,7 +102,9 @@ impl Laws {
 
     fn may_take_writes(&mut self, active: &BackendName, open: &OpenBackend) {
         let serves = self.service.failover.standby_serves;
-        self.demand(Law::Timeline, open.name == *active || serves, || format!("{} takes writes beside {active}", open.name));
+        self.demand(Law::Timeline, open.name == *active || serves, || {
+            format!("{} takes writes beside {active}", open.name)
+        });
         let identity = self.identity().filter(|_| self.sql()).cloned();
         for address in &open.addresses {
             let counter = self.ears.get(&open.name).and_then(|ear| ear.counters.get(address));
@@ -119,7 +123,9 @@ impl Laws {
         let Some(identity) = self.identity().filter(|_| self.sql()).cloned() else { return };
         let follows = |facts: &Facts, identity: &Identity| {
             let Receiver::Row(row) = &facts.receiver else { return false };
-            facts.role == Role::Standby && facts.system_id == Some(identity.system_id) && row.timeline == Some(identity.timeline)
+            facts.role == Role::Standby
+                && facts.system_id == Some(identity.system_id)
+                && row.timeline == Some(identity.timeline)
         };
         for address in &open.addresses {
             let counter = self.ears.get(&open.name).and_then(|ear| ear.counters.get(address));
@@ -150,7 +156,8 @@ impl Laws {
         if self.active() != Some(backend) {
             return;
         }
-        let leaves = |record: &Record| record.intent.as_ref().is_some_and(|intent| intent.from.as_ref() == Some(backend));
+        let leaves =
+            |record: &Record| record.intent.as_ref().is_some_and(|intent| intent.from.as_ref() == Some(backend));
         let excused = leaves(&self.ordered) || leaves(scene.disk) || self.astray(backend).is_some();
         self.demand(Law::NeedlessCut, excused, || format!("{backend} is cut without an episode"));
     }
@@ -161,7 +168,8 @@ impl Laws {
         self.demand(Law::Cut, why.is_none(), || format!("a byte to {backend}: {}", why.unwrap_or_default()));
         let latched = disk.latch.as_ref().map(|latch| latch.epoch);
         let serves = self.service.failover.standby_serves;
-        self.demand(Law::Epoch, latched == Some(epoch) || serves, || format!("a byte of epoch {epoch}, on disk {latched:?}"));
+        self.demand(Law::Epoch, latched == Some(epoch) || serves, || {
+            format!("a byte of epoch {epoch}, on disk {latched:?}")
+        });
     }
 }
-

@@ -29,29 +29,57 @@ pub enum Link {
 
 #[derive(Debug, Clone)]
 pub enum Happening {
-    Fresh { address: SocketAddr, token: u64 },
-    Sample { address: SocketAddr, token: u64 },
+    Fresh {
+        address: SocketAddr,
+        token: u64,
+    },
+    Sample {
+        address: SocketAddr,
+        token: u64,
+    },
     /// A probe ends; without a verdict it reads the server now.
-    Probed { address: SocketAddr, started: u64, fresh: bool, verdict: Option<Verdict> },
+    Probed {
+        address: SocketAddr,
+        started: u64,
+        fresh: bool,
+        verdict: Option<Verdict>,
+    },
     Tell(Input),
     /// The lock was granted on these servers.
-    Locked { episode: u64, on: Vec<usize>, input: Input },
-    Tick { token: u64 },
+    Locked {
+        episode: u64,
+        on: Vec<usize>,
+        input: Input,
+    },
+    Tick {
+        token: u64,
+    },
     Disk,
     Touch,
     Effect(Box<Action>),
     Traffic,
-    Ack { conn: u64, row: Row },
+    Ack {
+        conn: u64,
+        row: Row,
+    },
     Wake,
 }
 
 #[derive(Debug, Clone)]
 pub enum Event {
     /// Something of a daemon's process; void when that has ended.
-    Of { d: usize, process: u32, what: Happening },
-    Start { d: usize },
+    Of {
+        d: usize,
+        process: u32,
+        what: Happening,
+    },
+    Start {
+        d: usize,
+    },
     Replicate,
-    Promoted { server: usize },
+    Promoted {
+        server: usize,
+    },
     Fault,
     Command,
     Fix(Fix),
@@ -88,9 +116,8 @@ const TRACE: usize = 400;
 impl World {
     pub fn new(scenario: Scenario, chance: Chance, saboteur: Option<Saboteur>) -> Self {
         let count = scenario.backends;
-        let daemons: Vec<Daemon> = (scenario.services.iter().enumerate())
-            .map(|(d, service)| Daemon::new(d, service.clone()))
-            .collect();
+        let daemons: Vec<Daemon> =
+            (scenario.services.iter().enumerate()).map(|(d, service)| Daemon::new(d, service.clone())).collect();
         let mut world = Self {
             now: 1_000_000,
             chance,
@@ -269,9 +296,7 @@ impl World {
 
     pub fn resolved(&self, backend: usize) -> Vec<(HostPort, SocketAddr)> {
         let configured: HostPort = self.daemons[0].service.backends[backend].addresses[0].clone();
-        (0..self.scenario.addresses)
-            .map(|n| (configured.clone(), address(backend, n)))
-            .collect()
+        (0..self.scenario.addresses).map(|n| (configured.clone(), address(backend, n))).collect()
     }
 
     /// kill -9.
@@ -413,7 +438,8 @@ impl World {
             Action::ProbeNow { backend } => self.probe_now(d, &backend),
             Action::Unlock { episode } => self.unlock(d, episode.0),
             other => {
-                let after = if self.chance.one_in(12) { self.chance.between(100, 3000) } else { self.chance.between(1, 20) };
+                let after =
+                    if self.chance.one_in(12) { self.chance.between(100, 3000) } else { self.chance.between(1, 20) };
                 self.soon(d, after, Happening::Effect(Box::new(other)));
             }
         }
@@ -443,7 +469,14 @@ impl World {
         let Some((write, result)) = disk.finish(&mut self.chance) else { return };
         disk.busy = false;
         let after = disk.holds().clone();
-        self.say(|| format!("disk of {d}: ticket {:?} {result:?}, holds intent {:?} latch {:?}", write.ticket, after.intent, after.latch.as_ref().map(|l| (&l.active, l.epoch))));
+        self.say(|| {
+            format!(
+                "disk of {d}: ticket {:?} {result:?}, holds intent {:?} latch {:?}",
+                write.ticket,
+                after.intent,
+                after.latch.as_ref().map(|l| (&l.active, l.epoch))
+            )
+        });
         let ordered = write.record.as_deref();
         self.laws[d].disk_changed(&before, &after, ordered, self.now);
         self.pair.disk_changed(d, &before, &after, &self.servers);
