@@ -25,6 +25,8 @@ mod effects;
 mod faults;
 #[path = "model/heal.rs"]
 mod heal;
+#[path = "model/hearing.rs"]
+mod hearing;
 #[path = "model/laws.rs"]
 mod laws;
 #[path = "model/ordering.rs"]
@@ -33,6 +35,8 @@ mod ordering;
 mod pair;
 #[path = "model/probing.rs"]
 mod probing;
+#[path = "model/process.rs"]
+mod process;
 #[path = "model/sabotage.rs"]
 mod sabotage;
 #[path = "model/scenario.rs"]

@@ -68,8 +68,8 @@ pub struct Daemon {
     /// Its wall clock minus the world's, microseconds.
     pub skew: i64,
     pub tick: (u64, u64),
-    /// Locks it holds: episode and servers.
-    pub guards: BTreeMap<u64, Vec<usize>>,
+    /// Locks it asked for and did not let go: episode, and the servers that granted.
+    pub locks: BTreeMap<u64, Vec<usize>>,
     pub edges: BTreeMap<(Phase, Phase), u64>,
     /// Killed when so many more actions were carried out.
     pub crash_in: Option<u64>,
@@ -97,7 +97,7 @@ impl Daemon {
             inbox: VecDeque::new(),
             skew: 0,
             tick: (0, u64::MAX),
-            guards: BTreeMap::new(),
+            locks: BTreeMap::new(),
             edges: BTreeMap::new(),
             crash_in: None,
         }

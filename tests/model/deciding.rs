@@ -4,7 +4,7 @@
 use pgpivot::config::{Authority, ConfiguredRole, ForeignPromotion, ProbeKind, WitnessRule};
 use pgpivot::failover::action::Command;
 use pgpivot::failover::observation::{Failure, Receiver, ReceiverRow, Role};
-use pgpivot::failover::phase::{EpisodeKind, Intent};
+use pgpivot::failover::phase::{EpisodeKind, Intent, Record};
 use pgpivot::types::{BackendName, Timeline};
 
 use crate::ears::{Ear, descends, proves};
@@ -141,7 +141,8 @@ impl Laws {
         self.demand(Law::Evidence, ear.is_down(), || format!("{from} is not down: {:?}", ear.counters));
         let first = self.down_first.unwrap_or(scene.now).min(ear.down_since());
         self.demand(Law::Evidence, scene.now - first >= ms(failover.delay), || "the delay is not over".into());
-        let grace = ear.stopping.is_none_or(|(first, _)| scene.now - first >= ms(failover.restart_grace));
+        let grace = failover.standby_serves
+            || ear.stopping.is_none_or(|(first, _)| scene.now - first >= ms(failover.restart_grace));
         self.demand(Law::Evidence, grace, || format!("{from} was shut down on purpose a moment ago"));
         let failed = ear.newest_failure().unwrap_or(0);
         let fresh = ms(self.service.probe.fast_interval + self.service.probe.timeout) + 500;
@@ -353,7 +354,9 @@ impl Laws {
     }
 
     fn follow(&mut self, intent: &Intent, scene: &Scene<'_>) {
-        let Some(from) = &intent.from else { return self.first(intent) };
+        let Some(from) = &intent.from else {
+            return self.broken(Law::LatchByEpisode, "an intent that leaves nobody");
+        };
         let Some(ear) = self.ears.get(&intent.to).cloned() else { return };
         let down = self.ears.get(from).is_some_and(Ear::is_down);
         let Some(identity) = self.identity().cloned().filter(|_| self.sql()) else {
@@ -383,15 +386,17 @@ impl Laws {
     }
 
     /// The first latch: who it is must be beyond doubt.
-    fn first(&mut self, intent: &Intent) {
+    pub fn first(&mut self, record: &Record) {
+        let Some(latch) = record.latch.clone() else { return };
+        self.demand(Law::Timeline, !self.sql() || latch.identity.is_some(), || "latched without an identity".into());
         let configured = self.service.backends.iter().find(|backend| backend.role == Some(ConfiguredRole::Primary));
         if !self.sql() {
-            let configured = configured.is_some_and(|backend| backend.name == intent.to);
+            let configured = configured.is_some_and(|backend| backend.name == latch.active);
             let http = matches!(self.service.probe.kind, ProbeKind::Http(_));
             // Routing only: nobody else need be heard.
             self.others_heard = true;
             return self.demand(Law::StartChecks, configured || http, || {
-                format!("{} is not the configured primary", intent.to)
+                format!("{} is not the configured primary", latch.active)
             });
         }
         let woke = self.woke;
@@ -400,7 +405,7 @@ impl Laws {
         let primaries =
             self.ears.values().filter(|ear| ear.facts().is_some_and(|facts| facts.role == Role::Primary)).count();
         self.demand(Law::StartChecks, primaries == 1, || format!("{primaries} primaries at the first latch"));
-        let facts = self.ears.get(&intent.to).and_then(Ear::facts).cloned().unwrap_or_default();
+        let facts = self.ears.get(&latch.active).and_then(Ear::facts).cloned().unwrap_or_default();
         let streams = |ear: &Ear| {
             ear.facts().is_some_and(|other| {
                 let Receiver::Row(row) = &other.receiver else { return false };

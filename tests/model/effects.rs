@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use pgpivot::config::Promoter;
 use pgpivot::failover::action::{Action, LockResult, Outcome, PromotionResult};
+use pgpivot::failover::phase::EpisodeId;
 use pgpivot::types::{BackendName, Lsn};
 
 use crate::core::Input;
@@ -100,7 +101,7 @@ impl World {
         &mut self,
         d: usize,
         process: u32,
-        episode: pgpivot::failover::phase::EpisodeId,
+        episode: EpisodeId,
         backends: &[BackendName],
         needed: usize,
     ) {
@@ -118,11 +119,15 @@ impl World {
             }
         }
         if granted.len() >= needed {
-            let input = Input::Outcome(Outcome::Locked { episode, result: LockResult::Held });
-            let after =
-                if self.chance.one_in(15) { self.chance.between(100, 2000) } else { self.chance.between(1, 20) };
-            let what = Happening::Locked { episode: episode.0, on: granted, input };
-            return self.at(self.now + after, Event::Of { d, process, what });
+            let lives = self.daemons[d].process == process && self.daemons[d].lives();
+            match self.daemons[d].locks.get_mut(&episode.0) {
+                Some(on) if lives => *on = granted,
+                // Nobody wants it any more: the task lets it go at once.
+                _ if lives => granted.iter().for_each(|index| self.servers[*index].holder = None),
+                // A daemon that died: its servers will notice.
+                _ => granted.iter().for_each(|index| self.later(300, Fix::Release { server: *index, daemon: d, process })),
+            }
+            return self.report(d, process, Outcome::Locked { episode, result: LockResult::Held });
         }
         for index in granted {
             self.servers[index].holder = None;
@@ -133,13 +138,21 @@ impl World {
 
     pub fn unlock(&mut self, d: usize, episode: u64) {
         let process = self.daemons[d].process;
-        let Some(on) = self.daemons[d].guards.remove(&episode) else { return };
+        let Some(on) = self.daemons[d].locks.remove(&episode) else { return };
         for server in on {
             let holder = &mut self.servers[server].holder;
             if *holder == Some(Holder { daemon: d, process, episode }) {
                 *holder = None;
             }
         }
+    }
+
+    /// The session that held it ended, and the daemon notices.
+    fn lock_lost(&mut self, holder: Holder) {
+        let result = LockResult::Failed("a session that held it ended".into());
+        let what = Happening::Tell(Input::Outcome(Outcome::Locked { episode: EpisodeId(holder.episode), result }));
+        let after = self.chance.between(1, 50);
+        self.at(self.now + after, Event::Of { d: holder.daemon, process: holder.process, what });
     }
 
     fn promote_as_ordered(&mut self, d: usize, backend: &BackendName) -> PromotionResult {
@@ -156,6 +169,10 @@ impl World {
         }
         if command && self.servers[index].promotes == Promotes::Never && self.chance.one_in(2) {
             return PromotionResult::Refused("exit status 3".into());
+        }
+        if !command {
+            // Our own promoter takes back a freeze of long ago.
+            self.servers[index].frozen = false;
         }
         self.pair_promotes(d, index);
         match self.servers[index].promotes {
@@ -237,6 +254,9 @@ impl World {
     /// kill -9 of the postmaster, or the power.
     pub fn server_dies(&mut self, index: usize) {
         self.say(|| format!("server {index} dies"));
+        if let Some(holder) = self.servers[index].holder {
+            self.lock_lost(holder);
+        }
         self.servers[index].die();
         self.sessions_end(index, false);
     }

@@ -44,7 +44,11 @@ impl Laws {
     fn intent_steps(&mut self, before: &Record, after: &Record) {
         let moved = before.latch != after.latch;
         match (&before.intent, &after.intent) {
-            (None, None) => self.demand(Law::LatchByEpisode, !moved, || "the latch changed without an episode".into()),
+            (None, None) => {
+                // The first latch leaves nobody: it is written by itself.
+                let first = before.latch.is_none();
+                self.demand(Law::LatchByEpisode, !moved || first, || "the latch changed without an episode".into());
+            }
             (None, Some(intent)) => {
                 self.demand(Law::LatchByEpisode, !moved, || "the latch changed with a new intent".into());
                 self.new_intent(before, intent);
@@ -116,6 +120,7 @@ impl Laws {
                     self.sends(&before, record, scene);
                 }
             }
+            None if self.latch.is_none() && record.latch.is_some() && known.is_none() => self.first(record),
             None if before.latch != record.latch => self.latches(record, scene),
             None if known.is_some() => self.calls_off(scene),
             None => {}
