@@ -68,10 +68,7 @@ impl Machine {
             return;
         };
         let patience = now.at.since(since) >= self.service.failover.verify_wait;
-        let proven = active
-            .addresses
-            .values()
-            .any(|a| a.health.heard().is_some_and(|at| at >= since) && Side::proves(a, latch.identity.as_ref()));
+        let proven = active.addresses.values().any(|a| Side::proves_since(a, latch.identity.as_ref(), since));
         let mismatch = analysis::mismatch(active, latch.identity.as_ref())
             .filter(|_| active.facts.as_ref().is_some_and(|h| h.started >= since));
         let successor = self.sides.iter().any(|side| side.name != latch.active && self.descends(side));

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::plan::service;
 use crate::config::Service;
-use crate::failover::action::{Cadence, Command, Event, Gate, Operator, Receipt, Refusal};
+use crate::failover::action::{Cadence, Command, Event, Gate, Operator, Outcome, Receipt, Refusal};
 use crate::failover::machine::Machine;
 use crate::failover::observation::{
     Ancestor, Evidence, Facts, Failure, Observation, Receiver, ReceiverRow, Role, Unknown, Verdict,
@@ -55,6 +55,11 @@ pub(crate) struct Stage {
     pub(crate) servers: Vec<Server>,
     pub(crate) disk: Record,
     pub(crate) disk_ok: bool,
+    /// A write that is said to have failed arrives all the same.
+    pub(crate) disk_lies: bool,
+    /// Outcomes that wait to be delivered.
+    pub(super) waiting: Option<Vec<Outcome>>,
+    pub(super) unlocks: u32,
     pub(crate) events: Vec<Event>,
     pub(crate) cuts: Vec<BackendName>,
     pub(crate) promotions: Vec<BackendName>,
@@ -110,6 +115,9 @@ impl Stage {
             servers: servers.unwrap_or_else(|| (0..count).map(server).collect()),
             disk,
             disk_ok: true,
+            disk_lies: false,
+            waiting: None,
+            unlocks: 0,
             events: Vec::new(),
             cuts: Vec::new(),
             promotions: Vec::new(),
