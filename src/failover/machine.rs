@@ -13,6 +13,7 @@ mod phases;
 mod start;
 mod steps;
 mod switchover;
+mod wake;
 mod watch;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -49,6 +50,8 @@ pub struct Machine {
     /// Other daemons of this pair: name and when they were last seen.
     pub(super) daemons: BTreeMap<String, Moment>,
     pub(super) settling: Option<Moment>,
+    /// When this daemon last woke late: what began before is worth nothing.
+    woke: Moment,
     /// A release from read-only was ordered at that time.
     releasing: Option<Moment>,
     /// A try was called off: none before that moment, for this reason.
@@ -107,6 +110,7 @@ impl Machine {
             disk_error: None,
             daemons: BTreeMap::new(),
             settling: None,
+            woke: now.at,
             releasing: None,
             setback: None,
             next_record: None,
@@ -139,6 +143,9 @@ impl Machine {
 
     /// One probe's result.
     pub fn handle_observation(&mut self, seen: &Observation, now: Now) {
+        if seen.started < self.woke {
+            return;
+        }
         let limits = self.limits();
         let latched = self.timeline();
         let active = self.active_name();
@@ -227,32 +234,6 @@ impl Machine {
 
     /// The deadline of `poll_timeout` has come.
     pub fn handle_timeout(&mut self, now: Now) {
-        self.advance(now);
-    }
-
-    /// The control thread woke this much too late: what was heard meanwhile is worth nothing.
-    pub fn handle_delay(&mut self, late: Duration, now: Now) {
-        if late <= Duration::from_millis(500) {
-            return;
-        }
-        self.tell(
-            now,
-            EventKind::Notice,
-            format!("this daemon was stopped or starved for {} ms: evidence is discarded", late.as_millis()),
-        );
-        for side in &mut self.sides {
-            side.forget();
-        }
-        self.suspicion = None;
-        if let State::Episode(run) = &mut self.state
-            && run.may_be_cancelled()
-        {
-            self.cancel("this daemon was stopped or starved meanwhile".into(), now);
-        }
-        if late > Duration::from_secs(2) && matches!(self.state, State::Watching) {
-            self.state = State::Starting { since: now.at };
-            self.probe_all();
-        }
         self.advance(now);
     }
 

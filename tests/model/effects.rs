@@ -97,14 +97,7 @@ impl World {
         Ok(())
     }
 
-    fn lock(
-        &mut self,
-        d: usize,
-        process: u32,
-        episode: EpisodeId,
-        backends: &[BackendName],
-        needed: usize,
-    ) {
+    fn lock(&mut self, d: usize, process: u32, episode: EpisodeId, backends: &[BackendName], needed: usize) {
         let holder = Holder { daemon: d, process, episode: episode.0 };
         let (mut granted, mut refused) = (Vec::new(), false);
         for backend in backends {
@@ -125,7 +118,9 @@ impl World {
                 // Nobody wants it any more: the task lets it go at once.
                 _ if lives => granted.iter().for_each(|index| self.servers[*index].holder = None),
                 // A daemon that died: its servers will notice.
-                _ => granted.iter().for_each(|index| self.later(300, Fix::Release { server: *index, daemon: d, process })),
+                _ => granted
+                    .iter()
+                    .for_each(|index| self.later(300, Fix::Release { server: *index, daemon: d, process })),
             }
             return self.report(d, process, Outcome::Locked { episode, result: LockResult::Held });
         }

@@ -42,7 +42,7 @@ impl Machine {
             }
             (Outcome::Locked { result: LockResult::Failed(why), .. }, Step::Sending { .. }) => {
                 if let Some(run) = self.run_mut() {
-                    run.lock_lost = Some(why);
+                    run.void = Some(format!("the lock between daemons was lost: {why}"));
                 }
             }
             (Outcome::Promotion { result, .. }, Step::Promoting { .. }) => {
@@ -85,8 +85,8 @@ impl Machine {
                 self.cancel(format!("the state cannot be written: {why}"), now);
             }
             (Some(Step::Sending { ticket: t }), Ok(())) if t == ticket => {
-                match self.run_mut().and_then(|run| run.lock_lost.take()) {
-                    Some(why) => self.unsend(&format!("the lock between daemons was lost: {why}"), now),
+                match self.run_mut().and_then(|run| run.void.take()) {
+                    Some(why) => self.unsend(&why, now),
                     None => self.sent(now),
                 }
             }

@@ -22,8 +22,8 @@ pub(in crate::failover) struct Run {
     /// Resumed after a restart.
     pub(super) resumed: bool,
     pub(super) locked: bool,
-    /// The lock was lost before `sent` was on disk.
-    pub(super) lock_lost: Option<String>,
+    /// Why it may not be promoted although `sent` is being written: the lock was lost, or this daemon slept.
+    pub(super) void: Option<String>,
     /// The newest word of the promoter and when it was given.
     pub(super) word: Option<(Moment, PromotionResult)>,
     /// When the promotion was last ordered.
@@ -78,7 +78,7 @@ impl Run {
             proven: None,
             resumed: false,
             locked: false,
-            lock_lost: None,
+            void: None,
             word: None,
             ordered: None,
             flush_after: None,

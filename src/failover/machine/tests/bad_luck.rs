@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use super::stage::{Mood, NAMES, Stage, address};
-use crate::failover::observation::{Facts, Observation, Verdict};
+use crate::failover::observation::{Failure, Observation, Verdict};
+use crate::failover::phase::{Record, Stage as Written};
 use crate::types::Moment;
 
 impl Stage {
@@ -15,8 +16,8 @@ impl Stage {
         self.obey();
     }
 
-    /// A probe's answer that comes by the way.
-    fn hears(&mut self, i: usize, started: u64, facts: Facts) {
+    /// A probe's verdict that comes by the way.
+    fn hears(&mut self, i: usize, started: u64, verdict: Verdict) {
         let moment = |ms| Moment(Duration::from_millis(ms));
         let seen = Observation {
             backend: NAMES[i].into(),
@@ -24,7 +25,7 @@ impl Stage {
             started: moment(started),
             finished: moment(self.now),
             fresh: true,
-            verdict: Verdict::Answered(Box::new(facts)),
+            verdict,
         };
         let at = self.at();
         self.machine.handle_observation(&seen, at);
@@ -42,4 +43,36 @@ fn after_a_long_sleep_traffic_waits_until_the_latched_side_answers_anew() {
     assert!(!stage.is_open(), "opened to a side that has not answered since the sleep");
     stage.servers[0].mood = Mood::Well;
     stage.until(5000, Stage::is_open);
+}
+
+#[test]
+fn failures_from_before_a_sleep_do_not_count_after_it() {
+    let mut stage = Stage::steady();
+    stage.run(5000);
+    let before = stage.now;
+    stage.servers[0].mood = Mood::CutOff;
+    stage.sleeps(1500);
+    for _ in 0..3 {
+        stage.hears(0, before, Verdict::Failed(Failure::TimedOut));
+    }
+    assert_eq!(stage.view().backends[0].health, "unknown");
+}
+
+#[test]
+fn a_failover_whose_write_was_under_way_during_a_sleep_is_not_carried_out() {
+    let mut stage = Stage::steady();
+    stage.run(5000);
+    stage.hold_write = Some(is_sent);
+    stage.servers[0].mood = Mood::Dead;
+    stage.until(2000, |stage| stage.waiting.is_some());
+    stage.sleeps(1500);
+    stage.servers[0].mood = Mood::Well;
+    stage.deliver();
+    stage.run(5000);
+    assert_eq!((stage.active(), stage.promotions.len()), ("east", 0));
+    assert!(stage.is_open());
+}
+
+fn is_sent(record: &Record) -> bool {
+    record.intent.as_ref().is_some_and(|intent| intent.stage == Written::Sent)
 }

@@ -8,6 +8,10 @@ impl Stage {
     pub(super) fn carry_out(&mut self, action: Action) {
         match action {
             Action::Persist { ticket, record } => {
+                if self.hold_write.is_some_and(|holds| holds(&record)) {
+                    self.hold_write = None;
+                    self.waiting = Some(Vec::new());
+                }
                 if self.disk_ok || self.disk_lies {
                     self.writes += 1;
                     self.disk = *record;
@@ -96,6 +100,15 @@ impl Stage {
             let at = self.at();
             self.machine.handle_outcome(outcome, at);
             self.obey();
+        }
+    }
+
+    /// The writes that wait for their answer failed.
+    pub(super) fn fail_writes(&mut self) {
+        for outcome in self.waiting.iter_mut().flatten() {
+            if let Outcome::Persisted { result, .. } = outcome {
+                *result = Err("input/output error".into());
+            }
         }
     }
 }

@@ -59,6 +59,8 @@ pub(crate) struct Stage {
     pub(crate) disk_lies: bool,
     /// Outcomes that wait to be delivered.
     pub(super) waiting: Option<Vec<Outcome>>,
+    /// From the write of such a record on, outcomes wait.
+    pub(super) hold_write: Option<fn(&Record) -> bool>,
     pub(super) unlocks: u32,
     pub(crate) events: Vec<Event>,
     pub(crate) cuts: Vec<BackendName>,
@@ -84,10 +86,10 @@ pub(crate) fn address(i: usize) -> SocketAddr {
 
 impl Stage {
     pub(crate) fn with(service: Service) -> Self {
-        Self::resumed(service, Record::default(), None, 1_000_000)
+        Self::resumed(service, Record::default(), None, 1_000_000, true)
     }
 
-    fn resumed(service: Service, disk: Record, servers: Option<Vec<Server>>, now: u64) -> Self {
+    fn resumed(service: Service, disk: Record, servers: Option<Vec<Server>>, now: u64, disk_ok: bool) -> Self {
         let count = service.backends.len();
         let server = |i: usize| Server {
             mood: Mood::Well,
@@ -114,9 +116,10 @@ impl Stage {
             machine,
             servers: servers.unwrap_or_else(|| (0..count).map(server).collect()),
             disk,
-            disk_ok: true,
+            disk_ok,
             disk_lies: false,
             waiting: None,
+            hold_write: None,
             unlocks: 0,
             events: Vec::new(),
             cuts: Vec::new(),
@@ -144,8 +147,8 @@ impl Stage {
     /// The daemon is killed and started again, `after` milliseconds later.
     pub(crate) fn restart(&mut self, after: u64) {
         let (events, promotions) = (std::mem::take(&mut self.events), std::mem::take(&mut self.promotions));
-        let fresh =
-            Self::resumed(self.service.clone(), self.disk.clone(), Some(self.servers.clone()), self.now + after);
+        let servers = Some(self.servers.clone());
+        let fresh = Self::resumed(self.service.clone(), self.disk.clone(), servers, self.now + after, self.disk_ok);
         *self = fresh;
         self.events.splice(0..0, events);
         self.promotions.splice(0..0, promotions);
