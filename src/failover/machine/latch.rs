@@ -155,6 +155,7 @@ impl Machine {
             return;
         };
         self.record.intent = None;
+        self.block = None;
         self.counted(run.intent.operator.is_some(), run.intent.kind, false);
         let verified = self.active_side().is_some_and(|side| side.facts.is_some());
         if self.latch().is_none() || (run.resumed && !verified) {
@@ -186,13 +187,6 @@ impl Machine {
             for side in &mut self.sides {
                 side.witness.end();
             }
-        }
-    }
-
-    pub(super) fn count(&mut self, switched: bool) {
-        if let Some(run) = self.run() {
-            let (by_operator, kind) = (run.intent.operator.is_some(), run.intent.kind);
-            self.counted(by_operator, kind, switched);
         }
     }
 

@@ -88,7 +88,7 @@ impl Run {
 
     pub(super) fn phase(&self, blocked: bool) -> Phase {
         match &self.step {
-            Step::Promoting { .. } if blocked => Phase::Blocked,
+            Step::Promoting { .. } | Step::Cancelling { .. } if blocked => Phase::Blocked,
             Step::Promoting { .. } => Phase::Promoting,
             Step::ClearingSync { .. } | Step::Latching { .. } => Phase::Switching,
             _ => Phase::Fencing,

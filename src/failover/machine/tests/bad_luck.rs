@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::stage::{Mood, NAMES, Stage, address};
 use crate::failover::observation::{Failure, Observation, Verdict};
-use crate::failover::phase::{Record, Stage as Written};
+use crate::failover::phase::{Phase, Record, Stage as Written};
 use crate::types::Moment;
 
 impl Stage {
@@ -71,6 +71,26 @@ fn a_failover_whose_write_was_under_way_during_a_sleep_is_not_carried_out() {
     stage.run(5000);
     assert_eq!((stage.active(), stage.promotions.len()), ("east", 0));
     assert!(stage.is_open());
+}
+
+#[test]
+fn an_intent_whose_write_failed_closes_the_old_side_until_the_disk_says_it_is_gone() {
+    let mut stage = Stage::steady();
+    stage.run(5000);
+    stage.disk_ok = false;
+    stage.disk_lies = true;
+    stage.hold_write = Some(|record| record.intent.is_some());
+    stage.servers[0].mood = Mood::Dead;
+    stage.until(2000, |stage| stage.waiting.is_some());
+    stage.disk_lies = false;
+    stage.servers[0].mood = Mood::Well;
+    stage.deliver();
+    stage.run(10_000);
+    assert!(stage.disk.intent.is_some() && !stage.is_open());
+    assert_eq!(stage.view().blocked.unwrap().reason, "disk");
+    stage.disk_ok = true;
+    stage.until(5000, |stage| stage.is_open() && stage.machine.phase() == Phase::Steady);
+    assert_eq!((stage.active(), stage.promotions.len()), ("east", 0));
 }
 
 fn is_sent(record: &Record) -> bool {
