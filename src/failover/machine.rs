@@ -29,7 +29,7 @@ use super::side::Side;
 use crate::config::{Authority, ProbeKind, Promoter, Service};
 use crate::types::{BackendName, Epoch, HostPort, Moment, Now, Timeline, WallTime};
 
-pub(super) use steps::{Run, Step};
+pub(super) use steps::{Aside, Run, Step};
 
 /// The machine.
 #[derive(Debug)]
@@ -58,6 +58,7 @@ pub struct Machine {
     setback: Option<(Moment, BlockReason, String)>,
     /// The record that is being written as the new latch.
     next_record: Option<Box<Record>>,
+    aside: Option<Aside>,
     /// A side's switch to `Healthy` or not, to tell changes.
     told: BTreeMap<BackendName, Health>,
     pub(super) evidence: String,
@@ -114,6 +115,7 @@ impl Machine {
             releasing: None,
             setback: None,
             next_record: None,
+            aside: None,
             told: BTreeMap::new(),
             evidence: "nothing was heard yet".into(),
             tickets: 0,
@@ -339,6 +341,7 @@ impl Machine {
     /// Runs the states until nothing changes, then brings gate, phase and cadence in line.
     fn advance(&mut self, now: Now) {
         self.expire(now);
+        self.retry_aside(now);
         self.judge_claims(now);
         for _ in 0..16 {
             let before = self.marker();

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::watch::kind_word;
-use super::{Machine, State, Step};
+use super::{Aside, Machine, State, Step};
 use crate::failover::action::{Action, EventKind};
 use crate::failover::observation::Facts;
 use crate::failover::phase::{BlockReason, EpisodeKind, Identity, Latch, Stage};
@@ -141,6 +141,28 @@ impl Machine {
         self.record.intent = self.run().map(|run| run.intent.clone());
         let said = format!("called off: {why}");
         self.step(Step::Cancelling { ticket: Some(ticket), retry: now.at, why }, said, now);
+    }
+
+    /// Writes a change that belongs to no step, again if it fails. While the end of an episode is being written, that
+    /// write is repeated with the change in it: one of its own would bring the episode back.
+    pub(super) fn persist_aside(&mut self, now: Now) {
+        match self.run().map(|run| run.step.clone()) {
+            Some(Step::Latching { .. }) => self.latch_new(now),
+            Some(Step::Cancelling { why, .. }) => self.cancel(why, now),
+            _ => {
+                let ticket = self.persist();
+                self.aside = Some(Aside::Written { ticket });
+            }
+        }
+    }
+
+    pub(super) fn retry_aside(&mut self, now: Now) {
+        if let Some(Aside::Failed { retry }) = self.aside
+            && now.at >= retry
+        {
+            self.aside = None;
+            self.persist_aside(now);
+        }
     }
 
     /// Cancels, and keeps the next automatic try away for a while, with this reason shown.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::watch::kind_word;
-use super::{Machine, Step};
+use super::{Aside, Machine, Step};
 use crate::failover::action::{EventKind, LockResult, Outcome, PromotionResult};
 use crate::failover::phase::{BlockReason, EpisodeId, Stage};
 use crate::types::Now;
@@ -77,6 +77,9 @@ impl Machine {
         let step = self.run().map(|run| run.step.clone());
         self.handle_disk_result(&result, now);
         let retry = now.at + Duration::from_secs(1);
+        if self.aside == Some(Aside::Written { ticket }) {
+            self.aside = result.is_err().then_some(Aside::Failed { retry });
+        }
         match (step, result) {
             (Some(Step::Deciding { ticket: t }), Ok(())) if t == ticket => self.decided(now),
             (Some(Step::Deciding { ticket: t } | Step::MarkFreezing { ticket: t }), Err(why)) if t == ticket => {

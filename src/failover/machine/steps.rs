@@ -65,6 +65,15 @@ pub(in crate::failover) enum Step {
     Cancelling { ticket: Option<u64>, retry: Moment, why: String },
 }
 
+/// A change of the record that belongs to no step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::failover) enum Aside {
+    /// It is being written.
+    Written { ticket: u64 },
+    /// It could not be written; again at `retry`.
+    Failed { retry: Moment },
+}
+
 impl Run {
     pub(super) fn new(intent: Intent, step: Step, closed: bool, began: Moment) -> Self {
         Self {

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
+use super::failover;
 use super::stage::{Mood, NAMES, Stage, address};
+use crate::failover::action::Command;
 use crate::failover::observation::{Failure, Observation, Verdict};
 use crate::failover::phase::{Phase, Record, Stage as Written};
 use crate::types::Moment;
@@ -91,6 +93,57 @@ fn an_intent_whose_write_failed_closes_the_old_side_until_the_disk_says_it_is_go
     stage.disk_ok = true;
     stage.until(5000, |stage| stage.is_open() && stage.machine.phase() == Phase::Steady);
     assert_eq!((stage.active(), stage.promotions.len()), ("east", 0));
+}
+
+#[test]
+fn a_pause_while_the_latch_is_being_written_neither_undoes_it_nor_is_lost() {
+    for resume in [false, true] {
+        let mut stage = Stage::steady();
+        stage.run(5000);
+        if resume {
+            stage.command(&Command::Pause).unwrap();
+        }
+        stage.hold_write = Some(|record| record.latch.as_ref().is_some_and(|latch| latch.epoch.0 == 2));
+        stage.command(&failover(true)).unwrap();
+        stage.until(5000, |stage| stage.waiting.is_some());
+        stage.command(if resume { &Command::Resume } else { &Command::Pause }).unwrap();
+        stage.deliver();
+        stage.run(100);
+        assert_eq!(stage.active(), "west");
+        assert_eq!(stage.disk, *stage.machine.record());
+        assert_eq!(stage.disk.paused.is_none(), resume);
+    }
+}
+
+#[test]
+fn a_pause_while_a_cancellation_is_being_written_does_not_bring_the_intent_back() {
+    let mut stage = Stage::steady();
+    stage.run(5000);
+    stage.servers[1].upstream = None;
+    stage.servers[0].lsn += 100;
+    stage.command(&Command::Switchover { to: None }).unwrap();
+    stage.until(10_000, |stage| stage.disk.intent.is_some());
+    stage.hold_write = Some(|record| record.intent.is_none());
+    stage.until(20_000, |stage| stage.waiting.is_some());
+    stage.command(&Command::Pause).unwrap();
+    stage.deliver();
+    stage.run(1000);
+    assert_eq!(stage.disk.intent, None);
+    assert!(stage.disk.paused.is_some());
+}
+
+#[test]
+fn a_pause_that_could_not_be_written_is_written_when_the_disk_is_well_again() {
+    let mut stage = Stage::steady();
+    stage.disk_ok = false;
+    stage.command(&Command::Pause).unwrap();
+    stage.run(3000);
+    assert!(stage.disk.paused.is_none());
+    stage.disk_ok = true;
+    stage.run(3000);
+    assert!(stage.disk.paused.is_some());
+    stage.restart(100);
+    stage.until(5000, |stage| stage.machine.phase() == Phase::Paused);
 }
 
 fn is_sent(record: &Record) -> bool {
