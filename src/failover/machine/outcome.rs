@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::watch::kind_word;
 use super::{Aside, Machine, Step};
 use crate::failover::action::{EventKind, LockResult, Outcome, PromotionResult};
-use crate::failover::phase::{BlockReason, EpisodeId, Stage};
+use crate::failover::phase::{BlockReason, EpisodeId, EpisodeKind, Stage};
 use crate::types::Now;
 
 const WRITE_PATIENCE: Duration = Duration::from_secs(5);
@@ -142,10 +142,11 @@ impl Machine {
 
     /// `sent` may or may not be on disk: only a written cancellation may reopen the old side.
     pub(super) fn unsend(&mut self, why: &str, now: Now) {
-        if let Some(run) = self.run_mut() {
-            run.intent.stage = Stage::Intent;
+        let Some(run) = self.run_mut() else { return };
+        run.intent.stage = Stage::Intent;
+        if run.intent.kind == EpisodeKind::Failover {
+            self.record.spent.pop();
         }
-        self.record.spent.pop();
         self.cancel(why.to_owned(), now);
     }
 

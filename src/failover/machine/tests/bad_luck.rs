@@ -146,6 +146,24 @@ fn a_pause_that_could_not_be_written_is_written_when_the_disk_is_well_again() {
     stage.until(5000, |stage| stage.machine.phase() == Phase::Paused);
 }
 
+#[test]
+fn a_switchover_that_could_not_be_sent_leaves_the_budget_alone() {
+    let mut stage = Stage::steady();
+    stage.run(5000);
+    stage.servers[0].mood = Mood::Dead;
+    stage.until(5000, |stage| stage.active() == "west" && stage.is_open());
+    stage.rebuild(0, 1);
+    stage.run(15_000);
+    assert_eq!(stage.machine.record().spent.len(), 1);
+    stage.hold_write = Some(is_sent);
+    stage.command(&Command::Switchover { to: None }).unwrap();
+    stage.until(20_000, |stage| stage.waiting.is_some());
+    stage.fail_writes();
+    stage.deliver();
+    stage.run(10_000);
+    assert_eq!((stage.active(), stage.machine.record().spent.len()), ("west", 1));
+}
+
 fn is_sent(record: &Record) -> bool {
     record.intent.as_ref().is_some_and(|intent| intent.stage == Written::Sent)
 }
