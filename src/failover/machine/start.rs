@@ -24,7 +24,6 @@ impl Machine {
             format!("episode {} ({}) is taken up again at stage {:?}", intent.id, kind_word(intent.kind), intent.stage);
         let automatic = intent.operator.is_none() || intent.forced;
         let step = match (intent.stage, intent.kind) {
-            (Stage::Sent, EpisodeKind::Follow) => Step::Latching { ticket: None, retry: now.at },
             (Stage::Sent, _) => Step::Promoting { since: now.at },
             (Stage::Intent, EpisodeKind::Failover) if automatic => {
                 let patience = self.service.probe.timeout * 2 + self.service.failover.verify_wait;

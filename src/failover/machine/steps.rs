@@ -99,6 +99,7 @@ impl Run {
         match &self.step {
             Step::Promoting { .. } | Step::Cancelling { .. } if blocked => Phase::Blocked,
             Step::Promoting { .. } => Phase::Promoting,
+            Step::Deciding { .. } if self.intent.kind == EpisodeKind::Follow => Phase::Switching,
             Step::ClearingSync { .. } | Step::Latching { .. } => Phase::Switching,
             _ => Phase::Fencing,
         }

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use super::failover;
+use super::plan::service;
 use super::stage::{Mood, NAMES, Stage, address};
+use crate::config::ForeignPromotion;
 use crate::failover::action::Command;
 use crate::failover::observation::{Failure, Observation, Verdict};
 use crate::failover::phase::{Phase, Record, Stage as Written};
@@ -162,6 +164,54 @@ fn a_switchover_that_could_not_be_sent_leaves_the_budget_alone() {
     stage.deliver();
     stage.run(10_000);
     assert_eq!((stage.active(), stage.machine.record().spent.len()), ("west", 1));
+}
+
+#[test]
+fn an_adoption_cut_short_by_a_restart_is_proven_again_before_it_is_latched() {
+    let mut stage = Stage::with(service(2));
+    stage.promote(1);
+    stage.run(5000);
+    stage.hold_write = Some(|record| record.intent.is_some());
+    stage.command(&Command::Adopt { backend: "west".into() }).unwrap();
+    assert!(stage.waiting.is_some());
+    stage.restart(100);
+    stage.until(10_000, Stage::is_open);
+    let latch = stage.disk.latch.clone().unwrap();
+    assert_eq!(latch.active.as_str(), "west");
+    assert!(latch.identity.is_some(), "latched without knowing who it is");
+}
+
+#[test]
+fn a_follower_restarted_in_the_middle_does_not_latch_a_side_that_is_no_longer_primary() {
+    let mut follow = service(2);
+    follow.failover.foreign_promotion = Some(ForeignPromotion::Follow);
+    let mut stage = Stage::steady_with(follow);
+    stage.run(5000);
+    stage.hold_write = Some(|record| record.intent.is_some());
+    stage.promote(1);
+    stage.until(5000, |stage| stage.waiting.is_some());
+    stage.rebuild(1, 0);
+    stage.restart(100);
+    stage.run(30_000);
+    assert_eq!(stage.active(), "east");
+    assert!(stage.is_open());
+}
+
+#[test]
+fn a_promotion_that_was_undone_while_its_adoption_was_being_written_is_not_latched() {
+    let mut follow = service(2);
+    follow.failover.foreign_promotion = Some(ForeignPromotion::Follow);
+    let mut stage = Stage::steady_with(follow);
+    stage.run(5000);
+    stage.hold_write = Some(|record| record.intent.is_some());
+    stage.promote(1);
+    stage.until(5000, |stage| stage.waiting.is_some());
+    stage.rebuild(1, 0);
+    stage.run(2000);
+    stage.deliver();
+    stage.run(10_000);
+    assert_eq!(stage.active(), "east");
+    assert!(stage.is_open());
 }
 
 fn is_sent(record: &Record) -> bool {
