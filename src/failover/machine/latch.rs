@@ -70,6 +70,9 @@ impl Machine {
         let State::Episode(run) = std::mem::replace(&mut self.state, State::Watching) else {
             return;
         };
+        if let Some(since) = run.unchecked {
+            self.state = State::Starting { since };
+        }
         self.record = *record;
         self.counted(run.intent.operator.is_some(), run.intent.kind, true);
         self.block = None;
@@ -135,6 +138,7 @@ impl Machine {
         if run.intent.stage == Stage::Sent {
             // Only a promoter's clean refusal or an operator who states that the target is off gets here after `sent`.
             run.intent.stage = Stage::Intent;
+            run.unchecked.get_or_insert(now.at);
         }
         self.record.intent = None;
         let ticket = self.persist();
@@ -179,9 +183,10 @@ impl Machine {
         self.record.intent = None;
         self.block = None;
         self.counted(run.intent.operator.is_some(), run.intent.kind, false);
-        let verified = self.active_side().is_some_and(|side| side.facts.is_some());
-        if self.latch().is_none() || (run.resumed && !verified) {
+        if self.latch().is_none() {
             self.state = State::Starting { since: now.at };
+        } else if let Some(since) = run.unchecked {
+            self.state = State::Starting { since };
         }
         self.keep_suspicion();
         if run.locked {

@@ -37,6 +37,7 @@ impl Machine {
         };
         let mut run = Run::new(intent, step, true, now.at);
         run.resumed = true;
+        run.unchecked = Some(now.at);
         run.fence_needed = self.service.failover.fence_required;
         self.state = State::Episode(Box::new(run));
         self.tell(now, EventKind::Notice, said);
@@ -134,7 +135,10 @@ impl Machine {
                 let said = format!("episode {}: first latch on {}: {}", intent.id, intent.to, intent.why);
                 self.record.last_episode = intent.id;
                 let step = Step::Latching { ticket: None, retry: now.at };
-                self.state = State::Episode(Box::new(Run::new(intent, step, true, now.at)));
+                let mut run = Run::new(intent, step, true, now.at);
+                // Plain routing opens to the configured side without asking the others.
+                run.unchecked = self.knows_identity().then_some(since);
+                self.state = State::Episode(Box::new(run));
                 self.tell(now, EventKind::Decided, said);
             }
             Err(said) => {

@@ -21,6 +21,8 @@ pub(in crate::failover) struct Run {
     pub(super) proven: Option<Identity>,
     /// Resumed after a restart.
     pub(super) resumed: bool,
+    /// The start checks are owed when it ends: everything must be heard from that moment on.
+    pub(super) unchecked: Option<Moment>,
     pub(super) locked: bool,
     /// Why it may not be promoted although `sent` is being written: the lock was lost, or this daemon slept.
     pub(super) void: Option<String>,
@@ -86,6 +88,7 @@ impl Run {
             fence_needed: false,
             proven: None,
             resumed: false,
+            unchecked: None,
             locked: false,
             void: None,
             word: None,

@@ -23,8 +23,11 @@ impl Machine {
         }
         self.suspicion = None;
         self.void_episode(now);
-        if late > Duration::from_secs(2) && matches!(self.state, State::Watching) {
-            self.state = State::Starting { since: now.at };
+        if late > Duration::from_secs(2) {
+            match &mut self.state {
+                State::Episode(run) => run.unchecked = Some(now.at),
+                state => *state = State::Starting { since: now.at },
+            }
             self.probe_all();
         }
         self.advance(now);

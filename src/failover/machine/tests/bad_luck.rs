@@ -7,7 +7,7 @@ use super::plan::service;
 use super::stage::{Mood, NAMES, Stage, address};
 use crate::config::ForeignPromotion;
 use crate::failover::action::Command;
-use crate::failover::observation::{Failure, Observation, Verdict};
+use crate::failover::observation::{Evidence, Failure, Observation, Verdict};
 use crate::failover::phase::{Phase, Record, Stage as Written};
 use crate::types::Moment;
 
@@ -17,6 +17,13 @@ impl Stage {
         self.now += ms;
         let at = self.at();
         self.machine.handle_delay(Duration::from_millis(ms), at);
+        self.obey();
+    }
+
+    /// So many clients are attached.
+    fn connections(&mut self, i: usize, live: usize) {
+        let at = self.at();
+        self.machine.handle_evidence(&Evidence::Connections { backend: NAMES[i].into(), live }, at);
         self.obey();
     }
 
@@ -212,6 +219,81 @@ fn a_promotion_that_was_undone_while_its_adoption_was_being_written_is_not_latch
     stage.run(10_000);
     assert_eq!(stage.active(), "east");
     assert!(stage.is_open());
+}
+
+#[test]
+fn after_a_restart_in_the_middle_of_an_episode_a_successor_is_looked_for_before_opening() {
+    let mut stage = Stage::steady_with(service(3));
+    stage.run(5000);
+    stage.hold_write = Some(|record| record.intent.is_some());
+    stage.command(&Command::Switchover { to: Some("west".into()) }).unwrap();
+    stage.promote(2);
+    stage.disk_ok = false;
+    stage.restart(100);
+    // East is heard first, and north, which somebody promoted meanwhile, a moment later.
+    stage.next_probe[2] = stage.now + 1800;
+    stage.run(200);
+    stage.disk_ok = true;
+    stage.run(1500);
+    assert!(!stage.is_open(), "opened before every backend was heard");
+}
+
+#[test]
+fn a_promotion_finished_after_a_restart_opens_only_when_no_other_successor_is_there() {
+    let mut stage = Stage::steady_with(service(3));
+    stage.run(5000);
+    stage.hold_write = Some(is_sent);
+    stage.servers[0].mood = Mood::Dead;
+    stage.until(5000, |stage| stage.waiting.is_some());
+    stage.promote(1);
+    // Somebody went on from west to north, and this daemon hears of it last.
+    stage.rebuild(2, 1);
+    stage.promote(2);
+    stage.restart(100);
+    stage.next_probe[2] = stage.now + 1500;
+    stage.run(1000);
+    assert!(!stage.is_open(), "opened before every backend was heard");
+}
+
+#[test]
+fn a_side_that_was_called_off_after_sent_proves_itself_before_traffic_returns() {
+    let mut stage = Stage::steady();
+    stage.run(5000);
+    stage.servers[1].promotes = false;
+    stage.servers[0].mood = Mood::Dead;
+    stage.until(5000, |stage| !stage.promotions.is_empty());
+    stage.servers[1].mood = Mood::Hung;
+    stage.until(20_000, |stage| stage.view().backends[1].health == "down");
+    stage.command(&Command::Abandon { backend: "west".into() }).unwrap();
+    stage.run(5000);
+    assert!(!stage.is_open(), "opened to a side that is dead");
+    stage.servers[0].mood = Mood::Well;
+    stage.until(5000, Stage::is_open);
+    assert_eq!((stage.active(), stage.epoch()), ("east", 1));
+}
+
+#[test]
+fn a_latched_side_that_turns_standby_before_the_start_checks_end_is_cut() {
+    let mut stage = Stage::steady();
+    stage.run(5000);
+    stage.sleeps(3000);
+    stage.servers[0].primary = false;
+    stage.next_probe[1] = stage.now + 3000;
+    stage.run(500);
+    assert_eq!(stage.cuts, ["east".into()]);
+}
+
+#[test]
+fn a_latched_side_that_turns_standby_while_it_is_drained_is_cut_at_once() {
+    let mut stage = Stage::steady();
+    stage.run(5000);
+    stage.connections(0, 3);
+    stage.command(&Command::Switchover { to: None }).unwrap();
+    stage.run(100);
+    assert!(stage.cuts.is_empty());
+    stage.servers[0].primary = false;
+    stage.run(500);
+    assert_eq!(stage.cuts, ["east".into()]);
 }
 
 fn is_sent(record: &Record) -> bool {
