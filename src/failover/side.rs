@@ -63,7 +63,7 @@ pub struct Address {
     /// Its counters.
     pub health: Health,
     /// What it proved last as an answer, by itself.
-    pub facts: Option<Facts>,
+    pub facts: Option<Heard>,
 }
 
 /// Facts with their probe's times.
@@ -161,7 +161,10 @@ impl Side {
         self.probes += 1;
         let text = match &seen.verdict {
             Verdict::Answered(facts) => {
-                address.facts = Some((**facts).clone());
+                let newer = address.facts.as_ref().is_none_or(|heard| heard.started <= seen.started);
+                if newer {
+                    address.facts = Some(Heard::of(seen, facts));
+                }
                 self.answered(seen, facts, now);
                 "answered".to_owned()
             }
@@ -213,7 +216,7 @@ impl Side {
         if seen.fresh && self.stopping.is_some_and(|(_, last)| seen.finished.since(last) > Duration::from_secs(60)) {
             self.stopping = None;
         }
-        self.facts = Some(Heard { started: seen.started, finished: seen.finished, facts: facts.clone() });
+        self.facts = Some(Heard::of(seen, facts));
     }
 
     /// Up if one address is, down if all are, else what is better known.
@@ -270,7 +273,7 @@ impl Side {
 
     /// Does this address prove, by its own last answer, to be the latched server serving as primary?
     pub fn proves(address: &Address, identity: Option<&Identity>) -> bool {
-        let Some(facts) = &address.facts else {
+        let Some(Heard { facts, .. }) = &address.facts else {
             return false;
         };
         match identity {
@@ -281,6 +284,11 @@ impl Side {
                     && facts.timeline == Some(identity.timeline)
             }
         }
+    }
+
+    /// As [`Side::proves`], by an answer to a probe that began at `since` or later.
+    pub fn proves_since(address: &Address, identity: Option<&Identity>, since: Moment) -> bool {
+        address.facts.as_ref().is_some_and(|heard| heard.started >= since) && Self::proves(address, identity)
     }
 
     /// Forgets counters and suspicion (this daemon slept or was late), keeps what was proven.
@@ -295,6 +303,10 @@ impl Side {
 }
 
 impl Heard {
+    fn of(seen: &Observation, facts: &Facts) -> Self {
+        Self { started: seen.started, finished: seen.finished, facts: facts.clone() }
+    }
+
     /// Bytes received but not replayed.
     pub fn backlog(&self) -> Option<u64> {
         Some(self.facts.replay_lsn?.behind(self.facts.lsn?))

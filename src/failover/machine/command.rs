@@ -26,7 +26,7 @@ impl Machine {
             Command::Restore { to } => self.command_restore(to.as_ref(), operator, dry_run, now),
             Command::Adopt { backend } => self.command_adopt(backend, operator, dry_run, now),
             Command::Pause => Ok(self.command_pause(operator, dry_run, now)),
-            Command::Resume => Ok(self.command_resume(dry_run)),
+            Command::Resume => Ok(self.command_resume(dry_run, now)),
             Command::CheckHealth => Ok(self.command_check(dry_run)),
             Command::Abandon { backend } => self.command_abandon(backend, dry_run, now),
         };
@@ -258,16 +258,16 @@ impl Machine {
         };
         if !dry_run && self.record.paused.is_none() {
             self.record.paused = Some(Pause { by: operator.clone(), since: now.wall });
-            self.persist();
+            self.persist_aside(now);
         }
         Receipt { sentence, episode: None, steps: Vec::new() }
     }
 
-    fn command_resume(&mut self, dry_run: bool) -> Receipt {
+    fn command_resume(&mut self, dry_run: bool, now: Now) -> Receipt {
         let paused = self.record.paused.is_some();
         if !dry_run && paused {
             self.record.paused = None;
-            self.persist();
+            self.persist_aside(now);
         }
         let sentence = if paused { "resumed: automatic decisions are allowed again" } else { "was not paused" };
         Receipt { sentence: sentence.into(), episode: None, steps: Vec::new() }

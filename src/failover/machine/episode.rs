@@ -3,13 +3,15 @@
 
 use std::time::Duration;
 
+use super::latch::identity_of;
 use super::{Machine, Run, State, Step};
 use crate::config::{ProbeKind, Promoter, WitnessRule};
 use crate::failover::action::{Action, EventKind, PromotionResult, Rechecked};
+use crate::failover::analysis::{self, Lineage};
 use crate::failover::health::State as Health;
 use crate::failover::observation::Role;
-use crate::failover::phase::{BlockReason, EpisodeKind, Stage};
-use crate::types::{BackendName, Now};
+use crate::failover::phase::{BlockReason, EpisodeKind, Identity, Intent, Stage};
+use crate::types::{BackendName, Moment, Now};
 
 impl Machine {
     /// One turn of the episode.
@@ -63,9 +65,9 @@ impl Machine {
         let Some(run) = self.run() else { return };
         let fast = self.service.probe.fast_interval;
         let patience = self.service.probe.timeout * 2 + Duration::from_secs(10);
-        let from = crate::types::Moment(run.began.0.saturating_sub(fast));
+        let from = Moment(run.began.0.saturating_sub(fast));
         match run.intent.kind {
-            EpisodeKind::Follow => self.latch_new(now),
+            EpisodeKind::Follow => self.adopt(now),
             EpisodeKind::Switchover => {
                 let until = now.at + self.service.failover.drain_timeout;
                 self.step(Step::Draining { until }, "intent written; newcomers wait, running work may end".into(), now);
@@ -78,7 +80,7 @@ impl Machine {
     }
 
     /// The last look at the old side, after the cut.
-    fn recheck(&mut self, from: crate::types::Moment, until: crate::types::Moment, now: Now) {
+    fn recheck(&mut self, from: Moment, until: Moment, now: Now) {
         let Some(run) = self.run() else { return };
         let (intent, resumed) = (run.intent.clone(), run.resumed);
         let Some(name) = intent.from.clone() else {
@@ -191,11 +193,11 @@ impl Machine {
     }
 
     /// Looks for the proof; without it the promotion stays pending, for ever if need be.
-    fn prove(&mut self, since: crate::types::Moment, now: Now) {
+    fn prove(&mut self, since: Moment, now: Now) {
         let Some(run) = self.run() else { return };
         let (to, id, word, ordered) = (run.intent.to.clone(), run.intent.id, run.word.clone(), run.ordered);
         if run.intent.kind == EpisodeKind::Follow {
-            return self.prove_followed(&to, since, now);
+            return self.prove_adopted(since, now);
         }
         if self.is_proven(&to, since) {
             let took = self.run().and_then(|run| run.ordered).map_or(0, |at| now.at.since(at).as_millis());
@@ -229,22 +231,46 @@ impl Machine {
         }
     }
 
-    /// A promotion of somebody else, taken up again after a restart: its proof must be fresh.
-    fn prove_followed(&mut self, to: &BackendName, since: crate::types::Moment, now: Now) {
-        let serves = self.side(to).is_some_and(|side| {
-            let fresh = side.facts.as_ref().filter(|heard| heard.started >= since);
-            let primary = fresh.is_some_and(|heard| heard.facts.role == Role::Primary);
-            if self.knows_identity() { primary } else { fresh.is_some() && side.state() == Health::Up }
-        });
-        if serves {
-            self.latch_new(now);
-        } else if now.at.since(since) >= self.service.failover.verify_wait + Duration::from_secs(10) {
-            self.cancel(format!("{to} does not prove to be primary any more"), now);
+    /// The intent to adopt a side is on disk: it must still prove what it was adopted for.
+    fn adopt(&mut self, now: Now) {
+        let Some(run) = self.run() else { return };
+        let to = run.intent.to.clone();
+        match self.adoptable(&run.intent, Moment::default()) {
+            Some(proof) => {
+                if let Some(run) = self.run_mut() {
+                    run.proven = proof;
+                }
+                self.latch_new(now);
+            }
+            None => self.cancel(format!("{to} does not prove to be primary any more"), now),
         }
     }
 
+    /// A promotion of somebody else, taken up again after a restart: its proof must be fresh.
+    fn prove_adopted(&mut self, since: Moment, now: Now) {
+        let Some(run) = self.run() else { return };
+        let waited = now.at.since(since) >= self.service.failover.verify_wait + Duration::from_secs(10);
+        if waited || self.adoptable(&run.intent, since).is_some() {
+            self.adopt(now);
+        }
+    }
+
+    /// What the adopted side proves to be, by an answer to a probe that began at `since` or later.
+    fn adoptable(&self, intent: &Intent, since: Moment) -> Option<Option<Identity>> {
+        let side = self.side(&intent.to)?;
+        let facts = side.facts.as_ref().filter(|heard| heard.started >= since).map(|heard| &heard.facts)?;
+        if !self.knows_identity() {
+            return (side.state() == Health::Up).then_some(None);
+        }
+        let proof = identity_of(facts).filter(|_| facts.role == Role::Primary)?;
+        let latched = self.latch().and_then(|latch| latch.identity.as_ref());
+        let descends = |identity| analysis::lineage(facts, identity, true) == Lineage::Descends;
+        // An operator's word takes the place of the proof that one line continues the other.
+        (intent.operator.is_some() || latched.is_none_or(descends)).then_some(Some(proof))
+    }
+
     /// Does the new side prove to be primary on a line that descends from the latched one?
-    fn is_proven(&mut self, to: &BackendName, since: crate::types::Moment) -> bool {
+    fn is_proven(&mut self, to: &BackendName, since: Moment) -> bool {
         let identity = self.latch().and_then(|latch| latch.identity.clone());
         let Some(side) = self.side(to) else {
             return false;
@@ -259,7 +285,7 @@ impl Machine {
                     && facts.system_id == Some(identity.system_id)
                     && facts.timeline.is_some_and(|timeline| timeline > identity.timeline);
                 if proven {
-                    let proof = super::latch::identity_of(facts);
+                    let proof = identity_of(facts);
                     if let Some(run) = self.run_mut() {
                         run.proven = proof;
                     }

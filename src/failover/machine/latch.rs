@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::watch::kind_word;
-use super::{Machine, State, Step};
+use super::{Aside, Machine, State, Step};
 use crate::failover::action::{Action, EventKind};
 use crate::failover::observation::Facts;
 use crate::failover::phase::{BlockReason, EpisodeKind, Identity, Latch, Stage};
@@ -73,6 +73,9 @@ impl Machine {
         let State::Episode(run) = std::mem::replace(&mut self.state, State::Watching) else {
             return;
         };
+        if let Some(since) = run.unchecked {
+            self.state = State::Starting { since };
+        }
         self.record = *record;
         if run.intent.from.is_some() {
             self.counted(run.intent.operator.is_some(), run.intent.kind, true);
@@ -154,12 +157,35 @@ impl Machine {
         if run.intent.stage == Stage::Sent {
             // Only a promoter's clean refusal or an operator who states that the target is off gets here after `sent`.
             run.intent.stage = Stage::Intent;
+            run.unchecked.get_or_insert(now.at);
         }
         self.record.intent = None;
         let ticket = self.persist();
         self.record.intent = self.run().map(|run| run.intent.clone());
         let said = format!("called off: {why}");
         self.step(Step::Cancelling { ticket: Some(ticket), retry: now.at, why }, said, now);
+    }
+
+    /// Writes a change that belongs to no step, again if it fails. While the end of an episode is being written, that
+    /// write is repeated with the change in it: one of its own would bring the episode back.
+    pub(super) fn persist_aside(&mut self, now: Now) {
+        match self.run().map(|run| run.step.clone()) {
+            Some(Step::Latching { .. }) => self.latch_new(now),
+            Some(Step::Cancelling { why, .. }) => self.cancel(why, now),
+            _ => {
+                let ticket = self.persist();
+                self.aside = Some(Aside::Written { ticket });
+            }
+        }
+    }
+
+    pub(super) fn retry_aside(&mut self, now: Now) {
+        if let Some(Aside::Failed { retry }) = self.aside
+            && now.at >= retry
+        {
+            self.aside = None;
+            self.persist_aside(now);
+        }
     }
 
     /// Cancels, and keeps the next automatic try away for a while, with this reason shown.
@@ -174,10 +200,12 @@ impl Machine {
             return;
         };
         self.record.intent = None;
+        self.block = None;
         self.counted(run.intent.operator.is_some(), run.intent.kind, false);
-        let verified = self.active_side().is_some_and(|side| side.facts.is_some());
-        if self.latch().is_none() || (run.resumed && !verified) {
+        if self.latch().is_none() {
             self.state = State::Starting { since: now.at };
+        } else if let Some(since) = run.unchecked {
+            self.state = State::Starting { since };
         }
         self.keep_suspicion();
         if run.locked {
@@ -205,13 +233,6 @@ impl Machine {
             for side in &mut self.sides {
                 side.witness.end();
             }
-        }
-    }
-
-    pub(super) fn count(&mut self, switched: bool) {
-        if let Some(run) = self.run() {
-            let (by_operator, kind) = (run.intent.operator.is_some(), run.intent.kind);
-            self.counted(by_operator, kind, switched);
         }
     }
 

@@ -21,9 +21,11 @@ pub(in crate::failover) struct Run {
     pub(super) proven: Option<Identity>,
     /// Resumed after a restart.
     pub(super) resumed: bool,
+    /// The start checks are owed when it ends: everything must be heard from that moment on.
+    pub(super) unchecked: Option<Moment>,
     pub(super) locked: bool,
-    /// The lock was lost before `sent` was on disk.
-    pub(super) lock_lost: Option<String>,
+    /// Why it may not be promoted although `sent` is being written: the lock was lost, or this daemon slept.
+    pub(super) void: Option<String>,
     /// The newest word of the promoter and when it was given.
     pub(super) word: Option<(Moment, PromotionResult)>,
     /// When the promotion was last ordered.
@@ -65,6 +67,15 @@ pub(in crate::failover) enum Step {
     Cancelling { ticket: Option<u64>, retry: Moment, why: String },
 }
 
+/// A change of the record that belongs to no step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::failover) enum Aside {
+    /// It is being written.
+    Written { ticket: u64 },
+    /// It could not be written; again at `retry`.
+    Failed { retry: Moment },
+}
+
 impl Run {
     pub(super) fn new(intent: Intent, step: Step, closed: bool, began: Moment) -> Self {
         Self {
@@ -77,8 +88,9 @@ impl Run {
             fence_needed: false,
             proven: None,
             resumed: false,
+            unchecked: None,
             locked: false,
-            lock_lost: None,
+            void: None,
             word: None,
             ordered: None,
             flush_after: None,
@@ -88,8 +100,9 @@ impl Run {
 
     pub(super) fn phase(&self, blocked: bool) -> Phase {
         match &self.step {
-            Step::Promoting { .. } if blocked => Phase::Blocked,
+            Step::Promoting { .. } | Step::Cancelling { .. } if blocked => Phase::Blocked,
             Step::Promoting { .. } => Phase::Promoting,
+            Step::Deciding { .. } if self.intent.kind == EpisodeKind::Follow => Phase::Switching,
             Step::ClearingSync { .. } | Step::Latching { .. } => Phase::Switching,
             _ => Phase::Fencing,
         }

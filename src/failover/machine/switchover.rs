@@ -105,7 +105,7 @@ impl Machine {
         match result {
             Ok(()) => {
                 self.record.frozen.retain(|name| *name != active);
-                self.persist();
+                self.persist_aside(now);
                 self.releasing = None;
                 self.tell(now, EventKind::Notice, format!("{active} takes writes again"));
             }

@@ -244,6 +244,9 @@ impl Machine {
         self.record.intent = Some(run.intent.clone());
         let ticket = self.persist();
         run.step = Step::Deciding { ticket };
+        if let State::Starting { since } = self.state {
+            run.unchecked = Some(since);
+        }
         let from = run.intent.from.clone();
         let said = format!(
             "episode {}: {} from {} to {}: {}",
