@@ -14,11 +14,7 @@ impl Backoff {
     /// Waits of `first`, twice that, and so on up to `max`.
     pub fn new(first: Duration, max: Duration) -> Self {
         let first = first.max(Duration::from_millis(1));
-        Self {
-            first,
-            max: max.max(first),
-            next: first,
-        }
+        Self { first, max: max.max(first), next: first }
     }
 
     /// The next wait. `chance` in 0..=255 takes up to half of it away, so that many waiters spread out.

@@ -11,6 +11,9 @@ mod evidence;
 mod side;
 mod tally;
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -73,10 +76,7 @@ impl Connections {
     /// An empty registry, every side closed. What it sees of servers goes to `evidence`, bounded in rate per side:
     /// it is a reason to look, and [`Connections::live`] and [`Connections::activity`] are what to look at.
     pub fn new(evidence: UnboundedSender<(ServiceName, Evidence)>) -> Self {
-        Self(Arc::new(Inner {
-            services: RwLock::default(),
-            evidence,
-        }))
+        Self(Arc::new(Inner { services: RwLock::default(), evidence }))
     }
 
     /// From now on connections chosen under `epoch` may be attached to this side. An epoch older than one the side
@@ -186,11 +186,7 @@ impl Connections {
             bytes_in += more_in;
             bytes_out += more_out;
         }
-        ListenerCount {
-            address,
-            open: tally.open(),
-            counters: tally.counters(bytes_in, bytes_out),
-        }
+        ListenerCount { address, open: tally.open(), counters: tally.counters(bytes_in, bytes_out) }
     }
 
     /// The counters of the listener with this configured address.
@@ -219,29 +215,17 @@ impl Connections {
             return side.clone();
         }
         let mut sides = service.sides.write().unwrap_or_else(PoisonError::into_inner);
-        let new = || {
-            Arc::new(Side::new(
-                service_name.clone(),
-                backend.clone(),
-                self.0.evidence.clone(),
-            ))
-        };
+        let new = || Arc::new(Side::new(service_name.clone(), backend.clone(), self.0.evidence.clone()));
         sides.entry(backend.clone()).or_insert_with(new).clone()
     }
 
     fn all_sides(&self) -> Vec<Arc<Side>> {
         let services: Vec<_> = read(&self.0.services).values().cloned().collect();
-        services
-            .iter()
-            .flat_map(|service| read(&service.sides).values().cloned().collect::<Vec<_>>())
-            .collect()
+        services.iter().flat_map(|service| read(&service.sides).values().cloned().collect::<Vec<_>>()).collect()
     }
 
     fn sides(&self, service: &ServiceName) -> Vec<(BackendName, Arc<Side>)> {
-        read(&self.service(service).sides)
-            .iter()
-            .map(|(name, side)| (name.clone(), side.clone()))
-            .collect()
+        read(&self.service(service).sides).iter().map(|(name, side)| (name.clone(), side.clone())).collect()
     }
 }
 

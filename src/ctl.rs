@@ -156,10 +156,7 @@ fn services<'s>(status: &'s Status, asked: Option<&str>) -> Result<Vec<&'s Servi
     };
     match status.services.iter().find(|s| s.name.as_str() == asked) {
         Some(one) => Ok(vec![one]),
-        None => Err(Misuse::NoSuchService {
-            asked: asked.to_owned(),
-            known: known(status),
-        }),
+        None => Err(Misuse::NoSuchService { asked: asked.to_owned(), known: known(status) }),
     }
 }
 

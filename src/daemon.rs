@@ -3,6 +3,7 @@
 
 pub mod board;
 pub mod clock;
+mod descriptors;
 mod driver;
 mod effects;
 mod reload;
@@ -116,6 +117,7 @@ struct Daemon {
 /// Runs until stopped.
 pub async fn run(options: Options) -> Result<Report, DaemonError> {
     let Options { config, source, stop, halt, mut reloads, notify } = options;
+    descriptors::raise_limit();
     let name = clock::daemon_name(decides(&config), clock::now());
     let (store, records) = Store::open(&config.state.path, &name)?;
     let store = Arc::new(store);
@@ -127,9 +129,17 @@ pub async fn run(options: Options) -> Result<Report, DaemonError> {
     board.arrange(config.services.iter().map(|service| service.name.clone()).collect());
     let connections = Connections::new(evidence);
     let routing = Routing::new(&config);
-    let shared = Shared { daemon: name.clone(), routing: routing.clone(), connections: connections.clone(), writer, board, events };
+    let shared = Shared {
+        daemon: name.clone(),
+        routing: routing.clone(),
+        connections: connections.clone(),
+        writer,
+        board,
+        events,
+    };
     let inner = CancellationToken::new();
-    let admin = admin::serve(&settings(&config), admin_state(&shared, commands, store.clone(), &config), inner.clone())?;
+    let admin =
+        admin::serve(&settings(&config), admin_state(&shared, commands, store.clone(), &config), inner.clone())?;
     let listeners = Listeners::start(&config, routing, connections)?;
     let mut daemon = Daemon {
         config,
@@ -185,7 +195,12 @@ impl Daemon {
         Ok(())
     }
 
-    fn start_pair(&mut self, key: String, services: Vec<Service>, record: crate::failover::phase::Record) -> Result<(), DaemonError> {
+    fn start_pair(
+        &mut self,
+        key: String,
+        services: Vec<Service>,
+        record: crate::failover::phase::Record,
+    ) -> Result<(), DaemonError> {
         let names: Vec<ServiceName> = services.iter().map(|service| service.name.clone()).collect();
         let (driver, inbox) = Driver::start(self.shared.clone(), key.clone(), services, record)?;
         for name in names {
@@ -306,8 +321,7 @@ impl Daemon {
         drop(listeners);
         let ended = tokio::task::spawn_blocking(move || {
             let joined = admin.join();
-            let closed = Arc::into_inner(shared.writer).is_none_or(|writer| writer.close(Duration::from_secs(5)));
-            joined && closed
+            shared.writer.close(Duration::from_secs(5)) && joined
         });
         if !matches!(ended.await, Ok(true)) {
             tracing::warn!("a thread did not end in time");
@@ -361,7 +375,12 @@ fn settings(config: &Config) -> Settings {
     }
 }
 
-fn admin_state(shared: &Shared, commands: mpsc::Sender<CommandRequest>, store: Arc<Store>, config: &Config) -> AdminState {
+fn admin_state(
+    shared: &Shared,
+    commands: mpsc::Sender<CommandRequest>,
+    store: Arc<Store>,
+    config: &Config,
+) -> AdminState {
     let (ready, live) = (shared.board.clone(), shared.board.clone());
     let keys: HashMap<ServiceName, String> = pairs(config)
         .into_iter()

@@ -6,6 +6,7 @@ pub mod configuration;
 pub mod folder;
 pub mod postgres;
 mod rebuild;
+mod stage;
 pub mod story;
 pub mod writer;
 
@@ -22,11 +23,11 @@ use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
-use self::binaries::{Account, Binaries};
 use self::configuration::Plan;
 use self::folder::Folder;
-use self::postgres::{Pair, PairError, Server};
-use self::story::{Scene, Screen, Side};
+use self::postgres::PairError;
+use self::stage::Stage;
+use self::story::{Scene, Screen};
 use self::writer::Seen;
 use crate::config::Config;
 use crate::config::validate::Problem;
@@ -52,6 +53,9 @@ pub struct Options {
     /// Where the page and the API are
     #[arg(long, value_name = "ADDRESS", default_value = USUAL_ADMIN)]
     pub admin: SocketAddr,
+    /// Use the built-in simulated pair although PostgreSQL is installed
+    #[arg(long)]
+    pub built_in: bool,
     /// Leave the folder with data and logs behind
     #[arg(long)]
     pub keep: bool,
@@ -70,9 +74,6 @@ pub enum DemoError {
         /// The option that changes it.
         flag: &'static str,
     },
-    /// Started as root, and nobody to hand PostgreSQL to.
-    #[error("PostgreSQL refuses to run as root, and there is no user postgres; start the demo as another user")]
-    NoAccount,
     /// See [`PairError`].
     #[error(transparent)]
     Pair(#[from] PairError),
@@ -99,15 +100,14 @@ fn problems(problems: &[Problem]) -> String {
 
 /// Runs the demo until Ctrl-C. Must not be called on a runtime's thread.
 pub fn run(options: &Options) -> ExitCode {
-    let runtime = match tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-    {
+    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
         Ok(runtime) => runtime,
         Err(cause) => return fail(&cause.into()),
     };
-    let ended = runtime.block_on(perform(options));
+    let ended = runtime.block_on(async {
+        let mut ends = Ends::new()?;
+        perform(options, &mut Screen::of_process(), ends.wait()).await
+    });
     runtime.shutdown_timeout(Duration::from_secs(1));
     match ended {
         Ok(()) => ExitCode::SUCCESS,
@@ -125,24 +125,22 @@ fn fail(error: &DemoError) -> ExitCode {
 }
 
 /// Everything from the first check to the last cleaning; what was begun is ended whatever happens.
-async fn perform(options: &Options) -> Result<(), DemoError> {
+async fn perform<W: io::Write>(
+    options: &Options,
+    screen: &mut Screen<W>,
+    end: impl Future<Output = ()>,
+) -> Result<(), DemoError> {
     is_free(options.listen, "--listen")?;
     is_free(options.admin, "--admin")?;
     if options.listen == options.admin {
         let cause = "the applications connect there".to_owned();
-        return Err(DemoError::Address {
-            address: options.admin,
-            cause,
-            flag: "--admin",
-        });
+        return Err(DemoError::Address { address: options.admin, cause, flag: "--admin" });
     }
-    let mut ends = Ends::new()?;
-    let mut screen = Screen::of_process();
     let folder = Folder::create(options.keep)?;
     let mut play = Play::default();
     let shown = tokio::select! {
-        shown = play.show(options, folder.path(), &mut screen) => shown,
-        () = ends.wait() => screen.say("Ending the demo.").map_err(DemoError::from),
+        shown = play.show(options, folder.path(), screen) => shown,
+        () = end => screen.say("Ending the demo.").map_err(DemoError::from),
     };
     // The daemon first: it must not take the end of the servers for a failure.
     play.end().await;
@@ -165,26 +163,27 @@ struct Play {
 
 impl Play {
     /// Builds the stage and plays until the daemon ends. May be dropped at any time; [`Play::end`] follows.
-    async fn show(
+    async fn show<W: io::Write>(
         &mut self,
         options: &Options,
         folder: &Path,
-        screen: &mut Screen<io::Stdout>,
+        screen: &mut Screen<W>,
     ) -> Result<(), DemoError> {
-        let stage = self.stage.insert(Stage::build(folder, screen).await?);
-        let text = configuration::text(&stage.plan(options, &folder.join("state")));
+        let stage = self.stage.insert(Stage::build(folder, options, screen).await?);
+        let state = folder.join("state");
+        let sides = stage.addresses();
+        let plan = Plan { listen: options.listen, admin: options.admin, state: &state, sides };
+        let text = configuration::text(&plan);
         let file = folder.join("pgpivot.toml");
         std::fs::write(&file, &text)?;
         let config = configuration::build(&text).map_err(DemoError::Configuration)?;
         log_to(&folder.join("pgpivot.log"))?;
 
-        self.tasks
-            .spawn(run_daemon(config, file, self.stop.clone(), self.halt.clone()));
+        self.tasks.spawn(run_daemon(config, file, self.stop.clone(), self.halt.clone()));
         let (sender, mut seen) = mpsc::channel(64);
         let (listen, stop) = (options.listen, self.stop.clone());
-        self.tasks
-            .spawn(async move { Ok(writer::run(listen, sender, stop).await?) });
-        screen.say(&stage.scene(options, folder).opening())?;
+        self.tasks.spawn(async move { Ok(writer::run(listen, sender, stop).await?) });
+        screen.say(&scene(stage, options, folder).opening())?;
         tokio::select! {
             ended = self.tasks.join_next() => Err(match ended {
                 Some(Ok(Err(error))) => error,
@@ -218,22 +217,14 @@ async fn run_daemon(
     // No SIGHUP here: a hangup ends the demo. `proxyctl reload` does the same.
     let (_hangups, reloads) = mpsc::channel(1);
     let source = Some(daemon::Source { path: Some(file) });
-    daemon::run(daemon::Options {
-        config,
-        source,
-        stop,
-        halt,
-        reloads,
-        notify: false,
-    })
-    .await?;
+    daemon::run(daemon::Options { config, source, stop, halt, reloads, notify: false }).await?;
     Ok(())
 }
 
 /// Shows what the writer sees, and what to type once the other side is active.
-async fn tell(
+async fn tell<W: io::Write>(
     seen: &mut mpsc::Receiver<Seen>,
-    screen: &mut Screen<io::Stdout>,
+    screen: &mut Screen<W>,
     stage: &Stage,
     options: &Options,
     folder: &Path,
@@ -255,75 +246,28 @@ async fn tell(
         if let (Some(before), Some(now)) = (active, now)
             && before != now
         {
-            let scene = stage.scene(options, folder);
-            screen.say(&scene.after_switch(&scene.sides[now], &scene.sides[before]))?;
+            screen.say(&scene(stage, options, folder).after_switch(now))?;
         }
         active = now;
     }
 }
 
-/// The two sides and what they run on.
-struct Stage {
-    pair: Pair,
-    major: u32,
-}
-
-impl Stage {
-    async fn build(folder: &Path, screen: &mut Screen<io::Stdout>) -> Result<Self, DemoError> {
-        let binaries = Binaries::find().await.ok_or(DemoError::NoAccount)?;
-        let account = Account::find().await.ok_or(DemoError::NoAccount)?;
-        screen.say(&format!(
-            "Starting a primary and a standby of PostgreSQL {} ...\n",
-            binaries.major
-        ))?;
-        Ok(Self {
-            pair: Pair::start(folder, &binaries, account).await?,
-            major: binaries.major,
-        })
-    }
-
-    fn plan<'a>(&self, options: &Options, state: &'a Path) -> Plan<'a> {
-        let sides = self.pair.servers().each_ref().map(|s| (s.name, s.address));
-        Plan {
-            listen: options.listen,
-            admin: options.admin,
-            state,
-            sides,
-        }
-    }
-
-    fn position(&self, port: u16) -> Option<usize> {
-        self.pair.servers().iter().position(|s| s.address.port() == port)
-    }
-
-    fn scene(&self, options: &Options, folder: &Path) -> Scene {
-        let side = |server: &Server| Side {
-            name: server.name,
-            address: server.address,
-            kill: server.pid().map(|pid| format!("kill -9 {pid}")),
-            rebuild: Some(Pair::rebuild_script(server).display().to_string()),
-        };
-        Scene {
-            pair: format!(
-                "A PostgreSQL {} pair with streaming replication, and pgpivot in front of it.",
-                self.major
-            ),
-            listen: options.listen,
-            admin: options.admin,
-            proxyctl: proxyctl(options),
-            folder: folder.to_owned(),
-            keep: options.keep,
-            sides: self.pair.servers().iter().map(side).collect(),
-        }
+/// What the opening tells.
+fn scene(stage: &Stage, options: &Options, folder: &Path) -> Scene {
+    Scene {
+        pair: stage.sentence(),
+        listen: options.listen,
+        admin: options.admin,
+        proxyctl: proxyctl(options),
+        folder: folder.to_owned(),
+        keep: options.keep,
+        sides: stage.sides(),
     }
 }
 
 /// The client as it can be typed here, with the address if it is not the usual one.
 fn proxyctl(options: &Options) -> String {
-    let beside = std::env::current_exe()
-        .ok()
-        .map(|exe| exe.with_file_name("proxyctl"))
-        .filter(|p| p.is_file());
+    let beside = std::env::current_exe().ok().map(|exe| exe.with_file_name("proxyctl")).filter(|p| p.is_file());
     let program = match beside {
         Some(path) => typed(&path),
         // `cargo run` builds one program only.
@@ -340,10 +284,7 @@ fn proxyctl(options: &Options) -> String {
 fn typed(path: &Path) -> String {
     let folder = path.parent().unwrap_or(Path::new("/"));
     if std::env::var_os("PATH").is_some_and(|all| std::env::split_paths(&all).any(|f| f == folder)) {
-        return path
-            .file_name()
-            .map(|n| n.to_string_lossy().into_owned())
-            .unwrap_or_default();
+        return path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
     }
     let here = std::env::current_dir().ok();
     let relative = here.and_then(|here| path.strip_prefix(here).ok().map(Path::to_owned));
@@ -356,21 +297,14 @@ fn is_free(address: SocketAddr, flag: &'static str) -> Result<(), DemoError> {
         io::ErrorKind::AddrInUse => "it is taken".to_owned(),
         _ => cause.to_string(),
     };
-    TcpListener::bind(address).map(drop).map_err(|e| DemoError::Address {
-        address,
-        cause: words(e),
-        flag,
-    })
+    TcpListener::bind(address).map(drop).map_err(|e| DemoError::Address { address, cause: words(e), flag })
 }
 
 /// The daemon's log, which has no place on this screen.
 fn log_to(path: &Path) -> Result<(), DemoError> {
     let file = std::fs::File::create(path)?;
     // A second demo in one process keeps the first one's log.
-    let _ = tracing_subscriber::fmt()
-        .with_ansi(false)
-        .with_writer(Mutex::new(file))
-        .try_init();
+    let _ = tracing_subscriber::fmt().with_ansi(false).with_writer(Mutex::new(file)).try_init();
     Ok(())
 }
 
@@ -396,5 +330,112 @@ impl Ends {
             _ = self.terminate.recv() => {}
             _ = self.hangup.recv() => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tokio::time::{Instant, sleep};
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Heard(Arc<Mutex<Vec<u8>>>);
+
+    impl Heard {
+        fn text(&self) -> String {
+            String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+        }
+
+        async fn until(&self, wanted: &str) {
+            let deadline = Instant::now() + Duration::from_secs(60);
+            while !self.text().contains(wanted) {
+                assert!(Instant::now() < deadline, "no {wanted:?} in:\n{}", self.text());
+                sleep(Duration::from_millis(20)).await;
+            }
+        }
+    }
+
+    impl io::Write for Heard {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn options() -> Options {
+        let [listen, admin] = postgres::free_ports(&[]).unwrap().map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
+        Options { listen, admin, built_in: true, keep: false }
+    }
+
+    /// What the page shows: once it is armed, a death can be survived.
+    async fn until_armed(admin: SocketAddr) {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let deadline = Instant::now() + Duration::from_secs(60);
+        loop {
+            let mut stream = tokio::net::TcpStream::connect(admin).await.unwrap();
+            let request = format!("GET /failover/status HTTP/1.1\r\nhost: {admin}\r\nconnection: close\r\n\r\n");
+            stream.write_all(request.as_bytes()).await.unwrap();
+            let mut reply = String::new();
+            stream.read_to_string(&mut reply).await.unwrap();
+            let json = reply.split_once("\r\n\r\n").unwrap().1;
+            let status: crate::view::Status = serde_json::from_str(json).unwrap();
+            if status.services[0].armed {
+                return;
+            }
+            assert!(Instant::now() < deadline, "never armed: {json}");
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// What the user types: the crash line of the opening.
+    async fn crash(text: &str) {
+        let line = text.lines().find(|l| l.contains("sim_crash")).unwrap();
+        let address = line.split(['@', '/']).find_map(|part| part.parse().ok()).unwrap();
+        let login = crate::config::Login { user: "demo".into(), database: "demo".into(), password: None };
+        let deadline = Instant::now() + Duration::from_secs(10);
+        let target = postgres::target(address, login).unwrap();
+        let mut session = crate::net::session::Session::connect(&target, deadline).await.unwrap();
+        // It may go down before it has answered.
+        let _ = session.query("SELECT sim_crash()", deadline).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_dead_primary_is_one_gap_without_a_lost_row_and_nothing_is_left_at_the_end() {
+        let (options, heard) = (options(), Heard::default());
+        let mut screen = Screen::new(heard.clone(), false);
+        let typed = async {
+            heard.until("rows committed, now on us-east").await;
+            until_armed(options.admin).await;
+            crash(&heard.text()).await;
+            heard.until("us-west is active now").await;
+        };
+        perform(&options, &mut screen, typed).await.unwrap();
+        let text = heard.text();
+        assert!(text.contains(" 0 acknowledged rows lost, ") && text.contains("writing to us-west"), "{text}");
+        assert!(text.contains("apt-get install postgresql"), "it says how to get the real one: {text}");
+        let folder = text.lines().find_map(|l| l.trim().strip_prefix("folder")).unwrap();
+        let folder = folder.trim().split(' ').next().unwrap();
+        assert!(folder.contains("pgpivot-demo-") && !Path::new(folder).exists(), "{folder} is left");
+        is_free(options.listen, "--listen").unwrap();
+        is_free(options.admin, "--admin").unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_taken_port_is_named_with_the_flag_that_changes_it() {
+        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+        let options = Options { admin: taken.local_addr().unwrap(), ..options() };
+        let mut screen = Screen::new(Heard::default(), false);
+        let error = perform(&options, &mut screen, std::future::pending()).await.unwrap_err().to_string();
+        assert_eq!(
+            error,
+            format!("{} cannot be used: it is taken; choose another one with --admin HOST:PORT", options.admin)
+        );
     }
 }

@@ -116,9 +116,7 @@ pub struct DrainReport {
 pub fn publish(routing: &Routing, connections: &Connections, service: &ServiceName, gate: &Gate) -> u64 {
     match gate {
         Gate::Closed { .. } => connections.close_sides(service),
-        Gate::Open {
-            epoch, tier, readers, ..
-        } => {
+        Gate::Open { epoch, tier, readers, .. } => {
             let open: Vec<_> = tier.iter().chain(readers).map(|backend| &backend.name).collect();
             connections.open_only(service, *epoch, &open);
         }
@@ -160,10 +158,7 @@ impl Listeners {
             }
         }
         for house in houses.values_mut() {
-            let service = config
-                .services
-                .iter()
-                .find(|service| service.name == house.shared.service);
+            let service = config.services.iter().find(|service| service.name == house.shared.service);
             house.follow(service);
         }
         Ok(())
@@ -209,11 +204,7 @@ impl Listeners {
             done = timeout(deadline, all_ended(&trackers)) => done.is_ok(),
             () = self.keep_asking() => false,
         };
-        let cut = if in_time {
-            0
-        } else {
-            self.connections.cut_all(Cut::DrainDeadline)
-        };
+        let cut = if in_time { 0 } else { self.connections.cut_all(Cut::DrainDeadline) };
         let noticed = timeout(LAST_WORDS, all_ended(&trackers)).await.is_ok();
         for worker in workers {
             if !worker.stop(LAST_WORDS).await {
@@ -221,10 +212,7 @@ impl Listeners {
             }
         }
         tracing::debug!(open, cut, noticed, "drained");
-        DrainReport {
-            ended: open.saturating_sub(cut),
-            cut,
-        }
+        DrainReport { ended: open.saturating_sub(cut), cut }
     }
 
     async fn keep_asking(&self) {
@@ -244,16 +232,10 @@ impl Listeners {
                     service.workers.max(1)
                 }
             };
-            let is_open = |address| {
-                houses
-                    .get(&service.name)
-                    .is_some_and(|house| house.doors.contains_key(address))
-            };
+            let is_open = |address| houses.get(&service.name).is_some_and(|house| house.doors.contains_key(address));
             for listener in service.listeners.iter().filter(|listener| !is_open(&listener.address)) {
                 let ours = houses.values().flat_map(|house| house.doors.values());
-                let shared = ours
-                    .clone()
-                    .any(|opened| opened.bound.port() == listener.address.port());
+                let shared = ours.clone().any(|opened| opened.bound.port() == listener.address.port());
                 let sockets = bind::bind(listener.address, threads, shared, &service.connection)
                     .map_err(|source| bind_error(&service.name, listener.address, source))?;
                 plan.doors.push((service.name.clone(), listener.clone(), sockets));
@@ -275,15 +257,8 @@ impl Listeners {
         let workers = (0..service.workers.max(1)).map(|number| Worker::spawn(shared.clone(), number));
         let workers = workers
             .collect::<io::Result<Vec<Worker>>>()
-            .map_err(|source| ListenerError::Thread {
-                service: service.name.clone(),
-                source,
-            })?;
-        Ok(House {
-            shared,
-            workers,
-            doors: HashMap::new(),
-        })
+            .map_err(|source| ListenerError::Thread { service: service.name.clone(), source })?;
+        Ok(House { shared, workers, doors: HashMap::new() })
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<ServiceName, House>> {
@@ -301,10 +276,7 @@ impl Drop for Listeners {
 impl House {
     /// Lets every thread accept at a new door.
     fn open(&mut self, listener: &config::Listener, sockets: Vec<TcpListener>, connections: &Connections) {
-        let bound = sockets
-            .first()
-            .and_then(|socket| socket.local_addr().ok())
-            .unwrap_or(listener.address);
+        let bound = sockets.first().and_then(|socket| socket.local_addr().ok()).unwrap_or(listener.address);
         let door = Arc::new(Door {
             shared: self.shared.clone(),
             address: listener.address,
@@ -321,18 +293,16 @@ impl House {
     /// Takes over what a configuration says of doors that are open; `None` = the service is gone.
     fn follow(&mut self, service: Option<&config::Service>) {
         let listeners = service.map_or(&[][..], |service| &service.listeners);
-        self.doors.retain(
-            |address, opened| match listeners.iter().find(|listener| listener.address == *address) {
-                Some(listener) => {
-                    opened.door.rules.store(Arc::new(Rules::of(listener)));
-                    true
-                }
-                None => {
-                    opened.door.closed.cancel();
-                    false
-                }
-            },
-        );
+        self.doors.retain(|address, opened| match listeners.iter().find(|listener| listener.address == *address) {
+            Some(listener) => {
+                opened.door.rules.store(Arc::new(Rules::of(listener)));
+                true
+            }
+            None => {
+                opened.door.closed.cancel();
+                false
+            }
+        });
         let Some(service) = service else { return };
         let settings = Settings::of(service);
         if *self.shared.settings.load_full() != settings {
@@ -355,10 +325,6 @@ fn bind_error(service: &ServiceName, address: SocketAddr, source: io::Error) -> 
     let service = service.clone();
     match source.kind() {
         io::ErrorKind::AddrInUse => ListenerError::Taken { service, address },
-        _ => ListenerError::Bind {
-            service,
-            address,
-            source,
-        },
+        _ => ListenerError::Bind { service, address, source },
     }
 }

@@ -10,8 +10,10 @@ use tokio_util::sync::CancellationToken;
 /// Keeps applications connected to the active side of a database pair.
 #[derive(Debug, Parser)]
 #[command(version, about, args_conflicts_with_subcommands = true)]
-#[command(after_help = "Without --config the environment alone must do. Signals: SIGHUP reloads, SIGTERM drains and ends.\n\n\
-    Example: pgpivot --config /etc/pgpivot/pgpivot.toml")]
+#[command(
+    after_help = "Without --config the environment alone must do. Signals: SIGHUP reloads, SIGTERM drains and ends.\n\n\
+    Example: pgpivot --config /etc/pgpivot/pgpivot.toml"
+)]
 struct Args {
     /// The configuration file.
     #[arg(long, short, value_name = "FILE")]

@@ -124,27 +124,14 @@ impl Probes {
         clock: fn() -> Now,
         resolver: Resolver,
     ) -> Result<Self, ProbeError> {
-        let calm = Orders {
-            cadence: Cadence::Calm,
-            since: Instant::now(),
-            active: None,
-            epoch: Epoch::default(),
-        };
+        let calm = Orders { cadence: Cadence::Calm, since: Instant::now(), active: None, epoch: Epoch::default() };
         let (orders, _) = watch::channel(calm);
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let resolver = Arc::new(resolver);
-        let mut probes = Self {
-            orders,
-            pokes: HashMap::new(),
-            tasks,
-            stop,
-        };
+        let mut probes = Self { orders, pokes: HashMap::new(), tasks, stop };
         let commons = service.backends.iter().map(|backend| {
             let tls = tls_for(&service.probe.kind, &backend.tls);
-            let tls = tls.map_err(|cause| ProbeError {
-                backend: backend.name.clone(),
-                cause,
-            })?;
+            let tls = tls.map_err(|cause| ProbeError { backend: backend.name.clone(), cause })?;
             Ok((backend, tls))
         });
         for (backend, tls) in commons.collect::<Result<Vec<_>, _>>()? {
@@ -161,18 +148,9 @@ impl Probes {
             });
             let (poke, poked) = watch::channel(0);
             probes.pokes.insert(backend.name.clone(), poke);
-            let ears = watcher::Ears {
-                orders: probes.orders.subscribe(),
-                poked,
-            };
+            let ears = watcher::Ears { orders: probes.orders.subscribe(), poked };
             let names = backend.addresses.clone();
-            probes.tasks.spawn(addresses::run(
-                common,
-                names,
-                Arc::clone(&resolver),
-                ears,
-                probes.stop.clone(),
-            ));
+            probes.tasks.spawn(addresses::run(common, names, Arc::clone(&resolver), ears, probes.stop.clone()));
         }
         probes.tasks.close();
         Ok(probes)
@@ -226,10 +204,7 @@ impl Drop for Probes {
 fn tls_for(kind: &ProbeKind, tls: &Tls) -> Result<Arc<ClientTls>, TlsConfigError> {
     let https = matches!(kind, ProbeKind::Http(HttpProbe { tls: true, .. }));
     match tls.mode {
-        TlsMode::Disable if https => ClientTls::build(&Tls {
-            mode: TlsMode::Require,
-            ..tls.clone()
-        }),
+        TlsMode::Disable if https => ClientTls::build(&Tls { mode: TlsMode::Require, ..tls.clone() }),
         _ => ClientTls::build(tls),
     }
 }
@@ -252,10 +227,7 @@ fn application_name(daemon: &str, service: &str, epoch: Epoch) -> String {
 }
 
 fn shortened(name: &str, room: usize) -> String {
-    let plain: String = name
-        .chars()
-        .map(|c| if c.is_ascii_graphic() && c != '/' { c } else { '_' })
-        .collect();
+    let plain: String = name.chars().map(|c| if c.is_ascii_graphic() && c != '/' { c } else { '_' }).collect();
     if plain.len() <= room && plain == name {
         return plain;
     }

@@ -61,12 +61,7 @@ impl Effects {
     /// Takes what it needs from the configuration. TLS settings that cannot be used are told when a server is to be
     /// reached, each time.
     pub fn build(service: &Service, daemon: &str) -> Effects {
-        let Failover {
-            promoter,
-            promote_timeout,
-            fence_command,
-            ..
-        } = &service.failover;
+        let Failover { promoter, promote_timeout, fence_command, .. } = &service.failover;
         let login = match (promoter, &service.probe.kind) {
             (Configured::Postgres { login }, _) | (_, ProbeKind::Sql { login }) => Some(login.clone()),
             _ => None,
@@ -102,19 +97,12 @@ impl Effects {
 
     /// Orders the promotion, at most `promote_timeout` and (for a command that will not end) 5 s more.
     pub async fn promote(&self, backend: &Backend, address: SocketAddr, epoch: Epoch) -> PromotionResult {
-        let order = Order {
-            backend: &backend.name,
-            address,
-            epoch,
-        };
+        let order = Order { backend: &backend.name, address, epoch };
         match &self.promoter {
             Kind::None(promoter) => promoter.promote(&order).await,
             Kind::Command(promoter) => promoter.promote(&order).await,
             Kind::Postgres => {
-                let promoter = postgres::Postgres {
-                    access: &self.access,
-                    timeout: self.promote_timeout,
-                };
+                let promoter = postgres::Postgres { access: &self.access, timeout: self.promote_timeout };
                 promoter.promote(&order).await
             }
         }

@@ -86,13 +86,7 @@ impl Routing {
         target: Target,
         tried: &[BackendName],
     ) -> Option<Choice> {
-        let Route::Open {
-            active,
-            epoch,
-            tier,
-            readers,
-        } = snapshot.route(service)
-        else {
+        let Route::Open { active, epoch, tier, readers } = snapshot.route(service) else {
             return None;
         };
         let candidates = select::candidates(target, active, tier, readers, tried);
@@ -105,11 +99,7 @@ impl Routing {
                 several.get(rotation.next(several)?)?
             }
         };
-        Some(Choice {
-            backend: chosen.name.clone(),
-            epoch,
-            addresses: chosen.addresses.clone(),
-        })
+        Some(Choice { backend: chosen.name.clone(), epoch, addresses: chosen.addresses.clone() })
     }
 
     fn swap(&self, change: impl FnOnce(&Snapshot) -> Snapshot) -> u64 {
@@ -136,21 +126,11 @@ mod tests {
     }
 
     fn open(name: &str, weight: u32) -> OpenBackend {
-        OpenBackend {
-            name: name.into(),
-            weight,
-            addresses: vec!["127.0.0.1:1".parse().unwrap()],
-        }
+        OpenBackend { name: name.into(), weight, addresses: vec!["127.0.0.1:1".parse().unwrap()] }
     }
 
     fn gate(tier: Vec<OpenBackend>, readers: Vec<OpenBackend>) -> Gate {
-        Gate::Open {
-            active: tier[0].name.clone(),
-            epoch: Epoch(7),
-            tier,
-            readers,
-            hold: false,
-        }
+        Gate::Open { active: tier[0].name.clone(), epoch: Epoch(7), tier, readers, hold: false }
     }
 
     fn shares(routing: &Routing, target: Target, connections: usize) -> HashMap<String, usize> {
@@ -174,16 +154,8 @@ mod tests {
         assert_eq!(routing.publish(&service(), &gate(vec![open("east", 100)], vec![])), 1);
         assert!(changes.has_changed().unwrap());
         assert_eq!(*changes.borrow_and_update(), 1);
-        assert!(
-            routing
-                .choose(&routing.load(), &service(), Target::Active, &[])
-                .is_some()
-        );
-        assert_eq!(
-            routing.choose(&before, &service(), Target::Active, &[]),
-            None,
-            "an old snapshot does not change"
-        );
+        assert!(routing.choose(&routing.load(), &service(), Target::Active, &[]).is_some());
+        assert_eq!(routing.choose(&before, &service(), Target::Active, &[]), None, "an old snapshot does not change");
 
         assert_eq!(routing.remove(&service()), 2);
         assert_eq!(routing.choose(&routing.load(), &service(), Target::Active, &[]), None);
@@ -195,12 +167,7 @@ mod tests {
         routing.publish(&service(), &gate(vec![open("east", 100)], vec![]));
         routing.publish(&"other".into(), &gate(vec![open("west", 100)], vec![]));
         let snapshot = routing.load();
-        let backend = |name: &str| {
-            routing
-                .choose(&snapshot, &name.into(), Target::Active, &[])
-                .unwrap()
-                .backend
-        };
+        let backend = |name: &str| routing.choose(&snapshot, &name.into(), Target::Active, &[]).unwrap().backend;
         assert_eq!((backend("main").as_str(), backend("other").as_str()), ("east", "west"));
         assert!(snapshot.version(&service()) < snapshot.version(&"other".into()));
     }
@@ -209,10 +176,7 @@ mod tests {
     fn standbys_take_nothing_on_an_active_listener_whatever_their_weight() {
         let routing = routing();
         routing.publish(&service(), &gate(vec![open("east", 1)], vec![open("west", 65_535)]));
-        assert_eq!(
-            shares(&routing, Target::Active, 1000),
-            HashMap::from([("east".to_owned(), 1000)])
-        );
+        assert_eq!(shares(&routing, Target::Active, 1000), HashMap::from([("east".to_owned(), 1000)]));
     }
 
     #[test]
@@ -227,10 +191,7 @@ mod tests {
         for (name, weight) in weights {
             let fair = 1000.0 * f64::from(weight) / 166.0;
             for taken in [active[name], readers[name]] {
-                assert!(
-                    (taken as f64 - fair).abs() <= 10.0,
-                    "{name} took {taken}, fair is {fair}"
-                );
+                assert!((taken as f64 - fair).abs() <= 10.0, "{name} took {taken}, fair is {fair}");
             }
         }
     }
@@ -239,21 +200,12 @@ mod tests {
     fn readers_that_are_not_fit_leave_the_work_to_the_active_side() {
         let routing = routing();
         routing.publish(&service(), &gate(vec![open("east", 100)], vec![]));
-        assert_eq!(
-            shares(&routing, Target::ReadOnly, 10),
-            HashMap::from([("east".to_owned(), 10)])
-        );
+        assert_eq!(shares(&routing, Target::ReadOnly, 10), HashMap::from([("east".to_owned(), 10)]));
 
         let mut without_address = open("west", 100);
         without_address.addresses.clear();
         let resting = open("north", 0);
-        routing.publish(
-            &service(),
-            &gate(vec![open("east", 100)], vec![without_address, resting]),
-        );
-        assert_eq!(
-            shares(&routing, Target::ReadOnly, 10),
-            HashMap::from([("east".to_owned(), 10)])
-        );
+        routing.publish(&service(), &gate(vec![open("east", 100)], vec![without_address, resting]));
+        assert_eq!(shares(&routing, Target::ReadOnly, 10), HashMap::from([("east".to_owned(), 10)]));
     }
 }

@@ -99,10 +99,7 @@ impl FromStr for HostPort {
         if host.is_empty() || host.len() > 253 || !host.chars().all(usable) {
             return Err(HostPortError::BadHost);
         }
-        Ok(Self {
-            host: host.into(),
-            port,
-        })
+        Ok(Self { host: host.into(), port })
     }
 }
 

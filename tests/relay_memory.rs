@@ -45,10 +45,7 @@ const MOST_PER_PAIR: usize = 2 * 1024;
 #[test]
 fn five_thousand_idle_connections_cost_less_than_two_kilobytes_each_and_no_buffer() {
     allow_descriptors(2 * PAIRS as u64 + 1_000);
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         // The thread's buffer, its pipes and the runtime's own tables are there before counting starts.
         let mut warm = Chain::build(3);
@@ -63,10 +60,7 @@ fn five_thousand_idle_connections_cost_less_than_two_kilobytes_each_and_no_buffe
         assert!(idle <= MOST_PER_PAIR, "{idle} bytes per idle pair");
         chain.end().await;
         let left = ALIVE.load(Ordering::Relaxed).saturating_sub(before) / PAIRS;
-        assert!(
-            left <= 64,
-            "{left} bytes per pair left behind by connections that ended"
-        );
+        assert!(left <= 64, "{left} bytes per pair left behind by connections that ended");
 
         let before = ALIVE.load(Ordering::Relaxed);
         let mut busy = Chain::build(20);
@@ -102,20 +96,9 @@ impl Chain {
             let (server, next) = connected();
             let orders = Orders::new();
             chain.0.push(orders.clone());
-            chain.1.spawn(relay(
-                std::mem::replace(&mut client, next),
-                server,
-                orders,
-                meter.clone(),
-            ));
+            chain.1.spawn(relay(std::mem::replace(&mut client, next), server, orders, meter.clone()));
         }
-        Self {
-            app,
-            db: client,
-            meter,
-            orders: chain.0,
-            relays: chain.1,
-        }
+        Self { app, db: client, meter, orders: chain.0, relays: chain.1 }
     }
 
     /// `size` bytes to the far end of the chain, and as many back.
@@ -165,13 +148,6 @@ fn allow_descriptors(needed: u64) {
         "this test needs {needed} descriptors; raise the hard limit (ulimit -Hn)"
     );
     if limit.current.is_some_and(|now| now < needed) {
-        setrlimit(
-            Resource::Nofile,
-            Rlimit {
-                current: Some(needed),
-                ..limit
-            },
-        )
-        .unwrap();
+        setrlimit(Resource::Nofile, Rlimit { current: Some(needed), ..limit }).unwrap();
     }
 }

@@ -76,11 +76,7 @@ pub fn live_part(old: &Config, new: &Config) -> Config {
     live.admin.tokens.clone_from(&new.admin.tokens);
     for service in &mut live.services {
         if let Some(new) = find(new, &service.name) {
-            *service = Service {
-                kind: service.kind,
-                workers: service.workers,
-                ..new.clone()
-            };
+            *service = Service { kind: service.kind, workers: service.workers, ..new.clone() };
         }
     }
     live
@@ -108,8 +104,7 @@ impl Diff {
     }
 
     fn restart(&mut self, path: String, change: impl AsRef<str>) {
-        self.summary
-            .push(format!("{path}: {} (needs a restart)", change.as_ref()));
+        self.summary.push(format!("{path}: {} (needs a restart)", change.as_ref()));
         self.restart_only.push(path);
     }
 
@@ -119,16 +114,8 @@ impl Diff {
         let path = |path: &std::path::Path| path.display().to_string();
         let rows = [
             ("admin.listen", address(old.admin.listen), address(new.admin.listen)),
-            (
-                "admin.socket",
-                text(old.admin.socket.as_deref().map(path)),
-                text(new.admin.socket.as_deref().map(path)),
-            ),
-            (
-                "admin.metrics_listen",
-                address(old.admin.metrics_listen),
-                address(new.admin.metrics_listen),
-            ),
+            ("admin.socket", text(old.admin.socket.as_deref().map(path)), text(new.admin.socket.as_deref().map(path))),
+            ("admin.metrics_listen", address(old.admin.metrics_listen), address(new.admin.metrics_listen)),
             ("state.path", path(&old.state.path), path(&new.state.path)),
         ];
         for (key, old, new) in rows {
@@ -140,11 +127,7 @@ impl Diff {
             self.tokens = true;
             let mut names: Vec<&str> = new.admin.tokens.iter().map(|(name, _)| name.as_str()).collect();
             names.dedup();
-            let names = if names.is_empty() {
-                "nobody".to_owned()
-            } else {
-                names.join(", ")
-            };
+            let names = if names.is_empty() { "nobody".to_owned() } else { names.join(", ") };
             self.say(format!("admin.token_file: read again, tokens for {names}"));
         }
     }
@@ -175,23 +158,13 @@ impl Diff {
         self.say_all(&format!("{path}.backend."), &service.backends, |name| {
             [old, new].map(|service| {
                 let found = service.backends.iter().find(|b| b.name == *name);
-                found
-                    .map(|b| [keys::backend(b), keys::tls(b)].concat())
-                    .unwrap_or_default()
+                found.map(|b| [keys::backend(b), keys::tls(b)].concat()).unwrap_or_default()
             })
         });
         let sections = [
             ("probe", service.probe, [old, new].map(|s| keys::probe(&s.probe))),
-            (
-                "failover",
-                service.failover,
-                [old, new].map(|s| keys::failover(&s.failover)),
-            ),
-            (
-                "connection",
-                service.connection,
-                [old, new].map(|s| keys::connection(&s.connection)),
-            ),
+            ("failover", service.failover, [old, new].map(|s| keys::failover(&s.failover))),
+            ("connection", service.connection, [old, new].map(|s| keys::connection(&s.connection))),
         ];
         for (name, _, lines) in sections.iter().filter(|(_, differs, _)| *differs) {
             self.say(format!("{path}.{name}: {}", words(lines)));
@@ -237,11 +210,7 @@ fn changes<T: PartialEq, K: PartialEq>(old: &[T], new: &[T], key: impl Fn(&T) ->
     let same = |item: &T, others: &[T]| others.iter().any(|other| key(other) == key(item));
     let only = |these: &[T], others: &[T]| these.iter().filter(|item| !same(item, others)).map(&key).collect();
     let differs = |item: &&T| same(item, old) && !old.contains(item);
-    Changes {
-        added: only(new, old),
-        removed: only(old, new),
-        changed: new.iter().filter(differs).map(&key).collect(),
-    }
+    Changes { added: only(new, old), removed: only(old, new), changed: new.iter().filter(differs).map(&key).collect() }
 }
 
 /// `interval "2s" → "1s", fall 3 → 2`.
@@ -257,21 +226,11 @@ fn words([old, new]: &[Vec<Line>; 2]) -> String {
     let unset = || "not set".to_owned();
     let said: Vec<String> = keys
         .into_iter()
-        .map(|key| {
-            (
-                key,
-                find(old, key).unwrap_or_else(unset),
-                find(new, key).unwrap_or_else(unset),
-            )
-        })
+        .map(|key| (key, find(old, key).unwrap_or_else(unset), find(new, key).unwrap_or_else(unset)))
         .filter(|(_, old, new)| old != new)
         .map(|(key, old, new)| format!("{key} {old} → {new}"))
         .collect();
-    if said.is_empty() {
-        "a password or a command's arguments changed".into()
-    } else {
-        said.join(", ")
-    }
+    if said.is_empty() { "a password or a command's arguments changed".into() } else { said.join(", ") }
 }
 
 #[cfg(test)]
@@ -309,8 +268,7 @@ mod tests {
 
     fn config(text: &str, password: &str, tokens: &str) -> Config {
         let mut raw = raw::parse(text);
-        raw.files
-            .insert("/p".into(), crate::types::Secret::new(password.into()));
+        raw.files.insert("/p".into(), crate::types::Secret::new(password.into()));
         raw.files.insert("/t".into(), crate::types::Secret::new(tokens.into()));
         validate::build(raw, &Env::default(), 2).unwrap().0
     }
@@ -338,10 +296,7 @@ mod tests {
 
     #[test]
     fn listeners_come_go_and_change_by_address() {
-        let (_, _, diff) = after(&[
-            ("127.0.0.1:26258", "127.0.0.1:26259"),
-            ("26257'", "26257'\nmax_connections = 5"),
-        ]);
+        let (_, _, diff) = after(&[("127.0.0.1:26258", "127.0.0.1:26259"), ("26257'", "26257'\nmax_connections = 5")]);
         let service = &diff.services[0];
         let address = |port| SocketAddr::from(([127, 0, 0, 1], port));
         assert_eq!(service.listeners.added, [address(26259)]);
@@ -384,10 +339,7 @@ mod tests {
     #[test]
     fn secrets_read_again_are_noticed_and_not_shown() {
         let old = config(FILE, "hunter2", TOKENS);
-        let diff = diff(
-            &old,
-            &config(FILE, "hunter3", "alice:fedcba9876543210\nbob:00112233445566778"),
-        );
+        let diff = diff(&old, &config(FILE, "hunter3", "alice:fedcba9876543210\nbob:00112233445566778"));
         assert!(diff.tokens && diff.services[0].probe && diff.services[0].failover);
         assert_eq!(
             diff.summary(),
@@ -407,10 +359,7 @@ mod tests {
             ("[admin]", "[admin]\nlisten = '127.0.0.1:9404'"),
             ("interval = '2s'", "interval = '1s'"),
         ]);
-        assert_eq!(
-            diff.restart_only,
-            ["admin.listen", "state.path", "service.main.workers"]
-        );
+        assert_eq!(diff.restart_only, ["admin.listen", "state.path", "service.main.workers"]);
         assert_eq!(
             diff.summary(),
             [
@@ -436,10 +385,7 @@ mod tests {
             "[service.other]\nkind = 'postgres'\n[[service.other.backend]]\nname = 'x'\naddresses = ['x:1']\n[admin]",
         )]);
         assert_eq!(diff.summary(), ["service.other: added (needs a restart)"]);
-        assert_eq!(
-            super::diff(&new, &old).summary(),
-            ["service.other: removed (needs a restart)"]
-        );
+        assert_eq!(super::diff(&new, &old).summary(), ["service.other: removed (needs a restart)"]);
         assert_eq!(live_part(&old, &new), old);
     }
 }

@@ -108,11 +108,7 @@ enum Metrics {
 impl Env {
     /// Reads what the variables say; an empty value counts as none. Problems come out with the configuration's.
     pub fn parse(variables: &BTreeMap<String, String>) -> Self {
-        let mut reader = Reader {
-            variables,
-            problems: Vec::new(),
-            warnings: Vec::new(),
-        };
+        let mut reader = Reader { variables, problems: Vec::new(), warnings: Vec::new() };
         let servers = reader.servers();
         let url = servers.as_ref().and_then(|servers| servers.url.as_ref());
         let login = reader.login(url);
@@ -130,9 +126,7 @@ impl Env {
             delay: reader.duration("FAILOVER_DELAY", Unit::Seconds),
             metrics,
             // systemd writes all of a unit's state directories into it.
-            state_directory: reader
-                .text("STATE_DIRECTORY")
-                .and_then(|list| list.split(':').next().map(str::to_owned)),
+            state_directory: reader.text("STATE_DIRECTORY").and_then(|list| list.split(':').next().map(str::to_owned)),
             pcr: reader.pcr(),
             problems: reader.problems,
             warnings: reader.warnings,
@@ -154,11 +148,7 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn text(&self, name: &str) -> Option<String> {
-        self.variables
-            .get(name)
-            .map(|value| value.trim())
-            .filter(|value| !value.is_empty())
-            .map(str::to_owned)
+        self.variables.get(name).map(|value| value.trim()).filter(|value| !value.is_empty()).map(str::to_owned)
     }
 
     fn problem(&mut self, name: &str, message: impl Into<String>) {
@@ -171,10 +161,7 @@ impl Reader<'_> {
             "true" | "1" | "yes" | "on" => Some(true),
             "false" | "0" | "no" | "off" => Some(false),
             _ => {
-                self.problem(
-                    name,
-                    format!("{} is neither true nor false; write one of them", shown(&text)),
-                );
+                self.problem(name, format!("{} is neither true nor false; write one of them", shown(&text)));
                 None
             }
         }
@@ -187,11 +174,7 @@ impl Reader<'_> {
             Unit::Seconds => (Duration::from_secs, "seconds; write for example 30"),
             Unit::Milliseconds => (Duration::from_millis, "milliseconds; write for example 10000"),
         };
-        match text
-            .parse::<u64>()
-            .map(plain)
-            .or_else(|_| humantime::parse_duration(&text))
-        {
+        match text.parse::<u64>().map(plain).or_else(|_| humantime::parse_duration(&text)) {
             Ok(duration) => Some((name, duration)),
             Err(_) => {
                 self.problem(name, format!("{} is not a number of {example}", shown(&text)));
@@ -205,10 +188,7 @@ impl Reader<'_> {
         match text.parse() {
             Ok(number) => Some((name, number)),
             Err(_) => {
-                self.problem(
-                    name,
-                    format!("{} is not a whole number; write for example 3", shown(&text)),
-                );
+                self.problem(name, format!("{} is not a whole number; write for example 3", shown(&text)));
                 None
             }
         }
@@ -219,10 +199,7 @@ impl Reader<'_> {
             None => default,
             Some((Ok(port), _)) if port != 0 => port,
             Some((_, text)) => {
-                self.problem(
-                    name,
-                    format!("{} is not a port; write a number from 1 to 65535", shown(&text)),
-                );
+                self.problem(name, format!("{} is not a port; write a number from 1 to 65535", shown(&text)));
                 default
             }
         }
@@ -234,10 +211,7 @@ impl Reader<'_> {
         if let [Some((first, a)), Some((second, b))] = &values
             && a != b
         {
-            self.problem(
-                second,
-                format!("is not the same as {first}, and both name one thing; set one of them"),
-            );
+            self.problem(second, format!("is not the same as {first}, and both name one thing; set one of them"));
         }
         let [first, second] = values;
         first.or(second)
@@ -249,10 +223,7 @@ impl Reader<'_> {
         if let (Some((_, a)), Some((name, b))) = (seconds, milliseconds)
             && a != b
         {
-            self.problem(
-                name,
-                "is not the same time as HEALTH_CHECK_INTERVAL, which counts seconds; set one of them",
-            );
+            self.problem(name, "is not the same time as HEALTH_CHECK_INTERVAL, which counts seconds; set one of them");
         }
         seconds.or(milliseconds)
     }
@@ -262,9 +233,7 @@ impl Reader<'_> {
     fn login(&mut self, url: Option<&Url>) -> (Option<Named<String>>, Option<Named<String>>, Option<Named<Secret>>) {
         let user = self.one_of(["DB_USER", "DB_USERNAME"]);
         let database = self.text("DB_NAME").map(|name| ("DB_NAME", name));
-        let password = self
-            .text("DB_PASSWORD")
-            .map(|password| ("DB_PASSWORD", Secret::new(password)));
+        let password = self.text("DB_PASSWORD").map(|password| ("DB_PASSWORD", Secret::new(password)));
         if let Some(url) = url {
             let differs = |own: &Option<Named<String>>, theirs: &Option<String>| match (own, theirs) {
                 (Some((name, own)), Some(theirs)) if own != theirs => Some(*name),
@@ -274,29 +243,19 @@ impl Reader<'_> {
                 (Some((name, own)), Some(theirs)) if own != theirs => Some(*name),
                 _ => None,
             };
-            let others = [
-                differs(&user, &url.user),
-                differs(&database, &url.database),
-                other_password,
-            ];
+            let others = [differs(&user, &url.user), differs(&database, &url.database), other_password];
             for name in others.into_iter().flatten() {
-                self.problem(
-                    name,
-                    "is not the same as in DATABASE_URL, and both name one thing; set one of them",
-                );
+                self.problem(name, "is not the same as in DATABASE_URL, and both name one thing; set one of them");
             }
         }
         // Its own name wins: an application's password may stand in the same environment.
-        let own = self
-            .text("PGPIVOT_PASSWORD")
-            .map(|password| ("PGPIVOT_PASSWORD", Secret::new(password)));
+        let own = self.text("PGPIVOT_PASSWORD").map(|password| ("PGPIVOT_PASSWORD", Secret::new(password)));
         (user, database, own.or(password))
     }
 
     fn metrics(&mut self) -> Option<Metrics> {
         let port = self.port("PROMETHEUS_PORT", 8000);
-        self.flag("ENABLE_PROMETHEUS")
-            .map(|on| if on { Metrics::On(port) } else { Metrics::Off })
+        self.flag("ENABLE_PROMETHEUS").map(|on| if on { Metrics::On(port) } else { Metrics::Off })
     }
 
     fn pcr(&mut self) -> Pcr {
@@ -314,16 +273,10 @@ impl Reader<'_> {
         let known = self.text("FAILOVER_AT_TIMESTAMP").is_some();
         match to_latest {
             Some(false) if !known => {
-                self.problem(
-                    "FAILOVER_TO_LATEST",
-                    "is false, so a time must be given; set FAILOVER_AT_TIMESTAMP",
-                );
+                self.problem("FAILOVER_TO_LATEST", "is false, so a time must be given; set FAILOVER_AT_TIMESTAMP");
             }
             Some(true) if known => {
-                self.problem(
-                    "FAILOVER_AT_TIMESTAMP",
-                    "is set, but FAILOVER_TO_LATEST is true; set one of them",
-                );
+                self.problem("FAILOVER_AT_TIMESTAMP", "is set, but FAILOVER_TO_LATEST is true; set one of them");
             }
             _ => {}
         }
@@ -343,8 +296,7 @@ impl Reader<'_> {
             if !NAMES.contains(&name.as_str())
                 && let Some(meant) = nearest(name, ours.clone())
             {
-                self.warnings
-                    .push(format!("{name} is not a variable of pgpivot; did you mean {meant}?"));
+                self.warnings.push(format!("{name} is not a variable of pgpivot; did you mean {meant}?"));
             }
         }
     }
@@ -358,12 +310,7 @@ mod tests {
     use super::*;
 
     fn env(variables: &[(&str, &str)]) -> Env {
-        Env::parse(
-            &variables
-                .iter()
-                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
-                .collect(),
-        )
+        Env::parse(&variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect())
     }
 
     fn with_file(text: &str, variables: &[(&str, &str)]) -> Result<(Config, Vec<String>), Vec<String>> {
@@ -389,11 +336,9 @@ mod tests {
 
     fn login(service: &Service) -> (&str, &str, Option<&str>) {
         match &service.probe.kind {
-            ProbeKind::Sql { login } | ProbeKind::Startup { login } => (
-                &login.user,
-                &login.database,
-                login.password.as_ref().map(Secret::expose),
-            ),
+            ProbeKind::Sql { login } | ProbeKind::Startup { login } => {
+                (&login.user, &login.database, login.password.as_ref().map(Secret::expose))
+            }
             other => panic!("{other:?} has no login"),
         }
     }
@@ -404,14 +349,8 @@ mod tests {
     #[test]
     fn two_urls_make_a_pair_without_a_file() {
         let main = service(&[
-            (
-                "DATABASE_URL",
-                "postgres://app:p%40ss@db1.example.com/orders?sslmode=require",
-            ),
-            (
-                "DATABASE_REPLICA_URL",
-                "postgres://app:p%40ss@db2.example.com:5433/orders?sslmode=require",
-            ),
+            ("DATABASE_URL", "postgres://app:p%40ss@db1.example.com/orders?sslmode=require"),
+            ("DATABASE_REPLICA_URL", "postgres://app:p%40ss@db2.example.com:5433/orders?sslmode=require"),
         ]);
         assert_eq!((main.name.as_str(), main.kind), ("main", Kind::Postgres));
         assert_eq!(main.listeners[0].address.to_string(), "127.0.0.1:26257");
@@ -452,10 +391,7 @@ mod tests {
 
     #[test]
     fn one_url_is_one_server_that_is_only_watched() {
-        let main = service(&[
-            ("DATABASE_URL", "postgres://app@[::1]:5433/x"),
-            ("DATABASE_REPLICA_URL", " "),
-        ]);
+        let main = service(&[("DATABASE_URL", "postgres://app@[::1]:5433/x"), ("DATABASE_REPLICA_URL", " ")]);
         assert_eq!(sides(&main), ["1-5433 [[::1]:5433] Some(Primary)"]);
     }
 
@@ -475,15 +411,9 @@ mod tests {
         .unwrap();
         let main = &config.services[0];
         let seconds = Duration::from_secs;
-        assert_eq!(
-            (main.probe.interval, main.probe.timeout, main.probe.fall),
-            (seconds(30), seconds(10), 5)
-        );
+        assert_eq!((main.probe.interval, main.probe.timeout, main.probe.fall), (seconds(30), seconds(10), 5));
         assert_eq!(main.failover.delay, seconds(60));
-        assert_eq!(
-            warnings,
-            ["HEALTH_CHECK_INTERVAL is used instead of service.main.probe.interval"]
-        );
+        assert_eq!(warnings, ["HEALTH_CHECK_INTERVAL is used instead of service.main.probe.interval"]);
     }
 
     #[test]
@@ -566,15 +496,9 @@ mod tests {
     #[test]
     fn a_standby_needs_a_primary_and_is_not_itself() {
         let found = alone(&[("PGPIVOT_STANDBYS", "db2")]).unwrap_err();
-        assert!(
-            found[0].starts_with("PGPIVOT_STANDBYS: names a standby, but no primary is named"),
-            "{found:?}"
-        );
+        assert!(found[0].starts_with("PGPIVOT_STANDBYS: names a standby, but no primary is named"), "{found:?}");
         let found = alone(&[("DB_HOST", "db1"), ("PGPIVOT_STANDBYS", "db1:5432")]).unwrap_err();
-        assert!(
-            found[0].starts_with("PGPIVOT_STANDBYS: names the same server as DB_HOST"),
-            "{found:?}"
-        );
+        assert!(found[0].starts_with("PGPIVOT_STANDBYS: names the same server as DB_HOST"), "{found:?}");
     }
 
     #[test]
@@ -589,10 +513,7 @@ mod tests {
         let (config, warnings) = with_file(FILE, &[("DATABASE_URL", "postgres://app:x@elsewhere/y")]).unwrap();
         assert_eq!(sides(&config.services[0]), ["a [db1:5432] None"]);
         assert_eq!(login(&config.services[0]).0, "pgpivot");
-        assert_eq!(
-            warnings,
-            ["DATABASE_URL is not used: the configuration file names the backends"]
-        );
+        assert_eq!(warnings, ["DATABASE_URL is not used: the configuration file names the backends"]);
     }
 
     #[test]
@@ -600,10 +521,7 @@ mod tests {
         let file = "[service.orders]\nkind = 'postgres'\n[service.orders.probe]\nuser = 'checker'\nfall = 5\n";
         let (config, _) = with_file(file, &[("DATABASE_URL", "postgres://app:x@db1/y")]).unwrap();
         let orders = &config.services[0];
-        assert_eq!(
-            (orders.name.as_str(), orders.listeners.len(), orders.probe.fall),
-            ("orders", 0, 5)
-        );
+        assert_eq!((orders.name.as_str(), orders.listeners.len(), orders.probe.fall), ("orders", 0, 5));
         assert_eq!(sides(orders), ["db1 [db1:5432] Some(Primary)"]);
         assert_eq!(login(orders), ("checker", "y", Some("x")));
     }
@@ -611,10 +529,7 @@ mod tests {
     #[test]
     fn the_proxys_own_address_is_no_database() {
         let found = alone(&[("DATABASE_URL", "postgres://app@localhost:26257/x")]).unwrap_err();
-        assert!(
-            found[0].starts_with("DATABASE_URL: localhost:26257 is where pgpivot itself listens"),
-            "{found:?}"
-        );
+        assert!(found[0].starts_with("DATABASE_URL: localhost:26257 is where pgpivot itself listens"), "{found:?}");
     }
 
     #[test]
@@ -636,15 +551,11 @@ mod tests {
         let at = "service.main.backend.a.tls.mode";
         assert_eq!(
             mode(&tls("disable"), "true"),
-            Err(vec![format!(
-                "DB_SSL: is true, but {at} is \"disable\"; change one of them"
-            )])
+            Err(vec![format!("DB_SSL: is true, but {at} is \"disable\"; change one of them")])
         );
         assert_eq!(
             mode(&tls("verify-ca"), "false"),
-            Err(vec![format!(
-                "DB_SSL: is false, but {at} is \"verify-ca\"; change one of them"
-            )])
+            Err(vec![format!("DB_SSL: is false, but {at} is \"verify-ca\"; change one of them")])
         );
     }
 
@@ -652,17 +563,11 @@ mod tests {
     fn metrics_and_state_come_from_the_environment_too() {
         let file = format!("[admin]\nmetrics_listen = '127.0.0.1:9000'\n{FILE}");
         let daemon = |variables: &[(&str, &str)]| with_file(&file, variables).unwrap().0;
-        let on = daemon(&[
-            ("ENABLE_PROMETHEUS", "true"),
-            ("STATE_DIRECTORY", "/var/lib/a:/var/lib/b"),
-        ]);
+        let on = daemon(&[("ENABLE_PROMETHEUS", "true"), ("STATE_DIRECTORY", "/var/lib/a:/var/lib/b")]);
         assert_eq!(on.admin.metrics_listen.unwrap().to_string(), "127.0.0.1:8000");
         assert_eq!(on.state.path.display().to_string(), "/var/lib/a");
         assert_eq!(daemon(&[("ENABLE_PROMETHEUS", "false")]).admin.metrics_listen, None);
-        assert_eq!(
-            daemon(&[("PROMETHEUS_PORT", "9")]).admin.metrics_listen.unwrap().port(),
-            9000
-        );
+        assert_eq!(daemon(&[("PROMETHEUS_PORT", "9")]).admin.metrics_listen.unwrap().port(), 9000);
         let found = with_file(&file, &[("ENABLE_PROMETHEUS", "1"), ("PROMETHEUS_PORT", "8404")]).unwrap_err();
         assert_eq!(
             found,
@@ -683,22 +588,13 @@ mod tests {
         let (config, warnings) = alone(&variables).unwrap();
         let main = &config.services[0];
         assert_eq!(main.kind, Kind::Cockroach);
-        assert_eq!(
-            main.backends[1].addresses[0].to_string(),
-            "s.example.cockroachlabs.cloud:26257"
-        );
+        assert_eq!(main.backends[1].addresses[0].to_string(), "s.example.cockroachlabs.cloud:26257");
         assert_eq!(login(main), ("app", "defaultdb", None));
         let seconds = Duration::from_secs;
         let probe = &main.probe;
-        assert_eq!(
-            (probe.interval, probe.fast_interval, probe.timeout),
-            (seconds(30), seconds(30), seconds(10))
-        );
+        assert_eq!((probe.interval, probe.fast_interval, probe.timeout), (seconds(30), seconds(30), seconds(10)));
         assert_eq!((probe.fall, probe.jitter_percent, probe.passive), (3, 0, false));
-        assert_eq!(
-            (main.failover.delay, main.failover.hold_timeout),
-            (seconds(60), seconds(300))
-        );
+        assert_eq!((main.failover.delay, main.failover.hold_timeout), (seconds(60), seconds(300)));
         assert_eq!(warnings.len(), 1);
         let read = env(&variables);
         assert_eq!(read.pcr.primary_cluster.as_deref(), Some("one"));
@@ -708,10 +604,7 @@ mod tests {
     #[test]
     fn a_misspelt_name_of_ours_is_said_and_others_are_left_alone() {
         let (_, warnings) = with_file(FILE, &[("PGPIVOT_STANDBY", "db2"), ("PGHOST", "x"), ("DB_HOSTS", "x")]).unwrap();
-        assert_eq!(
-            warnings,
-            ["PGPIVOT_STANDBY is not a variable of pgpivot; did you mean PGPIVOT_STANDBYS?"]
-        );
+        assert_eq!(warnings, ["PGPIVOT_STANDBY is not a variable of pgpivot; did you mean PGPIVOT_STANDBYS?"]);
     }
 
     #[test]

@@ -83,11 +83,7 @@ pub fn listener_path(service: &str, index: usize) -> String {
 /// A key as it would stand in a TOML header.
 pub fn quoted(key: &str) -> String {
     let bare = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
-    if !key.is_empty() && key.chars().all(bare) {
-        key.to_owned()
-    } else {
-        format!("{key:?}")
-    }
+    if !key.is_empty() && key.chars().all(bare) { key.to_owned() } else { format!("{key:?}") }
 }
 
 /// `[admin]`.

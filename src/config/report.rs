@@ -43,22 +43,14 @@ pub fn check(path: Option<&Path>) -> CheckReport {
 fn report(path: Option<&Path>, loaded: Result<source::Loaded, source::ConfigError>) -> CheckReport {
     let name = path.map_or_else(|| "environment".to_owned(), |path| path.display().to_string());
     match loaded {
-        Ok(loaded) => CheckReport {
-            text: explain(&name, &loaded),
-            problems: 0,
-            exit: 0,
-        },
+        Ok(loaded) => CheckReport { text: explain(&name, &loaded), problems: 0, exit: 0 },
         Err(error) => {
             let count = error.problems.len();
             let mut text = format!("{name}: {count} {}\n", if count == 1 { "problem" } else { "problems" });
             for problem in &error.problems {
                 text.push_str(&format!("  {problem}\n"));
             }
-            CheckReport {
-                text,
-                problems: count,
-                exit: 2,
-            }
+            CheckReport { text, problems: count, exit: 2 }
         }
     }
 }
@@ -66,13 +58,8 @@ fn report(path: Option<&Path>, loaded: Result<source::Loaded, source::ConfigErro
 fn explain(name: &str, loaded: &source::Loaded) -> String {
     let Config { admin, state, services } = &loaded.config;
     let mut lines = vec![format!("{name}: ok")];
-    let listen = admin
-        .listen
-        .map_or_else(|| "off".to_owned(), |address| format!("http://{address}"));
-    let socket = admin
-        .socket
-        .as_ref()
-        .map_or(String::new(), |socket| format!(", socket {}", socket.display()));
+    let listen = admin.listen.map_or_else(|| "off".to_owned(), |address| format!("http://{address}"));
+    let socket = admin.socket.as_ref().map_or(String::new(), |socket| format!(", socket {}", socket.display()));
     let mut operators: Vec<&str> = admin.tokens.iter().map(|(name, _)| name.as_str()).collect();
     operators.dedup();
     let operators = match operators.as_slice() {
@@ -80,11 +67,7 @@ fn explain(name: &str, loaded: &source::Loaded) -> String {
         names => format!("tokens for {}", names.join(", ")),
     };
     lines.push(format!("admin {listen}{socket}, {operators}"));
-    lines.extend(
-        admin
-            .metrics_listen
-            .map(|address| format!("metrics http://{address}/metrics")),
-    );
+    lines.extend(admin.metrics_listen.map(|address| format!("metrics http://{address}/metrics")));
     lines.push(format!("state {}", state.path.display()));
     for service in services {
         lines.push(String::new());
@@ -129,19 +112,10 @@ fn explain_service(service: &Service) -> Vec<String> {
             Some(ConfiguredRole::Standby) => ", starts as standby",
             None => "",
         };
-        lines.push(format!(
-            "  backend {} at {}, weight {}{role}",
-            backend.name,
-            addresses.join(", "),
-            backend.weight
-        ));
+        lines.push(format!("  backend {} at {}, weight {}{role}", backend.name, addresses.join(", "), backend.weight));
     }
     lines.push("  from a failure of the active side to the decision, at worst:".into());
-    lines.extend(
-        explain_detection(service, None)
-            .into_iter()
-            .map(|line| format!("    {line}")),
-    );
+    lines.extend(explain_detection(service, None).into_iter().map(|line| format!("    {line}")));
     lines
 }
 
@@ -159,21 +133,14 @@ pub fn explain_detection(service: &Service, w: Option<Duration>) -> Vec<String> 
         lines.extend(shorter(service, w).into_iter().map(|step| format!("shorter: {step}")));
         return lines;
     };
-    vec![
-        format!("crash  shown as down after {crash}, decided by nobody: {why}"),
-        "hang   likewise".into(),
-    ]
+    vec![format!("crash  shown as down after {crash}, decided by nobody: {why}"), "hang   likewise".into()]
 }
 
 /// Worst cases; `w` is the `wal_receiver_timeout` read on the standby, PostgreSQL's 60 s when `None`.
 pub fn detection(service: &Service, w: Option<Duration>) -> Detection {
     let probe = &service.probe;
     let automatic = not_automatic(service).is_none();
-    let delay = if automatic {
-        service.failover.delay
-    } else {
-        Duration::ZERO
-    };
+    let delay = if automatic { service.failover.delay } else { Duration::ZERO };
     let repeats = probe.fast_interval * probe.fall.saturating_sub(1);
     // Without traffic, or where traffic does not count, the next probe is the first to notice; a hang only when its
     // time is up, unless the pace stays the same anyway.
@@ -183,11 +150,7 @@ pub fn detection(service: &Service, w: Option<Duration>) -> Detection {
         false if probe.fast_interval == probe.interval => (next_probe, next_probe),
         false => (next_probe, next_probe + probe.timeout),
     };
-    let crash = if death_path(service) {
-        DEATH_PATH
-    } else {
-        refused + repeats
-    };
+    let crash = if death_path(service) { DEATH_PATH } else { refused + repeats };
     let counted = repeats + probe.timeout;
     let hang = match silence(service, w.unwrap_or(DEFAULT_RECEIVER_TIMEOUT)) {
         _ if !automatic => None,
@@ -195,10 +158,7 @@ pub fn detection(service: &Service, w: Option<Duration>) -> Detection {
         Silence::NotAsked => Some(unanswered + counted + delay),
         Silence::After(silence) => Some(unanswered + counted.max(silence) + delay),
     };
-    Detection {
-        crash: crash + delay,
-        hang,
-    }
+    Detection { crash: crash + delay, hang }
 }
 
 /// When a standby's receiver proves by silence that the primary hangs.
@@ -297,10 +257,7 @@ fn shorter(service: &Service, w: Option<Duration>) -> Vec<String> {
     }
     if !service.failover.delay.is_zero() {
         let delay = humantime::format_duration(service.failover.delay);
-        steps.push(format!(
-            "in [service.{}.failover]: delay = \"0s\" (it adds {delay} to both)",
-            service.name
-        ));
+        steps.push(format!("in [service.{}.failover]: delay = \"0s\" (it adds {delay} to both)", service.name));
     }
     steps
 }
@@ -308,11 +265,7 @@ fn shorter(service: &Service, w: Option<Duration>) -> Vec<String> {
 /// `0.4 s`, `32.5 s`, `150 s`.
 fn seconds(duration: Duration) -> String {
     let tenths = duration.as_millis().div_ceil(100);
-    if tenths.is_multiple_of(10) {
-        format!("{} s", tenths / 10)
-    } else {
-        format!("{}.{} s", tenths / 10, tenths % 10)
-    }
+    if tenths.is_multiple_of(10) { format!("{} s", tenths / 10) } else { format!("{}.{} s", tenths / 10, tenths % 10) }
 }
 
 #[cfg(test)]
@@ -366,19 +319,13 @@ mod tests {
         assert_eq!(figures(&main, None), (400, Some(32_500)));
         assert_eq!(figures(&main, Some(3)), (400, Some(4000)));
         assert_eq!(figures(&main, Some(10)), (400, Some(7500)));
-        assert_eq!(
-            figures(&pair("[service.main.failover]\ndelay = '1s'"), Some(3)),
-            (1400, Some(5000))
-        );
+        assert_eq!(figures(&pair("[service.main.failover]\ndelay = '1s'"), Some(3)), (1400, Some(5000)));
     }
 
     #[test]
     fn a_receiver_that_waits_for_ever_never_proves_a_hang() {
         assert_eq!(figures(&pair(""), Some(0)), (400, None));
-        assert_eq!(
-            figures(&pair("[service.main.failover]\nwitness = 'optional'"), Some(0)),
-            (400, Some(4000))
-        );
+        assert_eq!(figures(&pair("[service.main.failover]\nwitness = 'optional'"), Some(0)), (400, Some(4000)));
     }
 
     #[test]
@@ -398,9 +345,7 @@ mod tests {
 
     #[test]
     fn without_traffic_the_next_probe_is_the_first_to_notice() {
-        let idle = PAIR
-            .replace("[[service.main.listener]]", "")
-            .replace("address = '127.0.0.1:26257'", "");
+        let idle = PAIR.replace("[[service.main.listener]]", "").replace("address = '127.0.0.1:26257'", "");
         let main = config(&idle).services.remove(0);
         assert_eq!(figures(&main, Some(3)), (400, Some(5200)));
         let text = format!("{idle}\n[service.main.probe]\npassive = false");
@@ -421,11 +366,7 @@ mod tests {
 
     #[test]
     fn a_valid_configuration_is_explained() {
-        let loaded = source::Loaded {
-            config: config(PAIR),
-            warnings: vec!["look here".into()],
-            files: Vec::new(),
-        };
+        let loaded = source::Loaded { config: config(PAIR), warnings: vec!["look here".into()], files: Vec::new() };
         let report = report(Some(Path::new("pgpivot.toml")), Ok(loaded));
         let expected = "\
 pgpivot.toml: ok
@@ -444,14 +385,7 @@ service main (postgres), probe sql, promoter postgres, authority self: decides b
 
 warning: look here
 ";
-        assert_eq!(
-            report,
-            CheckReport {
-                text: expected.into(),
-                problems: 0,
-                exit: 0
-            }
-        );
+        assert_eq!(report, CheckReport { text: expected.into(), problems: 0, exit: 0 });
     }
 
     #[test]
@@ -467,13 +401,6 @@ warning: look here
         let problems = vec![Problem::new("a.b", "is wrong"), Problem::new("", "and so is this")];
         let report = report(None, Err(source::ConfigError { problems }));
         let text = "environment: 2 problems\n  a.b: is wrong\n  and so is this\n";
-        assert_eq!(
-            report,
-            CheckReport {
-                text: text.into(),
-                problems: 2,
-                exit: 2
-            }
-        );
+        assert_eq!(report, CheckReport { text: text.into(), problems: 2, exit: 2 });
     }
 }

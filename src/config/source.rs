@@ -62,9 +62,7 @@ pub fn load(path: Option<&Path>) -> Result<Loaded, ConfigError> {
                 environment.insert(name, value);
             }
             Err(_) if env::NAMES.contains(&name.as_str()) => {
-                reading
-                    .problems
-                    .push(Problem::new(name, "is no UTF-8 text; write it as such"));
+                reading.problems.push(Problem::new(name, "is no UTF-8 text; write it as such"));
             }
             Err(_) => {}
         }
@@ -111,11 +109,7 @@ impl Reading {
         if !problems.is_empty() {
             return Err(ConfigError { problems });
         }
-        Ok(Loaded {
-            config,
-            warnings,
-            files: self.files,
-        })
+        Ok(Loaded { config, warnings, files: self.files })
     }
 
     fn config(&mut self, path: &Path) -> Raw {
@@ -127,10 +121,7 @@ impl Reading {
             }
             Err(error) => {
                 self.problems.push(Problem::new(file.to_string(), error.to_string()));
-                Raw {
-                    broken: true,
-                    ..Raw::default()
-                }
+                Raw { broken: true, ..Raw::default() }
             }
         }
     }
@@ -170,9 +161,7 @@ impl Reading {
                         self.files.push(path);
                     }
                 }
-                Err(error) => self
-                    .problems
-                    .push(Problem::new(key, format!("{} {error}", path.display()))),
+                Err(error) => self.problems.push(Problem::new(key, format!("{} {error}", path.display()))),
             }
         }
     }
@@ -180,9 +169,8 @@ impl Reading {
     fn check_mode(&mut self, path: &Path, metadata: &Metadata) {
         if metadata.mode() & 0o004 != 0 {
             let path = path.display();
-            self.warnings.push(format!(
-                "{path}: holds secrets and everybody on this machine may read it; chmod 600 {path}"
-            ));
+            self.warnings
+                .push(format!("{path}: holds secrets and everybody on this machine may read it; chmod 600 {path}"));
         }
     }
 }
@@ -241,14 +229,8 @@ fn check_named_files(config: &Config, warnings: &mut Vec<String>) -> Vec<Problem
             Promoter::Command(argv) => Some(argv),
             Promoter::None | Promoter::Postgres { .. } => None,
         };
-        let commands = [
-            ("promote_command", promote),
-            ("fence_command", service.failover.fence_command.as_ref()),
-        ];
-        for (key, argv) in commands
-            .into_iter()
-            .filter_map(|(key, argv)| Some((key, argv?.first()?)))
-        {
+        let commands = [("promote_command", promote), ("fence_command", service.failover.fence_command.as_ref())];
+        for (key, argv) in commands.into_iter().filter_map(|(key, argv)| Some((key, argv?.first()?))) {
             let program = Path::new(argv);
             let executable = |metadata: Metadata| metadata.is_file() && metadata.mode() & 0o111 != 0;
             if program.is_absolute() && !program.metadata().is_ok_and(executable) {
@@ -273,12 +255,8 @@ mod tests {
 
     /// The TOML files of a folder, by name.
     fn samples(folder: &str) -> Vec<PathBuf> {
-        let entries = std::fs::read_dir(root().join(folder))
-            .unwrap()
-            .map(|entry| entry.unwrap().path());
-        let mut files: Vec<PathBuf> = entries
-            .filter(|path| path.extension().is_some_and(|e| e == "toml"))
-            .collect();
+        let entries = std::fs::read_dir(root().join(folder)).unwrap().map(|entry| entry.unwrap().path());
+        let mut files: Vec<PathBuf> = entries.filter(|path| path.extension().is_some_and(|e| e == "toml")).collect();
         files.sort();
         assert!(!files.is_empty(), "{folder} is empty");
         files
@@ -288,11 +266,7 @@ mod tests {
     fn build(file: &Path) -> Result<(Config, Vec<String>), ConfigError> {
         let mut raw = raw::parse(&std::fs::read_to_string(file).unwrap());
         for (key, path) in raw.secret_files() {
-            let text = if key.ends_with("token_file") {
-                "alice:0123456789abcdef"
-            } else {
-                "a password"
-            };
+            let text = if key.ends_with("token_file") { "alice:0123456789abcdef" } else { "a password" };
             raw.files.insert(path, Secret::new(text.into()));
         }
         validate::build(raw, &Env::default(), 2).map_err(|problems| ConfigError { problems })
@@ -329,10 +303,7 @@ mod tests {
         }
 
         fn load(&self, environment: &[(&str, &str)]) -> Result<Loaded, String> {
-            let environment = environment
-                .iter()
-                .map(|(name, value)| ((*name).into(), (*value).into()))
-                .collect();
+            let environment = environment.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
             let file = self.path("pgpivot.toml");
             load_from(file.exists().then_some(file.as_path()), &self.path(".env"), environment)
                 .map_err(|error| error.to_string().replace(self.text(), "HERE"))
@@ -386,54 +357,24 @@ mod tests {
     fn every_key_of_the_file_reaches_its_setting() {
         let (everything, minimal) = (sample("everything.toml"), sample("minimal.toml"));
         // These must keep their default for the sample to be valid; other samples change them.
-        let kept = [
-            "kind",
-            "promoter",
-            "promote_command",
-            "authority",
-            "standby_serves",
-            "mode",
-        ];
+        let kept = ["kind", "promoter", "promote_command", "authority", "standby_serves", "mode"];
         let check = |section: &str, ours: Vec<keys::Line>, theirs: Vec<keys::Line>| {
             for ((key, ours), (_, theirs)) in ours.into_iter().zip(theirs) {
-                assert!(
-                    ours != theirs || kept.contains(&key.as_str()),
-                    "{section}.{key} is {ours} in both"
-                );
+                assert!(ours != theirs || kept.contains(&key.as_str()), "{section}.{key} is {ours} in both");
             }
         };
         check("probe", keys::probe(&everything.probe), keys::probe(&minimal.probe));
-        check(
-            "failover",
-            keys::failover(&everything.failover),
-            keys::failover(&minimal.failover),
-        );
-        check(
-            "connection",
-            keys::connection(&everything.connection),
-            keys::connection(&minimal.connection),
-        );
+        check("failover", keys::failover(&everything.failover), keys::failover(&minimal.failover));
+        check("connection", keys::connection(&everything.connection), keys::connection(&minimal.connection));
         check(
             "listener",
             keys::listener(&everything.listeners[0])[2..].to_vec(),
             keys::listener(&minimal.listeners[0])[2..].to_vec(),
         );
-        check(
-            "backend",
-            keys::backend(&everything.backends[0]),
-            keys::backend(&minimal.backends[0]),
-        );
-        check(
-            "backend",
-            keys::tls(&everything.backends[0]),
-            keys::tls(&minimal.backends[0]),
-        );
+        check("backend", keys::backend(&everything.backends[0]), keys::backend(&minimal.backends[0]));
+        check("backend", keys::tls(&everything.backends[0]), keys::tls(&minimal.backends[0]));
         assert_eq!((everything.workers, minimal.workers), (3, 2));
-        assert_eq!(
-            keys::tls(&everything.backends[1])[0].1,
-            "\"require\"",
-            "the probe's tls is every backend's"
-        );
+        assert_eq!(keys::tls(&everything.backends[1])[0].1, "\"require\"", "the probe's tls is every backend's");
         let (config, _) = build(&root().join("tests/samples/valid/everything.toml")).unwrap();
         assert_eq!(config.admin.listen.unwrap().to_string(), "0.0.0.0:9404");
         assert_eq!(config.admin.metrics_listen.unwrap().to_string(), "127.0.0.1:9405");
@@ -444,34 +385,22 @@ mod tests {
     #[test]
     fn presets_stand_behind_what_is_written_beside_them() {
         let probe = sample("everything.toml").probe;
-        assert_eq!(
-            (probe.fast_interval.as_millis(), probe.timeout.as_millis(), probe.fall),
-            (250, 900, 4)
-        );
+        assert_eq!((probe.fast_interval.as_millis(), probe.timeout.as_millis(), probe.fall), (250, 900, 4));
         let (config, _) = build(&root().join("config/fast-detection.toml")).unwrap();
         let probe = &config.services[0].probe;
-        assert_eq!(
-            (probe.fast_interval.as_millis(), probe.timeout.as_millis(), probe.fall),
-            (300, 1000, 3)
-        );
+        assert_eq!((probe.fast_interval.as_millis(), probe.timeout.as_millis(), probe.fall), (300, 1000, 3));
         assert_eq!(probe.hang_trigger.as_millis(), 500);
     }
 
     #[test]
     fn the_environment_wins_over_dotenv_and_both_over_the_file() {
         let folder = Folder::new(&[
-            (
-                "pgpivot.toml",
-                &format!("{PAIR}[service.main.probe]\nuser = 'file'\ndatabase = 'file'\nfall = 9\n"),
-            ),
+            ("pgpivot.toml", &format!("{PAIR}[service.main.probe]\nuser = 'file'\ndatabase = 'file'\nfall = 9\n")),
             (".env", "DB_USER=dotenv\nDB_NAME=dotenv\n"),
         ]);
         let loaded = folder.load(&[("DB_USER", "environment"), ("DB_NAME", "")]).unwrap();
         let login = login(&loaded);
-        assert_eq!(
-            (login.user.as_str(), login.database.as_str()),
-            ("environment", "dotenv")
-        );
+        assert_eq!((login.user.as_str(), login.database.as_str()), ("environment", "dotenv"));
         assert_eq!(loaded.config.services[0].probe.fall, 9);
         assert_eq!(loaded.files, [folder.path("pgpivot.toml"), folder.path(".env")]);
     }
@@ -483,16 +412,8 @@ mod tests {
         let loaded = folder.load(&[]).unwrap();
         assert_eq!(loaded.config.services[0].backends.len(), 2);
         assert_eq!(loaded.warnings, Vec::<String>::new());
-        let set = |line: &str| {
-            line.trim_start_matches('#')
-                .split_once('=')
-                .map(|(name, _)| name.to_owned())
-        };
-        let mut named: Vec<String> = text
-            .lines()
-            .filter(|line| !line.starts_with("# "))
-            .filter_map(set)
-            .collect();
+        let set = |line: &str| line.trim_start_matches('#').split_once('=').map(|(name, _)| name.to_owned());
+        let mut named: Vec<String> = text.lines().filter(|line| !line.starts_with("# ")).filter_map(set).collect();
         let mut known: Vec<&str> = env::NAMES.to_vec();
         named.sort();
         known.sort_unstable();
@@ -518,20 +439,13 @@ mod tests {
         assert!(!format!("{loaded:?}").contains(" p w "));
         let loaded = folder.load(&[("PGPIVOT_PASSWORD", "other")]).unwrap();
         assert_eq!(login(&loaded).password, Some(Secret::new("other".into())));
-        assert_eq!(
-            loaded.warnings,
-            ["PGPIVOT_PASSWORD is used instead of service.main.probe.password_file"]
-        );
+        assert_eq!(loaded.warnings, ["PGPIVOT_PASSWORD is used instead of service.main.probe.password_file"]);
     }
 
     #[test]
     fn secrets_that_everybody_may_read_bring_a_warning() {
         let text = format!("{PAIR}[service.main.probe]\npassword_file = 'HERE/password'\n");
-        let folder = Folder::new(&[
-            ("pgpivot.toml", &text),
-            ("password", "secret"),
-            (".env", "DB_PASSWORD=x\n"),
-        ]);
+        let folder = Folder::new(&[("pgpivot.toml", &text), ("password", "secret"), (".env", "DB_PASSWORD=x\n")]);
         folder.mode("password", 0o644);
         folder.mode(".env", 0o640);
         let warnings = folder.load(&[]).unwrap().warnings;
@@ -548,12 +462,8 @@ mod tests {
             password_file = 'HERE/none'\ninterval = '2x'\n\
             [service.main.failover]\npromoter_login = { user = 'x', password_file = 'HERE/empty' }\n";
         let token = "# who may command\n\nalice:short\nbob 0123456789abcdef\n:0123456789abcdef\ncarol:\ndora:short\n";
-        let folder = Folder::new(&[
-            ("pgpivot.toml", text),
-            ("token", token),
-            ("empty", "\n"),
-            (".env", "DB_PORT=x\nwhat\n"),
-        ]);
+        let folder =
+            Folder::new(&[("pgpivot.toml", text), ("token", token), ("empty", "\n"), (".env", "DB_PORT=x\nwhat\n")]);
         let expected = "\
 service.main.worker: is not a known key; did you mean workers?
 HERE/.env:2: is not a setting; write NAME=value, or # before a comment
@@ -588,10 +498,7 @@ admin.token_file: gives line 7 the token of another name; each name needs its ow
     #[test]
     fn without_a_file_and_without_variables_both_ways_are_shown() {
         let error = Folder::new(&[]).load(&[]).unwrap_err();
-        assert!(
-            error.contains("[service.main]") && error.contains("DATABASE_URL"),
-            "{error}"
-        );
+        assert!(error.contains("[service.main]") && error.contains("DATABASE_URL"), "{error}");
     }
 
     #[test]
@@ -601,26 +508,13 @@ admin.token_file: gives line 7 the token of another name; each name needs its ow
                 "{PAIR}tls = {{ mode = 'verify-full', ca_file = 'HERE/{file}' }}\n\
                 [service.main.failover]\nfence_command = ['HERE/fence']\n"
             );
-            Folder::new(&[
-                ("pgpivot.toml", &text),
-                ("ca.pem", "-----BEGIN CERTIFICATE-----\n"),
-                ("text", "x"),
-            ])
-            .load(&[])
+            Folder::new(&[("pgpivot.toml", &text), ("ca.pem", "-----BEGIN CERTIFICATE-----\n"), ("text", "x")])
+                .load(&[])
         };
         let warnings = tls("ca.pem").unwrap().warnings;
-        assert!(
-            warnings.len() == 1 && warnings[0].ends_with("/fence is no program that can be run"),
-            "{warnings:?}"
-        );
+        assert!(warnings.len() == 1 && warnings[0].ends_with("/fence is no program that can be run"), "{warnings:?}");
         let at = "service.main.backend.a.tls.ca_file: HERE/";
-        assert_eq!(
-            tls("none").unwrap_err(),
-            format!("{at}none cannot be read: there is no such file")
-        );
-        assert_eq!(
-            tls("text").unwrap_err(),
-            format!("{at}text holds no certificate in PEM format")
-        );
+        assert_eq!(tls("none").unwrap_err(), format!("{at}none cannot be read: there is no such file"));
+        assert_eq!(tls("text").unwrap_err(), format!("{at}text holds no certificate in PEM format"));
     }
 }

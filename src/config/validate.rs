@@ -40,31 +40,20 @@ pub fn build(mut raw: Raw, env: &Env, cores: usize) -> Result<(Config, Vec<Strin
              and DATABASE_REPLICA_URL, or DB_HOST and PGPIVOT_STANDBYS",
         );
     }
-    let config = Config {
-        admin: admin::build(&raw, &mut problems),
-        state: state(&raw, &mut problems),
-        services,
-    };
+    let config = Config { admin: admin::build(&raw, &mut problems), state: state(&raw, &mut problems), services };
     across::check(&config, &mut problems);
     problems.into_result().map(|warnings| (config, warnings))
 }
 
 fn state(raw: &Raw, problems: &mut Problems) -> State {
     let mut section = Section::new("state", problems);
-    State {
-        path: section
-            .path("path", &raw.state.path)
-            .unwrap_or_else(|| PathBuf::from("./pgpivot-state")),
-    }
+    State { path: section.path("path", &raw.state.path).unwrap_or_else(|| PathBuf::from("./pgpivot-state")) }
 }
 
 /// Is this a name for a service or a backend? If not, what would be right.
 fn check_name(path: &str, name: &str, problems: &mut Problems) {
     let inner = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, b'_' | b'-');
-    let first = name
-        .bytes()
-        .next()
-        .is_some_and(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
+    let first = name.bytes().next().is_some_and(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
     if !first || name.len() > 63 || !name.bytes().all(inner) {
         problems.add(
             path,

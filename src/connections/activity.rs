@@ -89,10 +89,7 @@ fn moment(nanos: u64) -> Option<Moment> {
 
 fn now_nanos() -> u64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
-    let (seconds, nanos) = (
-        u64::try_from(now.tv_sec).unwrap_or(0),
-        u64::try_from(now.tv_nsec).unwrap_or(0),
-    );
+    let (seconds, nanos) = (u64::try_from(now.tv_sec).unwrap_or(0), u64::try_from(now.tv_nsec).unwrap_or(0));
     seconds.saturating_mul(1_000_000_000).saturating_add(nanos)
 }
 
@@ -107,25 +104,13 @@ mod tests {
     #[test]
     fn an_answer_to_anybody_is_an_answer_of_the_side() {
         let activity = Activity::default().with(at(8), None).with(None, at(5)).settled();
-        assert_eq!(
-            activity,
-            Activity {
-                answered_at: at(8),
-                unanswered_since: at(8)
-            }
-        );
+        assert_eq!(activity, Activity { answered_at: at(8), unanswered_since: at(8) });
     }
 
     #[test]
     fn the_oldest_request_counts() {
         let activity = Activity::default().with(at(2), at(9)).with(at(3), at(5)).settled();
-        assert_eq!(
-            activity,
-            Activity {
-                answered_at: at(3),
-                unanswered_since: at(5)
-            }
-        );
+        assert_eq!(activity, Activity { answered_at: at(3), unanswered_since: at(5) });
         assert_eq!(Activity::default().with(at(2), None).settled().unanswered_since, None);
     }
 

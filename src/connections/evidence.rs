@@ -36,41 +36,24 @@ impl Reporter {
         sender: UnboundedSender<(ServiceName, Evidence)>,
     ) -> Self {
         let [failures, ends, counts, zeros] = std::array::from_fn(|_| Bucket::new());
-        Self {
-            service,
-            backend,
-            sender,
-            failures,
-            ends,
-            counts,
-            zeros,
-        }
+        Self { service, backend, sender, failures, ends, counts, zeros }
     }
 
     pub(super) fn connect_failed(&self, address: SocketAddr, error: &io::Error) {
         if let Some(failure) = failure_of(error) {
-            self.tell(&self.failures, || Evidence::ConnectFailed {
-                backend: self.backend.clone(),
-                address,
-                failure,
-            });
+            self.tell(&self.failures, || Evidence::ConnectFailed { backend: self.backend.clone(), address, failure });
         }
     }
 
     /// A server ended a connection; `live` others live.
     pub(super) fn server_ended(&self, live: usize) {
-        self.tell(&self.ends, || Evidence::ServerEnded {
-            backend: self.backend.clone(),
-        });
+        self.tell(&self.ends, || Evidence::ServerEnded { backend: self.backend.clone() });
         self.connections(live);
     }
 
     pub(super) fn connections(&self, live: usize) {
         let bucket = if live == 0 { &self.zeros } else { &self.counts };
-        self.tell(bucket, || Evidence::Connections {
-            backend: self.backend.clone(),
-            live,
-        });
+        self.tell(bucket, || Evidence::Connections { backend: self.backend.clone(), live });
     }
 
     fn tell(&self, bucket: &Bucket, evidence: impl FnOnce() -> Evidence) {
@@ -95,9 +78,7 @@ impl Bucket {
         let (tokens, since) = &mut *bucket;
         let gained = now.saturating_duration_since(*since).as_millis() / REFILL.as_millis();
         if gained > 0 {
-            *tokens = tokens
-                .saturating_add(u32::try_from(gained).unwrap_or(u32::MAX))
-                .min(BURST);
+            *tokens = tokens.saturating_add(u32::try_from(gained).unwrap_or(u32::MAX)).min(BURST);
             *since = now;
         }
         let may = *tokens > 0;
@@ -144,14 +125,8 @@ mod tests {
             };
             assert_eq!(failure_of(&errno.into()), None, "{local}");
         }
-        assert_eq!(
-            failure_of(&rustix::io::Errno::CONNREFUSED.into()),
-            Some(Failure::Refused)
-        );
-        assert_eq!(
-            failure_of(&rustix::io::Errno::HOSTUNREACH.into()),
-            Some(Failure::Unreachable)
-        );
+        assert_eq!(failure_of(&rustix::io::Errno::CONNREFUSED.into()), Some(Failure::Refused));
+        assert_eq!(failure_of(&rustix::io::Errno::HOSTUNREACH.into()), Some(Failure::Unreachable));
         assert_eq!(failure_of(&io::ErrorKind::TimedOut.into()), Some(Failure::TimedOut));
     }
 
@@ -168,16 +143,7 @@ mod tests {
             all.push(evidence);
         }
         assert_eq!(all.first(), Some(&Evidence::ServerEnded { backend: "east".into() }));
-        assert_eq!(
-            all.last(),
-            Some(&Evidence::Connections {
-                backend: "east".into(),
-                live: 0
-            })
-        );
-        assert!(
-            reporter.ends.take(Instant::now() + Duration::from_secs(1)),
-            "a second later it may speak again"
-        );
+        assert_eq!(all.last(), Some(&Evidence::Connections { backend: "east".into(), live: 0 }));
+        assert!(reporter.ends.take(Instant::now() + Duration::from_secs(1)), "a second later it may speak again");
     }
 }

@@ -105,24 +105,9 @@ impl Admission {
         let orders = Orders::numbered(number, origin.farewell);
         let meter = state.enter_endpoint(&self.side, origin, address);
         let listener = origin.tally.clone();
-        state.live.insert(
-            number,
-            Entry {
-                orders: orders.clone(),
-                server,
-                address,
-                listener,
-                orphan: false,
-            },
-        );
+        state.live.insert(number, Entry { orders: orders.clone(), server, address, listener, orphan: false });
         drop(state);
-        Ok(Some(Attached {
-            side: self.side,
-            number,
-            orders,
-            meter,
-            asked: AtomicBool::new(false),
-        }))
+        Ok(Some(Attached { side: self.side, number, orders, meter, asked: AtomicBool::new(false) }))
     }
 }
 
@@ -154,10 +139,15 @@ impl Attached {
         }
     }
 
-    /// The server's first byte (or its end) came, or it is the relay's turn to watch.
+    /// The server's first byte came.
     pub fn answered(&self) {
+        self.side.first_bytes.answered();
+        self.passed_on();
+    }
+
+    /// It is the relay's turn to watch for answers.
+    pub fn passed_on(&self) {
         if self.asked.swap(false, Relaxed) {
-            self.side.first_bytes.answered();
             self.side.first_bytes.release();
         }
     }
@@ -170,9 +160,7 @@ impl Attached {
 
 impl Drop for Attached {
     fn drop(&mut self) {
-        if self.asked.swap(false, Relaxed) {
-            self.side.first_bytes.release();
-        }
+        self.passed_on();
         self.side.detach(self.number);
     }
 }
@@ -208,11 +196,7 @@ impl Side {
 
     pub(super) fn admit(self: &Arc<Self>, epoch: Epoch) -> Option<Admission> {
         let state = self.lock();
-        (state.open == Some(epoch)).then(|| Admission {
-            side: self.clone(),
-            epoch,
-            fence: state.fence,
-        })
+        (state.open == Some(epoch)).then(|| Admission { side: self.clone(), epoch, fence: state.fence })
     }
 
     pub(super) fn cut(&self, reason: Cut) -> usize {
@@ -235,12 +219,7 @@ impl Side {
     pub(super) fn drain(&self, which: impl Fn(&SocketAddr) -> bool) -> usize {
         let asked: Vec<Orders> = {
             let state = self.lock();
-            state
-                .live
-                .values()
-                .filter(|entry| which(&entry.address))
-                .map(|entry| entry.orders.clone())
-                .collect()
+            state.live.values().filter(|entry| which(&entry.address)).map(|entry| entry.orders.clone()).collect()
         };
         for orders in &asked {
             orders.drain();
@@ -266,18 +245,12 @@ impl Side {
         let state = self.lock();
         let meters = state.endpoints.values().flat_map(|endpoint| endpoint.meters.values());
         let first = Activity::default().with_first_bytes(&self.first_bytes);
-        meters
-            .fold(first, |activity, meter| activity.with_meter(meter))
-            .settled()
+        meters.fold(first, |activity, meter| activity.with_meter(meter)).settled()
     }
 
     pub(super) fn endpoints(&self) -> Vec<EndpointCount> {
         let state = self.lock();
-        let mut counts: Vec<_> = state
-            .endpoints
-            .iter()
-            .map(|(address, endpoint)| endpoint.count(*address))
-            .collect();
+        let mut counts: Vec<_> = state.endpoints.iter().map(|(address, endpoint)| endpoint.count(*address)).collect();
         counts.sort_by_key(|count| count.address);
         counts
     }
@@ -288,9 +261,7 @@ impl Side {
         let forgotten = state.forgotten.get(listener).copied().unwrap_or_default();
         let meters = state.endpoints.values().flat_map(|endpoint| &endpoint.meters);
         let of_listener = meters.filter(|((_, through), _)| through == listener);
-        of_listener.fold(forgotten, |sum, (_, meter)| {
-            (sum.0 + meter.bytes_in(), sum.1 + meter.bytes_out())
-        })
+        of_listener.fold(forgotten, |sum, (_, meter)| (sum.0 + meter.bytes_in(), sum.1 + meter.bytes_out()))
     }
 
     /// The server of this connection ended it; its client may linger.
@@ -343,18 +314,15 @@ impl State {
         endpoint.live += 1;
         endpoint.attached += 1;
         endpoint.most = endpoint.most.max(endpoint.live);
-        let meter = endpoint
-            .meters
-            .entry((origin.worker, origin.listener))
-            .or_insert_with(|| {
-                let side = Arc::downgrade(side);
-                let on_end = move |number| {
-                    if let Some(side) = side.upgrade() {
-                        side.orphaned(number);
-                    }
-                };
-                Arc::new(Meter::new().on_server_end(on_end))
-            });
+        let meter = endpoint.meters.entry((origin.worker, origin.listener)).or_insert_with(|| {
+            let side = Arc::downgrade(side);
+            let on_end = move |number| {
+                if let Some(side) = side.upgrade() {
+                    side.orphaned(number);
+                }
+            };
+            Arc::new(Meter::new().on_server_end(on_end))
+        });
         meter.clone()
     }
 
@@ -396,11 +364,7 @@ impl Endpoint {
             errors: self.errors,
             cut: self.cuts.by_reason(),
         };
-        EndpointCount {
-            address,
-            live: self.live,
-            counters,
-        }
+        EndpointCount { address, live: self.live, counters }
     }
 }
 

@@ -21,10 +21,8 @@ impl Cuts {
 
     /// Reasons that occurred.
     pub(super) fn by_reason(&self) -> Vec<(String, u64)> {
-        let counts = Cut::ALL
-            .iter()
-            .zip(&self.0)
-            .map(|(reason, count)| (reason.as_str().to_owned(), count.load(Relaxed)));
+        let counts =
+            Cut::ALL.iter().zip(&self.0).map(|(reason, count)| (reason.as_str().to_owned(), count.load(Relaxed)));
         counts.filter(|(_, count)| *count > 0).collect()
     }
 }
@@ -45,10 +43,7 @@ impl ListenerTally {
         let open = self.open.fetch_add(1, Relaxed) + 1;
         self.most.fetch_max(open, Relaxed);
         self.accepted.fetch_add(1, Relaxed);
-        Entered {
-            tally: self.clone(),
-            open,
-        }
+        Entered { tally: self.clone(), open }
     }
 
     /// Counts a connection that was turned away before a dial, or not accepted at all.

@@ -101,10 +101,7 @@ pub(super) async fn run(api: &Api, terminal: &Terminal, global: &Global, order: 
         say(terminal, "done", &receipt, &receipt.sentence, None)?;
         return Ok(Done::Yes);
     };
-    let watched = Watched {
-        services: chosen.iter().map(|s| (s.name.clone(), s.epoch)).collect(),
-        goal,
-    };
+    let watched = Watched { services: chosen.iter().map(|s| (s.name.clone(), s.epoch)).collect(), goal };
     let ended = wait::until(api, terminal, &watched, global.timeout).await?;
     last_word(terminal, &receipt, ended, began.elapsed())
 }
@@ -132,10 +129,7 @@ pub(super) fn planned(plan: &Receipt) -> String {
     for (i, step) in plan.steps.iter().enumerate() {
         let number = format!("{:>4}. ", i + 1);
         let lines = wrap(step, WIDTH - number.len());
-        text.push_str(&format!(
-            "\n{number}{}",
-            lines.join(&format!("\n{:1$}", "", number.len()))
-        ));
+        text.push_str(&format!("\n{number}{}", lines.join(&format!("\n{:1$}", "", number.len()))));
     }
     text
 }
@@ -179,8 +173,13 @@ fn say(
             &json!({ "outcome": outcome, "sentence": sentence, "episode": receipt.episode, "took_ms": took }),
         );
     }
-    let took = took.map(|t| format!(" (took {})", duration(t))).unwrap_or_default();
+    let took = took.filter(|t| !tells(sentence, *t)).map(|t| format!(" (took {})", duration(t))).unwrap_or_default();
     Ok(terminal.result(&format!("{}{took}", plain(sentence)))?)
+}
+
+/// The daemon's sentence has the duration in it already.
+fn tells(sentence: &str, took: Duration) -> bool {
+    sentence.contains(&duration(took)) || sentence.contains(&format!("{} ms", took.as_millis()))
 }
 
 /// A backend's name from the command line.

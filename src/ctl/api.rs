@@ -104,12 +104,7 @@ fn sentence(problem: &Problem) -> String {
 impl Api {
     /// `note` goes into the history beside the identity that the daemon knows.
     pub(super) fn new(target: Target, token: Option<Secret>, note: Option<String>) -> Self {
-        Self {
-            target,
-            token,
-            note,
-            deadline: REQUEST_DEADLINE,
-        }
+        Self { target, token, note, deadline: REQUEST_DEADLINE }
     }
 
     /// Where it is.
@@ -150,21 +145,15 @@ impl Api {
         body: &Value,
         dry_run: bool,
     ) -> Result<Receipt, ApiError> {
-        let service = service
-            .map(|s| format!("&service={}", percent(s.as_str())))
-            .unwrap_or_default();
+        let service = service.map(|s| format!("&service={}", percent(s.as_str()))).unwrap_or_default();
         let path = format!("/failover/{verb}?dry_run={dry_run}{service}");
         self.call(Method::POST, &path, Some(body)).await
     }
 
     /// Has the configuration read again.
     pub(super) async fn reload(&self, dry_run: bool) -> Result<Receipt, ApiError> {
-        self.call(
-            Method::POST,
-            &format!("/reload?dry_run={dry_run}"),
-            Some(&Value::Object(serde_json::Map::new())),
-        )
-        .await
+        self.call(Method::POST, &format!("/reload?dry_run={dry_run}"), Some(&Value::Object(serde_json::Map::new())))
+            .await
     }
 
     async fn call<T: DeserializeOwned>(&self, method: Method, path: &str, body: Option<&Value>) -> Result<T, ApiError> {
@@ -189,16 +178,10 @@ impl Api {
         match &self.target {
             Target::Http(address) => {
                 let connect = TcpStream::connect((&*address.host, address.port));
-                self.exchange(self.connected(connect, deadline).await?, request, deadline)
-                    .await
+                self.exchange(self.connected(connect, deadline).await?, request, deadline).await
             }
             Target::Unix(path) => {
-                self.exchange(
-                    self.connected(UnixStream::connect(path), deadline).await?,
-                    request,
-                    deadline,
-                )
-                .await
+                self.exchange(self.connected(UnixStream::connect(path), deadline).await?, request, deadline).await
             }
         }
     }
@@ -221,11 +204,7 @@ impl Api {
         }
         if let Some(note) = &self.note {
             // A header takes visible ASCII only.
-            let note: String = note
-                .chars()
-                .map(|c| if c.is_ascii_graphic() { c } else { ' ' })
-                .take(200)
-                .collect();
+            let note: String = note.chars().map(|c| if c.is_ascii_graphic() { c } else { ' ' }).take(200).collect();
             request = request.header("x-operator", note.trim());
         }
         if body.is_some() {
@@ -245,10 +224,7 @@ impl Api {
             Ok(Err(error)) => in_words(&error),
             Err(_) => format!("no connection within {} s", self.deadline.as_secs()),
         };
-        Err(ApiError::Unreachable {
-            target: self.target.clone(),
-            cause,
-        })
+        Err(ApiError::Unreachable { target: self.target.clone(), cause })
     }
 
     async fn exchange<S>(
@@ -284,10 +260,7 @@ impl Api {
             let status = reply.status();
             let body = Limited::new(reply.into_body(), REPLY_LIMIT).collect().await;
             let body = body.map_err(|e| {
-                self.no_answer(format!(
-                    "a reply that ends early or is longer than {} MiB: {e}",
-                    REPLY_LIMIT >> 20
-                ))
+                self.no_answer(format!("a reply that ends early or is longer than {} MiB: {e}", REPLY_LIMIT >> 20))
             })?;
             Ok((status, body.to_bytes()))
         };
@@ -303,17 +276,11 @@ impl Api {
     }
 
     fn no_answer(&self, cause: String) -> ApiError {
-        ApiError::NoAnswer {
-            target: self.target.clone(),
-            cause,
-        }
+        ApiError::NoAnswer { target: self.target.clone(), cause }
     }
 
     fn not_pgpivot(&self, cause: String) -> ApiError {
-        ApiError::NotPgpivot {
-            target: self.target.clone(),
-            cause,
-        }
+        ApiError::NotPgpivot { target: self.target.clone(), cause }
     }
 }
 
@@ -363,12 +330,7 @@ mod tests {
             status: Arc::new(ArcSwap::from_pointee(sample::steady())),
             commands,
             events: broadcast::Sender::new(4),
-            history: Arc::new(|_, limit| {
-                (0..limit as i64)
-                    .rev()
-                    .map(|i| json!({ "event": { "at": i } }))
-                    .collect()
-            }),
+            history: Arc::new(|_, limit| (0..limit as i64).rev().map(|i| json!({ "event": { "at": i } })).collect()),
             ready: Arc::new(|| Ok(())),
             live: Arc::new(|| Ok(())),
         };
@@ -396,36 +358,22 @@ mod tests {
         let service = ServiceName::new("main");
         let (taken, order) = tokio::join!(api.command(Some(&service), "trigger", &body, true), async {
             let order = orders.recv().await.unwrap();
-            let receipt = Receipt {
-                sentence: "would".into(),
-                episode: None,
-                steps: vec!["cut".into()],
-            };
+            let receipt = Receipt { sentence: "would".into(), episode: None, steps: vec!["cut".into()] };
             assert_eq!((order.dry_run, order.operator.name.as_str()), (true, "ops"));
             order.reply.send(Ok(receipt)).unwrap();
             order.order
         });
         assert_eq!(taken.unwrap().steps, ["cut"]);
-        let wanted = Command::Failover {
-            to: Some("us-west".into()),
-            force: false,
-            route_only: true,
-        };
+        let wanted = Command::Failover { to: Some("us-west".into()), force: false, route_only: true };
         assert_eq!(order, Order::Command(wanted));
 
-        let refusal = Refusal {
-            code: "wrong_timeline".into(),
-            sentence: "us-east is on timeline 1".into(),
-        };
+        let refusal = Refusal { code: "wrong_timeline".into(), sentence: "us-east is on timeline 1".into() };
         let body = json!({ "to": null });
         let (refused, ()) = tokio::join!(api.command(None, "restore", &body, false), async {
             orders.recv().await.unwrap().reply.send(Err(refusal)).unwrap();
         });
         let refused = refused.unwrap_err();
-        assert!(
-            refused.refused() && refused.to_string() == "us-east is on timeline 1",
-            "{refused}"
-        );
+        assert!(refused.refused() && refused.to_string() == "us-east is on timeline 1", "{refused}");
         stop.cancel();
         assert!(admin.join());
     }
@@ -434,10 +382,7 @@ mod tests {
     async fn the_unix_socket_needs_no_token() {
         let folder = tempfile::tempdir().unwrap();
         let socket = folder.path().join("admin.sock");
-        let (admin, stop, _orders) = server(Settings {
-            socket: Some(socket.clone()),
-            ..Settings::default()
-        });
+        let (admin, stop, _orders) = server(Settings { socket: Some(socket.clone()), ..Settings::default() });
         let api = Api::new(Target::Unix(socket), None, None);
         assert_eq!(api.status().await.unwrap().daemon, "host:4711");
         stop.cancel();

@@ -28,13 +28,7 @@ pub(super) struct Args {
 #[derive(Debug, clap::Args)]
 pub(super) struct Global {
     /// http://host:port or unix:///path
-    #[arg(
-        long,
-        global = true,
-        value_name = "URL",
-        conflicts_with = "socket",
-        help_heading = "Daemon"
-    )]
+    #[arg(long, global = true, value_name = "URL", conflicts_with = "socket", help_heading = "Daemon")]
     pub(super) url: Option<String>,
     /// The daemon's unix socket, instead of --url
     #[arg(long, global = true, value_name = "PATH", help_heading = "Daemon")]
@@ -173,13 +167,7 @@ pub(super) enum Command {
     )]
     ConnectionString {
         /// uri, jdbc or env (lines for a shell) [default: uri]
-        #[arg(
-            long,
-            value_enum,
-            default_value_t,
-            hide_possible_values = true,
-            hide_default_value = true
-        )]
+        #[arg(long, value_enum, default_value_t, hide_possible_values = true, hide_default_value = true)]
         format: Format,
         /// Name the backends themselves, past the proxy
         #[arg(long)]
@@ -264,9 +252,7 @@ mod tests {
 
     #[test]
     fn a_timeout_that_is_none_is_explained() {
-        let error = Args::try_parse_from(["proxyctl", "status", "--timeout", "soon"])
-            .unwrap_err()
-            .to_string();
+        let error = Args::try_parse_from(["proxyctl", "status", "--timeout", "soon"]).unwrap_err().to_string();
         assert!(error.contains("write for example 30s or 2m"), "{error}");
     }
 }

@@ -37,13 +37,7 @@ pub(super) async fn run(args: &Args, environment: &Environment, terminal: &Termi
         }
         Command::Explain { .. } => show_explanation(&api, terminal, service).await,
         Command::Reload { dry_run } => reload(&api, terminal, *dry_run).await,
-        Command::ConnectionString {
-            format,
-            multi_host,
-            read_only,
-            user,
-            database,
-        } => {
+        Command::ConnectionString { format, multi_host, read_only, user, database } => {
             let wanted = Wanted {
                 format: *format,
                 multi_host: *multi_host,
@@ -60,33 +54,13 @@ pub(super) async fn run(args: &Args, environment: &Environment, terminal: &Termi
 /// The commands that go to the decision core.
 fn order(command: &Command) -> Option<Order> {
     let (command, dry_run) = match command {
-        Command::Failover {
-            to,
-            route_only,
-            force,
-            dry_run,
-        } => (
-            Ordered::Failover {
-                to: backend(to),
-                force: *force,
-                route_only: *route_only,
-            },
-            *dry_run,
-        ),
+        Command::Failover { to, route_only, force, dry_run } => {
+            (Ordered::Failover { to: backend(to), force: *force, route_only: *route_only }, *dry_run)
+        }
         Command::Switchover { to, dry_run } => (Ordered::Switchover { to: backend(to) }, *dry_run),
         Command::Restore { to, dry_run } => (Ordered::Restore { to: backend(to) }, *dry_run),
-        Command::Adopt { backend, dry_run } => (
-            Ordered::Adopt {
-                backend: BackendName::new(backend),
-            },
-            *dry_run,
-        ),
-        Command::Abandon { backend, dry_run } => (
-            Ordered::Abandon {
-                backend: BackendName::new(backend),
-            },
-            *dry_run,
-        ),
+        Command::Adopt { backend, dry_run } => (Ordered::Adopt { backend: BackendName::new(backend) }, *dry_run),
+        Command::Abandon { backend, dry_run } => (Ordered::Abandon { backend: BackendName::new(backend) }, *dry_run),
         Command::Pause => (Ordered::Pause, false),
         Command::Resume => (Ordered::Resume, false),
         Command::CheckHealth => (Ordered::CheckHealth, false),
@@ -115,9 +89,7 @@ async fn show_explanation(api: &Api, terminal: &Terminal, service: Option<&str>)
     let status = api.status().await?;
     let chosen = services(&status, service)?;
     match terminal.json {
-        true => chosen
-            .iter()
-            .try_for_each(|s| terminal.result_json(&explain::json(s)))?,
+        true => chosen.iter().try_for_each(|s| terminal.result_json(&explain::json(s)))?,
         false => terminal.result(&explain::render(&status, &chosen, terminal.paint))?,
     }
     Ok(Done::Yes)

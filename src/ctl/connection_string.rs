@@ -29,18 +29,9 @@ struct Session {
     jdbc: &'static str,
 }
 
-const ANY: Session = Session {
-    libpq: "any",
-    jdbc: "any",
-};
-const WRITES: Session = Session {
-    libpq: "read-write",
-    jdbc: "primary",
-};
-const READS: Session = Session {
-    libpq: "prefer-standby",
-    jdbc: "preferSecondary",
-};
+const ANY: Session = Session { libpq: "any", jdbc: "any" };
+const WRITES: Session = Session { libpq: "read-write", jdbc: "primary" };
+const READS: Session = Session { libpq: "prefer-standby", jdbc: "preferSecondary" };
 
 /// The string.
 pub(super) fn build(service: &ServiceStatus, target: &Target, wanted: &Wanted) -> Result<String, Misuse> {
@@ -50,10 +41,7 @@ pub(super) fn build(service: &ServiceStatus, target: &Target, wanted: &Wanted) -
     };
     if hosts.is_empty() {
         let target = if wanted.read_only { "read_only" } else { "active" };
-        return Err(Misuse::NoListener {
-            service: service.name.clone(),
-            target,
-        });
+        return Err(Misuse::NoListener { service: service.name.clone(), target });
     }
     // One listener is enough: several lead to the same side.
     let hosts = if wanted.multi_host { &hosts[..] } else { &hosts[..1] };
@@ -67,12 +55,7 @@ pub(super) fn build(service: &ServiceStatus, target: &Target, wanted: &Wanted) -
 /// Where the daemon listens, as seen from here.
 fn listeners(service: &ServiceStatus, target: &Target, read_only: bool) -> Vec<HostPort> {
     let asked = if read_only { "read_only" } else { "active" };
-    service
-        .listeners
-        .iter()
-        .filter(|l| l.target == asked)
-        .map(|l| reachable(l.address, target))
-        .collect()
+    service.listeners.iter().filter(|l| l.target == asked).map(|l| reachable(l.address, target)).collect()
 }
 
 /// A listener on every address is reached where the daemon is.
@@ -83,10 +66,7 @@ fn reachable(address: SocketAddr, target: &Target) -> HostPort {
         (IpAddr::V4(Ipv4Addr::LOCALHOST), _) => "localhost".to_owned(),
         (ip, _) => ip.to_string(),
     };
-    HostPort {
-        host: host.into(),
-        port: address.port(),
-    }
+    HostPort { host: host.into(), port: address.port() }
 }
 
 /// Every address of every backend, the active side first.
@@ -95,10 +75,10 @@ fn backends(service: &ServiceStatus) -> Vec<HostPort> {
     order.sort_by_key(|b| !b.active);
     let mut hosts = Vec::new();
     for endpoint in order.iter().flat_map(|b| &b.endpoints) {
-        let host = endpoint.address.clone().unwrap_or_else(|| HostPort {
-            host: endpoint.ip.ip().to_string().into(),
-            port: endpoint.ip.port(),
-        });
+        let host = endpoint
+            .address
+            .clone()
+            .unwrap_or_else(|| HostPort { host: endpoint.ip.ip().to_string().into(), port: endpoint.ip.port() });
         if !hosts.contains(&host) {
             hosts.push(host);
         }
@@ -107,11 +87,7 @@ fn backends(service: &ServiceStatus) -> Vec<HostPort> {
 }
 
 fn uri(hosts: &[HostPort], session: &Session, wanted: &Wanted) -> String {
-    let user = wanted
-        .user
-        .as_deref()
-        .map(|u| format!("{}@", percent(u)))
-        .unwrap_or_default();
+    let user = wanted.user.as_deref().map(|u| format!("{}@", percent(u))).unwrap_or_default();
     let database = wanted.database.as_deref().map(percent).unwrap_or_default();
     let more = match hosts {
         [_] => String::new(),
@@ -128,34 +104,19 @@ fn jdbc(hosts: &[HostPort], session: &Session, wanted: &Wanted) -> String {
     if hosts.len() > 1 {
         parameters.push(format!("targetServerType={}", session.jdbc));
     }
-    let more = if parameters.is_empty() {
-        String::new()
-    } else {
-        format!("?{}", parameters.join("&"))
-    };
-    format!(
-        "jdbc:postgresql://{}/{}{more}",
-        list(hosts),
-        wanted.database.as_deref().map(percent).unwrap_or_default()
-    )
+    let more = if parameters.is_empty() { String::new() } else { format!("?{}", parameters.join("&")) };
+    format!("jdbc:postgresql://{}/{}{more}", list(hosts), wanted.database.as_deref().map(percent).unwrap_or_default())
 }
 
 fn env(hosts: &[HostPort], session: &Session, wanted: &Wanted) -> String {
     let join = |part: fn(&HostPort) -> String| hosts.iter().map(part).collect::<Vec<_>>().join(",");
-    let mut lines = vec![
-        ("PGHOST", join(|h| h.host.to_string())),
-        ("PGPORT", join(|h| h.port.to_string())),
-    ];
+    let mut lines = vec![("PGHOST", join(|h| h.host.to_string())), ("PGPORT", join(|h| h.port.to_string()))];
     lines.extend(wanted.user.clone().map(|u| ("PGUSER", u)));
     lines.extend(wanted.database.clone().map(|d| ("PGDATABASE", d)));
     if hosts.len() > 1 {
         lines.push(("PGTARGETSESSIONATTRS", session.libpq.to_owned()));
     }
-    lines
-        .iter()
-        .map(|(key, value)| format!("export {key}={}", quoted(value)))
-        .collect::<Vec<_>>()
-        .join("\n")
+    lines.iter().map(|(key, value)| format!("export {key}={}", quoted(value))).collect::<Vec<_>>().join("\n")
 }
 
 fn list(hosts: &[HostPort]) -> String {
@@ -181,35 +142,18 @@ mod tests {
     use crate::ctl::sample;
 
     fn built(wanted: &Wanted) -> String {
-        build(
-            &sample::steady().services[0],
-            &Target::parse("http://db.example.com:8404").unwrap(),
-            wanted,
-        )
-        .unwrap()
+        build(&sample::steady().services[0], &Target::parse("http://db.example.com:8404").unwrap(), wanted).unwrap()
     }
 
     fn named(format: Format, multi_host: bool) -> Wanted {
-        Wanted {
-            format,
-            multi_host,
-            user: Some("app".into()),
-            database: Some("shop & co".into()),
-            ..Wanted::default()
-        }
+        Wanted { format, multi_host, user: Some("app".into()), database: Some("shop & co".into()), ..Wanted::default() }
     }
 
     #[test]
     fn an_application_connects_to_the_proxy() {
         assert_eq!(built(&Wanted::default()), "postgresql://localhost:26257/");
-        assert_eq!(
-            built(&named(Format::Uri, false)),
-            "postgresql://app@localhost:26257/shop%20%26%20co"
-        );
-        assert_eq!(
-            built(&named(Format::Jdbc, false)),
-            "jdbc:postgresql://localhost:26257/shop%20%26%20co?user=app"
-        );
+        assert_eq!(built(&named(Format::Uri, false)), "postgresql://app@localhost:26257/shop%20%26%20co");
+        assert_eq!(built(&named(Format::Jdbc, false)), "jdbc:postgresql://localhost:26257/shop%20%26%20co?user=app");
         assert_eq!(
             built(&named(Format::Env, false)),
             "export PGHOST=localhost\nexport PGPORT=26257\nexport PGUSER=app\nexport PGDATABASE='shop & co'"
@@ -218,26 +162,17 @@ mod tests {
 
     #[test]
     fn a_string_of_several_hosts_looks_for_the_side_that_writes() {
-        let plain = Wanted {
-            multi_host: true,
-            ..Wanted::default()
-        };
+        let plain = Wanted { multi_host: true, ..Wanted::default() };
         assert_eq!(
             built(&plain),
             "postgresql://us-east.example.com:5432,us-west.example.com:5432/?target_session_attrs=read-write"
         );
-        let jdbc = Wanted {
-            format: Format::Jdbc,
-            ..plain.clone()
-        };
+        let jdbc = Wanted { format: Format::Jdbc, ..plain.clone() };
         assert_eq!(
             built(&jdbc),
             "jdbc:postgresql://us-east.example.com:5432,us-west.example.com:5432/?targetServerType=primary"
         );
-        let reads = Wanted {
-            read_only: true,
-            ..plain
-        };
+        let reads = Wanted { read_only: true, ..plain };
         assert!(built(&reads).ends_with("?target_session_attrs=prefer-standby"));
     }
 
@@ -251,23 +186,14 @@ mod tests {
             "postgresql://db.example.com:26257/"
         );
         let socket = Target::parse("unix:///run/s").unwrap();
-        assert_eq!(
-            build(&status.services[0], &socket, &Wanted::default()).unwrap(),
-            "postgresql://localhost:26257/"
-        );
+        assert_eq!(build(&status.services[0], &socket, &Wanted::default()).unwrap(), "postgresql://localhost:26257/");
     }
 
     #[test]
     fn a_service_without_such_a_listener_says_so() {
         let status = sample::steady();
-        let wanted = Wanted {
-            read_only: true,
-            ..Wanted::default()
-        };
+        let wanted = Wanted { read_only: true, ..Wanted::default() };
         let error = build(&status.services[0], &Target::parse("h:1").unwrap(), &wanted).unwrap_err();
-        assert!(
-            error.to_string().contains("no listener for read_only connections"),
-            "{error}"
-        );
+        assert!(error.to_string().contains("no listener for read_only connections"), "{error}");
     }
 }

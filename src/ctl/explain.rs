@@ -55,54 +55,34 @@ pub(super) fn json(s: &ServiceStatus) -> serde_json::Value {
 fn one(out: &mut String, status: &Status, s: &ServiceStatus, paint: Paint) {
     out.push_str(&format!("{}\n", paint.strong(s.name.as_str())));
     let mut line = |label: &str, level: Option<Level>, sentence: &str| {
-        labelled(
-            out,
-            LABEL,
-            label,
-            |l| level.map_or_else(|| l.to_owned(), |level| paint.level(level, l)),
-            sentence,
-        );
+        labelled(out, LABEL, label, |l| level.map_or_else(|| l.to_owned(), |level| paint.level(level, l)), sentence);
     };
     line("  phase", None, &format!("{}: {}", s.phase, meaning(&s.phase)));
-    let active = s.active.as_ref().map_or("no side is latched yet".to_owned(), |a| {
-        format!("{a} is latched, epoch {}: {}", s.epoch, s.why)
-    });
+    let active = s
+        .active
+        .as_ref()
+        .map_or("no side is latched yet".to_owned(), |a| format!("{a} is latched, epoch {}: {}", s.epoch, s.why));
     line("  active", None, &active);
     line("  evidence", None, &s.evidence);
     line("  next", None, &s.next);
     match &s.blocked {
         Some(b) => {
             let since = duration(status.at.since(b.since));
-            line(
-                "  blocked",
-                Some(Level::Bad),
-                &format!("{} for {since}: {}", words(&b.reason), b.sentence),
-            );
+            line("  blocked", Some(Level::Bad), &format!("{} for {since}: {}", words(&b.reason), b.sentence));
         }
         None => line("  blocked", None, "by nothing"),
     }
     if let Some(by) = &s.paused {
-        line(
-            "  paused",
-            Some(Level::Warn),
-            &format!("{by}; `proxyctl resume` ends it"),
-        );
+        line("  paused", Some(Level::Warn), &format!("{by}; `proxyctl resume` ends it"));
     }
     if s.budget_left == 0 {
         line(
             "  budget",
             Some(Level::Bad),
-            &format!(
-                "all {} automatic failovers of 24 h are spent; only an operator can start one",
-                s.budget
-            ),
+            &format!("all {} automatic failovers of 24 h are spent; only an operator can start one", s.budget),
         );
     } else {
-        line(
-            "  budget",
-            None,
-            &format!("{} of {} automatic failovers left in 24 h", s.budget_left, s.budget),
-        );
+        line("  budget", None, &format!("{} of {} automatic failovers left in 24 h", s.budget_left, s.budget));
     }
     if let Some(until) = s.cooldown_until.filter(|u| *u > status.at) {
         line(
@@ -112,11 +92,7 @@ fn one(out: &mut String, status: &Status, s: &ServiceStatus, paint: Paint) {
         );
     }
     if !s.other_daemons.is_empty() {
-        line(
-            "  others",
-            Some(Level::Warn),
-            &format!("other daemons watch this pair: {}", s.other_daemons.join(", ")),
-        );
+        line("  others", Some(Level::Warn), &format!("other daemons watch this pair: {}", s.other_daemons.join(", ")));
     }
     for b in &s.backends {
         for (level, sentence) in backend(status, b) {
@@ -133,11 +109,7 @@ fn backend(status: &Status, b: &BackendStatus) -> Vec<(Option<Level>, String)> {
     }
     let mut now = format!("{}, says it is {}", b.health, b.role);
     if let Some(p) = &b.last_probe {
-        now.push_str(&format!(
-            "; last probe {} ago: {}",
-            duration(status.at.since(p.at)),
-            p.text
-        ));
+        now.push_str(&format!("; last probe {} ago: {}", duration(status.at.since(p.at)), p.text));
     }
     if b.failures > 0 {
         now.push_str(&format!("; {} failure(s) in a row", b.failures));
@@ -155,15 +127,8 @@ fn backend(status: &Status, b: &BackendStatus) -> Vec<(Option<Level>, String)> {
     }
     match (b.armed, b.unarmed_why.is_empty()) {
         (true, _) => said.push((Some(Level::Ok), "armed: it could be promoted right now".to_owned())),
-        (false, true) => said.push((
-            Some(Level::Warn),
-            "not armed: it could not be promoted right now".to_owned(),
-        )),
-        (false, false) => said.extend(
-            b.unarmed_why
-                .iter()
-                .map(|why| (Some(Level::Warn), format!("not armed: {why}"))),
-        ),
+        (false, true) => said.push((Some(Level::Warn), "not armed: it could not be promoted right now".to_owned())),
+        (false, false) => said.extend(b.unarmed_why.iter().map(|why| (Some(Level::Warn), format!("not armed: {why}")))),
     }
     said
 }

@@ -66,10 +66,9 @@ impl Line {
 /// Microseconds, or RFC 3339.
 fn time(value: &Value) -> WallTime {
     match value {
-        Value::String(text) => text
-            .parse::<jiff::Timestamp>()
-            .map(|t| WallTime(t.as_microsecond()))
-            .unwrap_or_default(),
+        Value::String(text) => {
+            text.parse::<jiff::Timestamp>().map(|t| WallTime(t.as_microsecond())).unwrap_or_default()
+        }
         value => WallTime(value.as_i64().unwrap_or_default()),
     }
 }
@@ -99,10 +98,7 @@ pub(super) fn render(lines: &[Value], paint: Paint) -> String {
         if let Some(who) = &line.operator {
             sentence.push_str(&format!(" [{who}]"));
         }
-        let color = |text: &str| {
-            line.level()
-                .map_or_else(|| text.to_owned(), |level| paint.level(level, text))
-        };
+        let color = |text: &str| line.level().map_or_else(|| text.to_owned(), |level| paint.level(level, text));
         labelled(&mut out, INDENT, &wall_fine(line.at), color, &sentence);
     }
     out
@@ -123,10 +119,7 @@ mod tests {
             kind: EventKind::Switched,
             sentence: "us-west is active".into(),
             took: Some(Duration::from_millis(340)),
-            operator: Some(Operator {
-                name: "alice".into(),
-                note: Some("disk replaced".into()),
-            }),
+            operator: Some(Operator { name: "alice".into(), note: Some("disk replaced".into()) }),
             active: Some("us-west".into()),
         }
     }

@@ -164,11 +164,7 @@ pub(super) fn table(paint: Paint, header: &[&str], rows: &[Vec<(String, Option<L
     };
     table.set_header(header.iter().map(Cell::new).collect::<Vec<_>>());
     for row in rows {
-        table.add_row(
-            row.iter()
-                .map(|(text, level)| paint.cell(text, *level))
-                .collect::<Vec<_>>(),
-        );
+        table.add_row(row.iter().map(|(text, level)| paint.cell(text, *level)).collect::<Vec<_>>());
     }
     let mut text = String::new();
     for line in table.lines() {

@@ -154,11 +154,7 @@ fn backend(name: &str, active: bool) -> BackendStatus {
         failed_probes: 0,
         probes: 3690,
         recoveries: 0,
-        last_probe: Some(ProbeStatus {
-            at: before(1),
-            took_us: 900,
-            text: "primary".into(),
-        }),
+        last_probe: Some(ProbeStatus { at: before(1), took_us: 900, text: "primary".into() }),
         connections: if active { 12 } else { 0 },
         endpoints: vec![EndpointStatus {
             address: Some(format!("{name}.example.com:5432").parse().unwrap()),

@@ -49,11 +49,7 @@ impl Scripted {
                 let _ = stream.write_all(body.as_bytes()).await;
             }
         });
-        Self {
-            address,
-            asked,
-            _tasks: tasks,
-        }
+        Self { address, asked, _tasks: tasks }
     }
 
     pub(super) fn url(&self) -> String {
@@ -71,17 +67,11 @@ async fn read(stream: &mut tokio::net::TcpStream) -> Asked {
         let text = String::from_utf8_lossy(&bytes).into_owned();
         if let Some((head, body)) = text.split_once("\r\n\r\n") {
             let head = head.to_lowercase();
-            let wanted = head
-                .lines()
-                .find_map(|l| l.strip_prefix("content-length: "))
-                .map_or(0, |n| n.parse().unwrap());
+            let wanted =
+                head.lines().find_map(|l| l.strip_prefix("content-length: ")).map_or(0, |n| n.parse().unwrap());
             if body.len() >= wanted {
                 let line = text.lines().next().unwrap().trim_end_matches(" HTTP/1.1").to_owned();
-                return Asked {
-                    line,
-                    head,
-                    body: body.to_owned(),
-                };
+                return Asked { line, head, body: body.to_owned() };
             }
         }
         let mut piece = [0; 4096];
@@ -99,10 +89,7 @@ pub(super) fn problem(status: u16, detail: &str) -> (u16, String) {
 }
 
 pub(super) fn receipt(sentence: &str, episode: Option<u64>, steps: &[&str]) -> (u16, String) {
-    (
-        200,
-        json!({ "sentence": sentence, "episode": episode, "steps": steps }).to_string(),
-    )
+    (200, json!({ "sentence": sentence, "episode": episode, "steps": steps }).to_string())
 }
 
 pub(super) fn ok(value: &impl serde::Serialize) -> (u16, String) {

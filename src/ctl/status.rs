@@ -16,10 +16,8 @@ pub(super) fn render(status: &Status, services: &[&ServiceStatus], paint: Paint)
         labelled(&mut out, LABEL, "STATE", |l| paint.level(Level::Bad, l), &sentence);
     }
     if status.task_failures > 0 {
-        let sentence = format!(
-            "{} task(s) of the daemon ended that must not end; its log says which",
-            status.task_failures
-        );
+        let sentence =
+            format!("{} task(s) of the daemon ended that must not end; its log says which", status.task_failures);
         labelled(&mut out, LABEL, "TASKS", |l| paint.level(Level::Bad, l), &sentence);
     }
     for service in services {
@@ -29,22 +27,15 @@ pub(super) fn render(status: &Status, services: &[&ServiceStatus], paint: Paint)
         one(&mut out, status, service, paint);
     }
     let up = duration(status.at.since(status.started));
-    let foot = format!(
-        "pgpivot {} as {}, up {up}, generation {}",
-        status.version, status.daemon, status.generation
-    );
+    let foot = format!("pgpivot {} as {}, up {up}, generation {}", status.version, status.daemon, status.generation);
     out.push('\n');
     labelled(&mut out, 0, "", |l| paint.faint(l), &foot);
     out
 }
 
 fn one(out: &mut String, status: &Status, s: &ServiceStatus, paint: Paint) {
-    let head = format!(
-        "{}  {}  {}",
-        paint.strong(s.name.as_str()),
-        plain(&s.kind),
-        paint.level(s.level, &plain(&phase(s)))
-    );
+    let head =
+        format!("{}  {}  {}", paint.strong(s.name.as_str()), plain(&s.kind), paint.level(s.level, &plain(&phase(s))));
     // Formatting into a String cannot fail.
     let _ = writeln!(out, "{head}");
     let mut line = |label: &str, sentence: &str| labelled(out, LABEL, label, str::to_owned, sentence);
@@ -55,21 +46,11 @@ fn one(out: &mut String, status: &Status, s: &ServiceStatus, paint: Paint) {
         let from = e.from.as_ref().map(|f| format!("from {f} ")).unwrap_or_default();
         let since = duration(status.at.since(e.decided_at));
         let by = e.operator.as_ref().map(|o| format!(", by {o}")).unwrap_or_default();
-        line(
-            "  episode",
-            &format!(
-                "{} {} {from}to {}: {} since {since}{by}: {}",
-                e.id, e.kind, e.to, e.stage, e.why
-            ),
-        );
+        line("  episode", &format!("{} {} {from}to {}: {} since {since}{by}: {}", e.id, e.kind, e.to, e.stage, e.why));
     }
     if s.held > 0 || !s.open {
         let why = s.closed_why.as_deref().unwrap_or("no side may be used");
-        let gate = if s.open {
-            "newcomers pass again".to_owned()
-        } else {
-            format!("newcomers wait: {why}")
-        };
+        let gate = if s.open { "newcomers pass again".to_owned() } else { format!("newcomers wait: {why}") };
         line("  held", &format!("{} client(s); {gate}", s.held));
     }
     line("  automatic", &automatic(status, s));
@@ -78,23 +59,13 @@ fn one(out: &mut String, status: &Status, s: &ServiceStatus, paint: Paint) {
     };
     if let Some(b) = &s.blocked {
         let since = duration(status.at.since(b.since));
-        warn(
-            out,
-            "  blocked",
-            Level::Bad,
-            &format!("{} for {since}: {}", words(&b.reason), b.sentence),
-        );
+        warn(out, "  blocked", Level::Bad, &format!("{} for {since}: {}", words(&b.reason), b.sentence));
     }
     if let Some(by) = &s.paused {
         warn(out, "  paused", Level::Warn, by);
     }
     if !s.other_daemons.is_empty() {
-        warn(
-            out,
-            "  others",
-            Level::Warn,
-            &format!("other daemons on this pair: {}", s.other_daemons.join(", ")),
-        );
+        warn(out, "  others", Level::Warn, &format!("other daemons on this pair: {}", s.other_daemons.join(", ")));
     }
     for b in &s.backends {
         if let Some(why) = &b.quarantined {
@@ -137,16 +108,11 @@ fn active(status: &Status, s: &ServiceStatus) -> String {
 fn automatic(status: &Status, s: &ServiceStatus) -> String {
     let mut text = match (s.authority.as_str(), s.armed) {
         ("observe", _) => "follows what others promote".to_owned(),
-        (_, true) => format!(
-            "armed, promoter {}, {} of {} left in 24 h",
-            s.promoter, s.budget_left, s.budget
-        ),
+        (_, true) => format!("armed, promoter {}, {} of {} left in 24 h", s.promoter, s.budget_left, s.budget),
         (_, false) => format!("not armed, promoter {} (see `proxyctl explain`)", s.promoter),
     };
     let crash = duration(std::time::Duration::from_millis(s.detection_crash_ms));
-    let hang = s
-        .detection_hang_ms
-        .map(|ms| duration(std::time::Duration::from_millis(ms)));
+    let hang = s.detection_hang_ms.map(|ms| duration(std::time::Duration::from_millis(ms)));
     let hang = hang.map_or_else(|| "not decided".to_owned(), |d| format!("within {d}"));
     let _ = write!(text, "; a crash is decided within {crash}, a hang {hang}");
     if let Some(until) = s.cooldown_until.filter(|u| *u > status.at) {
@@ -173,20 +139,7 @@ fn backends(s: &ServiceStatus, paint: Paint) -> String {
             ]
         })
         .collect();
-    table(
-        paint,
-        &[
-            "  BACKEND",
-            "ROLE",
-            "HEALTH",
-            "LAG",
-            "TIMELINE",
-            "ARMED",
-            "WEIGHT",
-            "OPEN",
-        ],
-        &rows,
-    )
+    table(paint, &["  BACKEND", "ROLE", "HEALTH", "LAG", "TIMELINE", "ARMED", "WEIGHT", "OPEN"], &rows)
 }
 
 fn armed(b: &BackendStatus) -> (String, Option<Level>) {
@@ -212,25 +165,12 @@ fn listeners(s: &ServiceStatus, paint: Paint) -> String {
         .iter()
         .map(|l| {
             let c = &l.counters;
-            let cells = [
-                format!("  {}", l.address),
-                l.target.clone(),
-                format!("{} of {}", l.connections, l.limit),
-            ];
-            let more = [
-                c.sessions.to_string(),
-                bytes(c.bytes_in),
-                bytes(c.bytes_out),
-                c.errors.to_string(),
-            ];
+            let cells = [format!("  {}", l.address), l.target.clone(), format!("{} of {}", l.connections, l.limit)];
+            let more = [c.sessions.to_string(), bytes(c.bytes_in), bytes(c.bytes_out), c.errors.to_string()];
             cells.into_iter().chain(more).map(|text| (text, None)).collect()
         })
         .collect();
-    table(
-        paint,
-        &["  LISTENER", "TARGET", "OPEN", "TOTAL", "IN", "OUT", "ERRORS"],
-        &rows,
-    )
+    table(paint, &["  LISTENER", "TARGET", "OPEN", "TOTAL", "IN", "OUT", "ERRORS"], &rows)
 }
 
 #[cfg(test)]

@@ -57,10 +57,7 @@ pub(super) struct TargetError {
 impl Target {
     /// Reads `http://host:port`, `host:port` or `unix:///path`.
     pub(super) fn parse(text: &str) -> Result<Self, TargetError> {
-        let wrong = |problem| TargetError {
-            given: text.to_owned(),
-            problem,
-        };
+        let wrong = |problem| TargetError { given: text.to_owned(), problem };
         if let Some(path) = text.strip_prefix("unix://") {
             return match path.starts_with('/') {
                 true => Ok(Self::Unix(PathBuf::from(path))),
@@ -68,9 +65,7 @@ impl Target {
             };
         }
         if text.starts_with("https://") {
-            return Err(wrong(
-                "asks for TLS, which the daemon does not speak (put a tunnel or a TLS proxy between)",
-            ));
+            return Err(wrong("asks for TLS, which the daemon does not speak (put a tunnel or a TLS proxy between)"));
         }
         let rest = text.strip_prefix("http://").unwrap_or(text);
         let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
@@ -78,13 +73,10 @@ impl Target {
             return Err(wrong("has a path, which the daemon's address has not"));
         }
         if authority.contains('@') {
-            return Err(wrong(
-                "has a login in it; the token comes from --token-file or PGPIVOT_TOKEN",
-            ));
+            return Err(wrong("has a login in it; the token comes from --token-file or PGPIVOT_TOKEN"));
         }
-        let has_port = authority
-            .rsplit_once(':')
-            .is_some_and(|(host, _)| !host.starts_with('[') || host.ends_with(']'));
+        let has_port =
+            authority.rsplit_once(':').is_some_and(|(host, _)| !host.starts_with('[') || host.ends_with(']'));
         let address = match has_port {
             true => authority.to_owned(),
             false => format!("{authority}:{DEFAULT_PORT}"),
@@ -124,31 +116,21 @@ pub(super) fn token(global: &Global, environment: &Environment) -> Result<Option
     let Some(path) = &global.token_file else {
         return Ok(environment.token.clone());
     };
-    let wrong = |problem: String| Misuse::TokenFile {
-        path: path.display().to_string(),
-        problem,
-    };
+    let wrong = |problem: String| Misuse::TokenFile { path: path.display().to_string(), problem };
     let text = read_bounded(path).map_err(|e| wrong(format!("cannot be read: {e}")))?;
-    token_in(&text)
-        .map(Some)
-        .ok_or_else(|| wrong("holds no token; write it there, alone or as name:token".to_owned()))
+    token_in(&text).map(Some).ok_or_else(|| wrong("holds no token; write it there, alone or as name:token".to_owned()))
 }
 
 fn read_bounded(path: &Path) -> std::io::Result<String> {
     use std::io::Read;
     let mut text = String::new();
-    std::fs::File::open(path)?
-        .take(TOKEN_FILE_LIMIT)
-        .read_to_string(&mut text)?;
+    std::fs::File::open(path)?.take(TOKEN_FILE_LIMIT).read_to_string(&mut text)?;
     Ok(text)
 }
 
 /// The first line that counts; `name:token` as in the daemon's own file, or the token alone.
 fn token_in(text: &str) -> Option<Secret> {
-    let line = text
-        .lines()
-        .map(str::trim)
-        .find(|l| !l.is_empty() && !l.starts_with('#'))?;
+    let line = text.lines().map(str::trim).find(|l| !l.is_empty() && !l.starts_with('#'))?;
     let token = line.split_once(':').map_or(line, |(_, token)| token).trim();
     (!token.is_empty()).then(|| Secret::new(token.to_owned()))
 }
@@ -173,13 +155,7 @@ mod tests {
 
     #[test]
     fn an_address_that_is_none_says_what_to_write() {
-        for text in [
-            "https://db1:8404",
-            "unix://relative",
-            "http://db1:8404/stats",
-            "http://:0",
-            "http://u@h:1",
-        ] {
+        for text in ["https://db1:8404", "unix://relative", "http://db1:8404/stats", "http://:0", "http://u@h:1"] {
             let error = Target::parse(text).unwrap_err().to_string();
             assert!(error.contains("write http://host:port or unix:///path"), "{error}");
         }

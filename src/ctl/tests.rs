@@ -23,17 +23,10 @@ async fn proxyctl(url: &str, line: &str, answer: Option<&'static str>) -> Ran {
     let words = ["proxyctl", "--url", url].into_iter().chain(line.split_whitespace());
     let args = Args::try_parse_from(words).unwrap();
     let (terminal, out, err) = captured::terminal(args.global.json, answer);
-    let environment = Environment {
-        user: Some("alice".into()),
-        ..Environment::default()
-    };
+    let environment = Environment { user: Some("alice".into()), ..Environment::default() };
     let ended = commands::run(&args, &environment, &terminal).await;
     let code = exit_code(ended, &terminal);
-    Ran {
-        code,
-        out: out.text(),
-        err: err.text(),
-    }
+    Ran { code, out: out.text(), err: err.text() }
 }
 
 /// A daemon on which `failover` begins episode 5, which ends after three looks as `kind`.
@@ -59,32 +52,19 @@ async fn switching(kind: &'static str, sentence: &'static str) -> Scripted {
 #[tokio::test]
 async fn a_failover_is_shown_first_then_done_and_its_duration_told() {
     let daemon = switching("switched", "us-west is active on timeline 2").await;
-    let ran = proxyctl(
-        &daemon.url(),
-        "failover --to us-west --force --reason drill",
-        Some("yes\n"),
-    )
-    .await;
+    let ran = proxyctl(&daemon.url(), "failover --to us-west --force --reason drill", Some("yes\n")).await;
     assert_eq!(ran.code, 0, "{}", ran.err);
     assert_eq!(ran.out, "us-west is active on timeline 2 (took 1.34 s)\n");
     assert!(
-        ran.err
-            .starts_with("would promote us-west\n   1. cut us-east\n   2. promote us-west\nGo on? [y/N] "),
+        ran.err.starts_with("would promote us-west\n   1. cut us-east\n   2. promote us-west\nGo on? [y/N] "),
         "{}",
         ran.err
     );
-    let orders: Vec<_> = daemon
-        .asked()
-        .into_iter()
-        .filter(|a| a.line.starts_with("POST"))
-        .collect();
+    let orders: Vec<_> = daemon.asked().into_iter().filter(|a| a.line.starts_with("POST")).collect();
     assert_eq!(orders[0].line, "POST /failover/trigger?dry_run=true&service=main");
     assert_eq!(orders[1].line, "POST /failover/trigger?dry_run=false&service=main");
     let body: serde_json::Value = serde_json::from_str(&orders[1].body).unwrap();
-    assert_eq!(
-        body,
-        json!({ "to": "us-west", "force": true, "route_only": false, "reason": "drill" })
-    );
+    assert_eq!(body, json!({ "to": "us-west", "force": true, "route_only": false, "reason": "drill" }));
     assert!(orders[1].head.contains("x-operator: alice"), "{}", orders[1].head);
 }
 
@@ -106,10 +86,7 @@ async fn what_takes_too_long_goes_on_and_says_where_to_look() {
     assert_eq!(ran.code, 1);
     let said: serde_json::Value = serde_json::from_str(&ran.out).unwrap();
     assert_eq!(said["outcome"], "under_way");
-    assert!(
-        said["sentence"].as_str().unwrap().contains("proxyctl status --watch"),
-        "{said}"
-    );
+    assert!(said["sentence"].as_str().unwrap().contains("proxyctl status --watch"), "{said}");
 }
 
 #[tokio::test]
@@ -138,10 +115,7 @@ async fn without_a_terminal_nothing_is_changed_unless_yes_is_said() {
 async fn a_dry_run_prints_the_steps_and_orders_nothing() {
     let daemon = switching("switched", "").await;
     let ran = proxyctl(&daemon.url(), "restore --dry-run", None).await;
-    assert_eq!(
-        (ran.code, ran.out.as_str()),
-        (0, "would promote us-west\n   1. cut us-east\n   2. promote us-west\n")
-    );
+    assert_eq!((ran.code, ran.out.as_str()), (0, "would promote us-west\n   1. cut us-east\n   2. promote us-west\n"));
     let json = proxyctl(&daemon.url(), "restore --dry-run --json", None).await;
     assert_eq!(
         json.out,
@@ -158,10 +132,7 @@ async fn a_refusal_is_the_daemons_sentence_and_one() {
     })
     .await;
     let ran = proxyctl(&daemon.url(), "restore --yes", None).await;
-    assert_eq!(
-        (ran.code, ran.err.as_str()),
-        (1, "proxyctl: us-west is on timeline 1, rebuild it first\n")
-    );
+    assert_eq!((ran.code, ran.err.as_str()), (1, "proxyctl: us-west is on timeline 1, rebuild it first\n"));
     let json = proxyctl(&daemon.url(), "restore --yes --json", None).await;
     assert_eq!(json.out, "{\"error\":\"us-west is on timeline 1, rebuild it first\"}\n");
 }
@@ -176,18 +147,10 @@ async fn a_missing_token_says_where_it_comes_from() {
 
 #[tokio::test]
 async fn a_daemon_that_is_not_there_is_named_with_how_to_name_another() {
-    let free = std::net::TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap();
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let ran = proxyctl(&format!("http://{free}"), "status", None).await;
     assert_eq!(ran.code, 2);
-    assert!(
-        ran.err
-            .contains(&format!("no pgpivot answers at http://{free} (connection refused)")),
-        "{}",
-        ran.err
-    );
+    assert!(ran.err.contains(&format!("no pgpivot answers at http://{free} (connection refused)")), "{}", ran.err);
     assert!(
         ran.err.contains("--url") && ran.err.contains("--socket") && ran.err.contains("PGPIVOT_URL"),
         "{}",
@@ -195,11 +158,7 @@ async fn a_daemon_that_is_not_there_is_named_with_how_to_name_another() {
     );
     let socket = proxyctl("unix:///nowhere/admin.sock", "status", None).await;
     assert_eq!(socket.code, 2);
-    assert!(
-        socket.err.contains("unix:///nowhere/admin.sock (no such socket)"),
-        "{}",
-        socket.err
-    );
+    assert!(socket.err.contains("unix:///nowhere/admin.sock (no such socket)"), "{}", socket.err);
 }
 
 #[tokio::test]
@@ -241,10 +200,7 @@ async fn where_there_are_two_services_one_must_be_named() {
     );
     // What moves no traffic is for all of them.
     assert_eq!(proxyctl(&daemon.url(), "check-health", None).await.code, 0);
-    assert_eq!(
-        daemon.asked().last().unwrap().line,
-        "POST /failover/check-health?dry_run=false"
-    );
+    assert_eq!(daemon.asked().last().unwrap().line, "POST /failover/check-health?dry_run=false");
 }
 
 #[tokio::test]
@@ -261,12 +217,7 @@ async fn pause_waits_until_the_status_says_so() {
     .await;
     let ran = proxyctl(&daemon.url(), "pause", None).await;
     assert_eq!(ran.code, 0, "{}", ran.err);
-    assert!(
-        ran.out
-            .starts_with("main: us-east is active, epoch 3, automatic decisions are paused"),
-        "{}",
-        ran.out
-    );
+    assert!(ran.out.starts_with("main: us-east is active, epoch 3, automatic decisions are paused"), "{}", ran.out);
 }
 
 #[tokio::test]
@@ -276,9 +227,7 @@ async fn status_and_history_for_machines_are_json() {
         serde_json::from_str(&proxyctl(&daemon.url(), "status --json", None).await.out).unwrap();
     assert_eq!(status, sample::steady());
     let history = proxyctl(&daemon.url(), "history --json --limit 2", None).await.out;
-    let kinds: Vec<_> = history
-        .lines()
-        .map(|l| serde_json::from_str::<serde_json::Value>(l).unwrap()["kind"].clone())
-        .collect();
+    let kinds: Vec<_> =
+        history.lines().map(|l| serde_json::from_str::<serde_json::Value>(l).unwrap()["kind"].clone()).collect();
     assert_eq!(kinds, ["decided", "switched"]);
 }

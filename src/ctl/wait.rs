@@ -118,18 +118,12 @@ pub(super) async fn until(
 
 /// The first service that is not there yet decides.
 fn look(status: &Status, watched: &Watched) -> Look {
-    let looks = watched
-        .services
-        .iter()
-        .map(|(name, epoch)| match status.services.iter().find(|s| s.name == *name) {
-            Some(service) => look_at(service, *epoch, &watched.goal),
-            // Taken out of the configuration meanwhile: nothing will come of it.
-            None => Look::Gone,
-        });
-    looks
-        .into_iter()
-        .find(|look| *look != Look::Reached)
-        .unwrap_or(Look::Reached)
+    let looks = watched.services.iter().map(|(name, epoch)| match status.services.iter().find(|s| s.name == *name) {
+        Some(service) => look_at(service, *epoch, &watched.goal),
+        // Taken out of the configuration meanwhile: nothing will come of it.
+        None => Look::Gone,
+    });
+    looks.into_iter().find(|look| *look != Look::Reached).unwrap_or(Look::Reached)
 }
 
 fn look_at(s: &ServiceStatus, before: Epoch, goal: &Goal) -> Look {
@@ -157,45 +151,27 @@ fn now(s: &ServiceStatus) -> String {
 
 /// How an episode ended, by its history; the status is the fallback.
 async fn ended(api: &Api, watched: &Watched, status: &Status, reached: bool) -> Result<Ended, CtlError> {
-    let ours: Vec<_> = watched
-        .services
-        .iter()
-        .filter_map(|(name, _)| status.services.iter().find(|s| s.name == *name))
-        .collect();
+    let ours: Vec<_> =
+        watched.services.iter().filter_map(|(name, _)| status.services.iter().find(|s| s.name == *name)).collect();
     let now = ours.iter().map(|s| stands(s)).collect::<Vec<_>>().join("; ");
     let id = match (&watched.goal, ours.as_slice()) {
         (Goal::Episode(id), [_]) => *id,
         _ if reached => {
-            return Ok(Ended::Done {
-                sentence: now,
-                took: None,
-            });
+            return Ok(Ended::Done { sentence: now, took: None });
         }
         _ => {
-            return Ok(Ended::Cancelled {
-                sentence: "the daemon does not have this service any more".to_owned(),
-            });
+            return Ok(Ended::Cancelled { sentence: "the daemon does not have this service any more".to_owned() });
         }
     };
     let lines = lines_of(api, watched, id).await;
     Ok(match lines.iter().rfind(|l| l.switched() || l.cancelled()) {
-        Some(last) if last.cancelled() && !reached => Ended::Cancelled {
-            sentence: last.sentence.clone(),
-        },
+        Some(last) if last.cancelled() && !reached => Ended::Cancelled { sentence: last.sentence.clone() },
         Some(last) if last.switched() => {
             let took = lines.first().map(|first| last.at.since(first.at));
-            Ended::Done {
-                sentence: last.sentence.clone(),
-                took,
-            }
+            Ended::Done { sentence: last.sentence.clone(), took }
         }
-        _ if reached => Ended::Done {
-            sentence: now,
-            took: None,
-        },
-        _ => Ended::Cancelled {
-            sentence: format!("episode {id} has ended: {now}"),
-        },
+        _ if reached => Ended::Done { sentence: now, took: None },
+        _ => Ended::Cancelled { sentence: format!("episode {id} has ended: {now}") },
     })
 }
 
@@ -216,11 +192,7 @@ async fn lines_of(api: &Api, watched: &Watched, id: u64) -> Vec<Line> {
 }
 
 fn stands(s: &ServiceStatus) -> String {
-    let paused = if s.paused.is_some() {
-        ", automatic decisions are paused"
-    } else {
-        ""
-    };
+    let paused = if s.paused.is_some() { ", automatic decisions are paused" } else { "" };
     match &s.active {
         Some(active) => format!("{}: {active} is active, epoch {}{paused}", s.name, s.epoch),
         None => format!("{}: no side is active{paused}", s.name),
@@ -245,12 +217,7 @@ impl<'t> Progress<'t> {
             bar.enable_steady_tick(Duration::from_millis(100));
             bar
         });
-        Self {
-            terminal,
-            bar,
-            shown: String::new(),
-            began: Instant::now(),
-        }
+        Self { terminal, bar, shown: String::new(), began: Instant::now() }
     }
 
     fn show(&mut self, now: &str) -> Result<(), CtlError> {
@@ -258,8 +225,7 @@ impl<'t> Progress<'t> {
         match &self.bar {
             Some(bar) => bar.set_message(now),
             None if now != self.shown => {
-                self.terminal
-                    .talk(&format!("{:>8}  {now}", duration(self.began.elapsed())))?;
+                self.terminal.talk(&format!("{:>8}  {now}", duration(self.began.elapsed())))?;
                 self.shown = now;
             }
             None => {}
@@ -282,10 +248,7 @@ mod tests {
     use crate::ctl::sample;
 
     fn watched(goal: Goal) -> Watched {
-        Watched {
-            services: vec![("main".into(), Epoch(3))],
-            goal,
-        }
+        Watched { services: vec![("main".into(), Epoch(3))], goal }
     }
 
     #[test]
@@ -304,9 +267,7 @@ mod tests {
     fn what_blocks_a_promotion_is_shown_while_it_is_waited_for() {
         let mut status = sample::promoting();
         status.services[0].blocked = sample::blocked().services[0].blocked.clone();
-        let Look::NotYet(what) = look(&status, &watched(Goal::Episode(5))) else {
-            panic!("it goes on")
-        };
+        let Look::NotYet(what) = look(&status, &watched(Goal::Episode(5))) else { panic!("it goes on") };
         assert!(what.contains("it lives, we cannot see it"), "{what}");
     }
 

@@ -46,13 +46,8 @@ impl Board {
             task_failures: 0,
             services: Vec::new(),
         };
-        let posted = Posted {
-            order: Vec::new(),
-            services: HashMap::new(),
-            disk: HashMap::new(),
-            daemon,
-            started: now.wall,
-        };
+        let posted =
+            Posted { order: Vec::new(), services: HashMap::new(), disk: HashMap::new(), daemon, started: now.wall };
         Self {
             status: Arc::new(ArcSwap::from_pointee(status)),
             posted: Mutex::new(posted),

@@ -22,7 +22,7 @@ use crate::failover::machine::Machine;
 use crate::failover::observation::Evidence;
 use crate::failover::phase::{EpisodeId, Phase, Record};
 use crate::probe::{ProbeError, ProbeReport, Probes};
-use crate::promote::{Effects, LockGuard};
+use crate::promote::Effects;
 use crate::routing::Routing;
 use crate::store::Writer;
 use crate::types::{BackendName, Now, ServiceName};
@@ -57,8 +57,8 @@ pub(super) struct Driver {
     pub(super) effects: Arc<Effects>,
     pub(super) addresses: HashMap<BackendName, Vec<SocketAddr>>,
     pub(super) outcomes: mpsc::UnboundedSender<Outcome>,
-    pub(super) tasks: JoinSet<Option<(EpisodeId, LockGuard)>>,
-    pub(super) locks: HashMap<EpisodeId, LockGuard>,
+    pub(super) tasks: JoinSet<()>,
+    pub(super) locks: HashMap<EpisodeId, CancellationToken>,
     pub(super) disk: mpsc::UnboundedSender<Result<(), String>>,
     reports: mpsc::Receiver<ProbeReport>,
     report_sender: mpsc::Sender<ProbeReport>,
@@ -84,7 +84,7 @@ enum Input {
     Disk(Result<(), String>),
     Command(CommandRequest),
     Config(Vec<config::Service>),
-    Task(Result<Option<(EpisodeId, LockGuard)>, tokio::task::JoinError>),
+    Task(Result<(), tokio::task::JoinError>),
     Timeout,
     Stop,
 }
@@ -208,10 +208,7 @@ impl Driver {
             Input::Disk(result) => self.machine.handle_disk(result.err(), now),
             Input::Command(request) => self.command(request, now),
             Input::Config(services) => self.reconfigure(services, now),
-            Input::Task(Ok(Some((episode, guard)))) => {
-                self.locks.insert(episode, guard);
-            }
-            Input::Task(Ok(None)) => {}
+            Input::Task(Ok(())) => {}
             Input::Task(Err(error)) => {
                 if error.is_panic() {
                     self.shared.board.task_failed();
@@ -269,15 +266,14 @@ impl Driver {
     fn reconfigure(&mut self, services: Vec<config::Service>, now: Now) {
         let Some(first) = services.first().cloned() else { return };
         let old = &self.services[0];
-        let reprobe = old.probe != first.probe || old.backends != first.backends || old.failover.promoter != first.failover.promoter;
+        let reprobe = old.probe != first.probe
+            || old.backends != first.backends
+            || old.failover.promoter != first.failover.promoter;
         if reprobe {
             match Probes::start(&first, &self.shared.daemon, self.report_sender.clone(), clock::now) {
                 Ok(probes) => {
                     let old = std::mem::replace(&mut self.probes, probes);
-                    self.tasks.spawn(async move {
-                        old.stop().await;
-                        None
-                    });
+                    self.tasks.spawn(old.stop());
                 }
                 Err(error) => {
                     tracing::error!(pair = %self.key, %error, "the new probe settings cannot be used, the old ones stay");
@@ -297,6 +293,7 @@ impl Driver {
         }
         self.services = services;
         self.machine.handle_config(first, now);
+        self.touch();
     }
 
     /// How many connections of a side live, over all services of the pair.
@@ -333,7 +330,11 @@ impl Driver {
     fn tick(&self) -> Duration {
         let first = &self.services[0];
         let live = self.machine.active().is_some_and(|(active, _)| self.live(active) > 0);
-        if live && first.probe.passive { (first.probe.hang_trigger / 4).max(Duration::from_millis(50)) } else { SHOW * 2 }
+        if live && first.probe.passive {
+            (first.probe.hang_trigger / 4).max(Duration::from_millis(50))
+        } else {
+            SHOW * 2
+        }
     }
 
     fn chores(&mut self) {
@@ -369,7 +370,11 @@ impl Driver {
         self.shown = Some(Instant::now());
         let view = self.machine.view(now);
         let statuses: Vec<_> = self.services.iter().map(|service| self.fill(view.clone(), service)).collect();
-        let disk = self.machine.disk_error().map(str::to_owned).or_else(|| self.shared.writer.has_ended().then(|| "the writer has ended".into()));
+        let disk = self
+            .machine
+            .disk_error()
+            .map(str::to_owned)
+            .or_else(|| self.shared.writer.has_ended().then(|| "the writer has ended".into()));
         let generation = self.shared.routing.load().generation;
         self.shared.board.post(&self.key, statuses, disk, generation, now);
     }
@@ -389,7 +394,11 @@ impl Driver {
                 let count = connections.listener(&service.name, listener.address);
                 crate::view::ListenerStatus {
                     address: listener.address,
-                    target: if listener.target == config::Target::Active { "active".into() } else { "read_only".into() },
+                    target: if listener.target == config::Target::Active {
+                        "active".into()
+                    } else {
+                        "read_only".into()
+                    },
                     connections: count.open,
                     limit: listener.max_connections as u64,
                     counters: count.counters,

@@ -3,9 +3,13 @@
 
 use std::net::SocketAddr;
 
+use tokio_util::sync::CancellationToken;
+
 use super::driver::Driver;
 use crate::failover::action::{Action, Gate, LockResult, Outcome, PromotionResult};
+use crate::failover::phase::{EpisodeId, Phase};
 use crate::listener;
+use crate::promote::Effects;
 use crate::relay::Cut;
 use crate::types::BackendName;
 
@@ -29,7 +33,9 @@ impl Driver {
             }
             Action::ProbeNow { backend } => self.probes.probe_now(&backend),
             Action::Unlock { episode } => {
-                self.locks.remove(&episode);
+                if let Some(release) = self.locks.remove(&episode) {
+                    release.cancel();
+                }
             }
             other => self.spawn_effect(other),
         }
@@ -41,7 +47,11 @@ impl Driver {
             listener::publish(&self.shared.routing, connections, &service.name, gate);
             match gate {
                 Gate::Closed { why } => tracing::info!(service = %service.name, why, "gate closed"),
-                Gate::Open { tier, readers, .. } => {
+                Gate::Open { active, tier, readers, hold, .. } => {
+                    // A switchover's drain; newcomers also wait for a side that recovers, whose sessions live on.
+                    if *hold && self.machine.phase() == Phase::Fencing {
+                        connections.drain(&service.name, active);
+                    }
                     for open in tier.iter().chain(readers) {
                         connections.drain_removed(&service.name, &open.name, &open.addresses);
                     }
@@ -69,22 +79,14 @@ impl Driver {
                 self.tasks.spawn(async move {
                     let result = effects.fence(&config).await;
                     reply(Outcome::Fenced { episode, result });
-                    None
                 });
             }
             Action::Lock { episode, backends, needed } => {
                 let known = backends.into_iter().filter_map(|name| self.address(&name).map(|address| (name, address)));
                 let targets: Vec<_> = known.collect();
-                self.tasks.spawn(async move {
-                    if targets.len() < needed {
-                        let result = LockResult::Failed("too few backends have an address".into());
-                        reply(Outcome::Locked { episode, result });
-                        return None;
-                    }
-                    let (result, guard) = effects.lock(&targets, needed).await;
-                    reply(Outcome::Locked { episode, result });
-                    guard.map(|guard| (episode, guard))
-                });
+                let release = CancellationToken::new();
+                self.locks.insert(episode, release.clone());
+                self.tasks.spawn(async move { hold_lock(&effects, episode, &targets, needed, release, reply).await });
             }
             Action::Promote { episode, epoch, backend, rechecked } => {
                 tracing::info!(%backend, %episode, %epoch, proof = rechecked.sentence(), "promotion ordered");
@@ -95,7 +97,6 @@ impl Driver {
                         _ => PromotionResult::Unknown(no_address(&backend)),
                     };
                     reply(Outcome::Promotion { episode, result });
-                    None
                 });
             }
             Action::Freeze { episode, backend } => {
@@ -106,7 +107,6 @@ impl Driver {
                         None => Err(no_address(&backend)),
                     };
                     reply(Outcome::Frozen { episode, result });
-                    None
                 });
             }
             Action::Unfreeze { episode, backend } => {
@@ -117,7 +117,6 @@ impl Driver {
                         None => Err(no_address(&backend)),
                     };
                     reply(Outcome::Unfrozen { episode, result });
-                    None
                 });
             }
             Action::ReadFlush { episode, backend } => {
@@ -128,7 +127,6 @@ impl Driver {
                         None => Err(no_address(&backend)),
                     };
                     reply(Outcome::FlushRead { episode, result });
-                    None
                 });
             }
             Action::ClearSync { episode, backend } => {
@@ -139,10 +137,13 @@ impl Driver {
                         None => Err(no_address(&backend)),
                     };
                     reply(Outcome::SyncCleared { episode, result });
-                    None
                 });
             }
-            Action::Persist { .. } | Action::Publish(_) | Action::Cut { .. } | Action::ProbeNow { .. } | Action::Unlock { .. } => {}
+            Action::Persist { .. }
+            | Action::Publish(_)
+            | Action::Cut { .. }
+            | Action::ProbeNow { .. }
+            | Action::Unlock { .. } => {}
         }
     }
 
@@ -162,7 +163,32 @@ impl Driver {
         let effects = self.effects.clone();
         self.tasks.spawn(async move {
             effects.keep(&standbys).await;
-            None
         });
+    }
+}
+
+/// Takes the lock and holds it until it is released or lost; both ends are said.
+async fn hold_lock(
+    effects: &Effects,
+    episode: EpisodeId,
+    targets: &[(BackendName, SocketAddr)],
+    needed: usize,
+    release: CancellationToken,
+    reply: impl Fn(Outcome),
+) {
+    if targets.len() < needed {
+        let result = LockResult::Failed("too few backends have an address".into());
+        return reply(Outcome::Locked { episode, result });
+    }
+    let (result, guard) = effects.lock(targets, needed).await;
+    reply(Outcome::Locked { episode, result });
+    let Some(mut guard) = guard else { return };
+    tokio::select! {
+        () = guard.lost() => {
+            let result = LockResult::Failed("a session that held it ended".into());
+            reply(Outcome::Locked { episode, result });
+        }
+        // Said to the servers, so that the next try does not find its own lock.
+        () = release.cancelled() => guard.release().await,
     }
 }

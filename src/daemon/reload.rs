@@ -31,7 +31,10 @@ impl Daemon {
 
     fn read_again(&self) -> Result<Config, Refusal> {
         let Some(source) = &self.source else {
-            return Err(refusal("no_source", "this daemon was started without a configuration that could be read again"));
+            return Err(refusal(
+                "no_source",
+                "this daemon was started without a configuration that could be read again",
+            ));
         };
         super::load(source).map_err(|error| refusal("invalid", format!("what runs stays: {error}")))
     }
@@ -79,11 +82,16 @@ impl Daemon {
         let status = self.shared.board.status().load_full();
         for shown in &status.services {
             let Some(active) = &shown.active else { continue };
-            let Some(service) = new.services.iter().find(|service: &&Service| service.name == shown.name) else { continue };
+            let Some(service) = new.services.iter().find(|service: &&Service| service.name == shown.name) else {
+                continue;
+            };
             if !service.backends.iter().any(|backend| backend.name == *active) {
                 return Err(refusal(
                     "active_removed",
-                    format!("what runs stays: {active} is active for {} and cannot be removed; switch over first", shown.name),
+                    format!(
+                        "what runs stays: {active} is active for {} and cannot be removed; switch over first",
+                        shown.name
+                    ),
                 ));
             }
         }

@@ -6,7 +6,10 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 /// Listens for signals until the daemon ends. The task ends with the second stop.
-pub fn listen(stop: CancellationToken, halt: CancellationToken) -> std::io::Result<(mpsc::Receiver<()>, JoinHandle<()>)> {
+pub fn listen(
+    stop: CancellationToken,
+    halt: CancellationToken,
+) -> std::io::Result<(mpsc::Receiver<()>, JoinHandle<()>)> {
     let (reload, reloads) = mpsc::channel(1);
     let mut hup = signal(SignalKind::hangup())?;
     let mut term = signal(SignalKind::terminate())?;

@@ -54,10 +54,7 @@ impl Binaries {
             }
             let major = major(&folder).await.filter(|m| *m >= OLDEST);
             if let Some(major) = major.filter(|m| best.as_ref().is_none_or(|b| b.major < *m)) {
-                best = Some(Self {
-                    folder: folder.clone(),
-                    major,
-                });
+                best = Some(Self { folder: folder.clone(), major });
             }
             seen.push(folder);
         }
@@ -78,10 +75,7 @@ impl Account {
         }
         let id =
             |flag: &'static str| async move { said(OsStr::new("id"), &[flag, "postgres"]).await?.trim().parse().ok() };
-        Some(Self::Postgres {
-            uid: id("-u").await?,
-            gid: id("-g").await?,
-        })
+        Some(Self::Postgres { uid: id("-u").await?, gid: id("-g").await? })
     }
 
     /// Makes a command run as it.
@@ -109,9 +103,7 @@ fn debian(root: &Path) -> Vec<PathBuf> {
 }
 
 async fn configured() -> Option<PathBuf> {
-    Some(PathBuf::from(
-        said(OsStr::new("pg_config"), &["--bindir"]).await?.trim(),
-    ))
+    Some(PathBuf::from(said(OsStr::new("pg_config"), &["--bindir"]).await?.trim()))
 }
 
 async fn major(folder: &Path) -> Option<u32> {
@@ -131,16 +123,9 @@ fn is_program(path: &Path) -> bool {
 
 /// What a program prints; `None` when it is not there, fails, or does not end.
 async fn said(program: &OsStr, args: &[&str]) -> Option<String> {
-    let output = Command::new(program)
-        .args(args)
-        .stdin(std::process::Stdio::null())
-        .kill_on_drop(true)
-        .output();
+    let output = Command::new(program).args(args).stdin(std::process::Stdio::null()).kill_on_drop(true).output();
     let output = timeout(PATIENCE, output).await.ok()?.ok()?;
-    output
-        .status
-        .success()
-        .then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 #[cfg(test)]
@@ -149,10 +134,7 @@ mod tests {
 
     #[test]
     fn a_version_is_read_as_postgres_prints_it() {
-        assert_eq!(
-            version("postgres (PostgreSQL) 15.20 (Debian 15.20-0+deb12u1)\n"),
-            Some(15)
-        );
+        assert_eq!(version("postgres (PostgreSQL) 15.20 (Debian 15.20-0+deb12u1)\n"), Some(15));
         assert_eq!(version("postgres (PostgreSQL) 19beta1\n"), Some(19));
         assert_eq!(version("pg_ctl\n"), None);
     }

@@ -88,18 +88,12 @@ mod tests {
             listen: "127.0.0.1:26257".parse().unwrap(),
             admin: "127.0.0.1:8404".parse().unwrap(),
             state: Path::new("/tmp/with \"quotes\"/state"),
-            sides: [
-                ("us-east", "127.0.0.1:15433".parse().unwrap()),
-                ("us-west", "127.0.0.1:15434".parse().unwrap()),
-            ],
+            sides: [("us-east", "127.0.0.1:15433".parse().unwrap()), ("us-west", "127.0.0.1:15434".parse().unwrap())],
         };
         let config = build(&text(&plan)).unwrap();
         assert_eq!(config.state.path, plan.state);
         assert_eq!(config.services[0].listeners[0].address, plan.listen);
-        assert!(matches!(
-            config.services[0].failover.promoter,
-            Promoter::Postgres { .. }
-        ));
+        assert!(matches!(config.services[0].failover.promoter, Promoter::Postgres { .. }));
         assert!(config.services[0].failover.automatic);
     }
 }

@@ -54,30 +54,20 @@ impl Folder {
         getrandom::fill(&mut random).map_err(io::Error::other)?;
         let name: String = random.iter().map(|b| format!("{b:02x}")).collect();
         // PostgreSQL's pid file and /proc name it without symbolic links.
-        let path = std::env::temp_dir()
-            .canonicalize()?
-            .join(format!("pgpivot-demo-{name}"));
+        let path = std::env::temp_dir().canonicalize()?.join(format!("pgpivot-demo-{name}"));
         DirBuilder::new().mode(0o700).create(&path)?;
-        let mut folder = Self {
-            path,
-            keep,
-            caretaker: None,
-        };
+        let mut folder = Self { path, keep, caretaker: None };
         // The account of the servers must pass, nobody needs to look.
         std::fs::set_permissions(&folder.path, std::fs::Permissions::from_mode(0o711))?;
         std::fs::write(folder.path.join(MARK), "")?;
         let mut command = Command::new("sh");
-        command
-            .args(["-c", CARETAKER, "pgpivot-demo"])
-            .arg(&folder.path)
-            .arg(MARK)
-            .arg(if keep { "keep" } else { "remove" });
+        command.args(["-c", CARETAKER, "pgpivot-demo"]).arg(&folder.path).arg(MARK).arg(if keep {
+            "keep"
+        } else {
+            "remove"
+        });
         // A group of its own: Ctrl-C is for the demo. No output: it must hold no pipe open.
-        command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .process_group(0);
+        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
         folder.caretaker = Some(command.spawn()?);
         Ok(folder)
     }
@@ -105,10 +95,7 @@ impl Folder {
         let Ok(entries) = std::fs::read_dir(&self.path) else {
             return Vec::new();
         };
-        entries
-            .filter_map(|e| Some(e.ok()?.path().join("data")))
-            .filter(|d| d.is_dir())
-            .collect()
+        entries.filter_map(|e| Some(e.ok()?.path().join("data"))).filter(|d| d.is_dir()).collect()
     }
 
     fn remove(&self) -> io::Result<()> {

@@ -145,9 +145,13 @@ struct Starter<'a> {
 }
 
 impl Pair {
-    /// Makes both in `folder`, and returns once the standby streams.
-    pub async fn start(folder: &Path, binaries: &Binaries, account: Account) -> Result<Self, PairError> {
-        let ports = free_ports()?;
+    /// Makes both in `folder`, listening on `ports` of 127.0.0.1, and returns once the standby streams.
+    pub async fn start(
+        folder: &Path,
+        binaries: &Binaries,
+        account: Account,
+        ports: [u16; 2],
+    ) -> Result<Self, PairError> {
         let server = |i: usize| Server {
             name: NAMES[i],
             address: SocketAddr::from((Ipv4Addr::LOCALHOST, ports[i])),
@@ -155,11 +159,7 @@ impl Pair {
             log: folder.join(NAMES[i]).join("log"),
         };
         let servers = [server(0), server(1)];
-        let mut starter = Starter {
-            binaries,
-            account,
-            reapers: JoinSet::new(),
-        };
+        let mut starter = Starter { binaries, account, reapers: JoinSet::new() };
         let [primary, standby] = &servers;
         starter.create_primary(primary).await?;
         starter.run_server(primary).await?;
@@ -169,10 +169,7 @@ impl Pair {
         for server in &servers {
             starter.write_rebuild(server, &servers)?;
         }
-        Ok(Self {
-            servers,
-            _reapers: starter.reapers,
-        })
+        Ok(Self { servers, _reapers: starter.reapers })
     }
 
     /// Both, in the order of [`NAMES`].
@@ -191,21 +188,12 @@ impl Starter<'_> {
         self.make_folders(server)?;
         let mut initdb = self.program("initdb", server);
         initdb
-            .args([
-                "--username=postgres",
-                "--auth=reject",
-                "--encoding=UTF8",
-                "--locale=C",
-                "--no-sync",
-                "-D",
-            ])
+            .args(["--username=postgres", "--auth=reject", "--encoding=UTF8", "--locale=C", "--no-sync", "-D"])
             .arg(&server.data);
         run_program("initdb", initdb, "").await?;
         let settings = server.data.join("postgresql.conf");
-        let old = std::fs::read_to_string(&settings).map_err(|cause| PairError::File {
-            path: settings.clone(),
-            cause,
-        })?;
+        let old =
+            std::fs::read_to_string(&settings).map_err(|cause| PairError::File { path: settings.clone(), cause })?;
         write(&settings, &format!("{old}\n{SETTINGS}"))?;
         write(&server.data.join("pg_hba.conf"), ACCESS)?;
         let grant = if self.binaries.major >= 15 { SETTINGS_GRANT } else { "" };
@@ -217,14 +205,7 @@ impl Starter<'_> {
     async fn single_user(&self, server: &Server, database: &str, statements: &str) -> Result<(), PairError> {
         let mut postgres = self.program("postgres", server);
         postgres
-            .args([
-                "--single",
-                "-c",
-                "exit_on_error=on",
-                "-c",
-                "log_min_messages=warning",
-                "-D",
-            ])
+            .args(["--single", "-c", "exit_on_error=on", "-c", "log_min_messages=warning", "-D"])
             .arg(&server.data)
             .arg(database);
         run_program("postgres --single", postgres, statements).await
@@ -238,10 +219,7 @@ impl Starter<'_> {
     }
 
     async fn run_server(&mut self, server: &Server) -> Result<(), PairError> {
-        let wrong = |cause| PairError::File {
-            path: server.log.clone(),
-            cause,
-        };
+        let wrong = |cause| PairError::File { path: server.log.clone(), cause };
         let log = std::fs::File::create(&server.log).map_err(wrong)?;
         // The script that rebuilds a side goes on writing to it.
         self.account.own(&server.log).map_err(wrong)?;
@@ -255,9 +233,7 @@ impl Starter<'_> {
             .stdout(log)
             .stderr(again)
             .process_group(0);
-        let child = postgres
-            .spawn()
-            .map_err(|cause| failed("postgres", cause.to_string()))?;
+        let child = postgres.spawn().map_err(|cause| failed("postgres", cause.to_string()))?;
         self.answers(server, child).await
     }
 
@@ -288,11 +264,7 @@ impl Starter<'_> {
     /// A program of PostgreSQL, as the right user, in the right place, deaf to our environment.
     fn program(&self, name: &str, server: &Server) -> Command {
         let mut command = Command::new(self.binaries.program(name));
-        command
-            .env_clear()
-            .env("PATH", &self.binaries.folder)
-            .env("LC_ALL", "C")
-            .env("TZ", "UTC");
+        command.env_clear().env("PATH", &self.binaries.folder).env("LC_ALL", "C").env("TZ", "UTC");
         if let Some(folder) = server.data.parent() {
             command.current_dir(folder);
         }
@@ -305,10 +277,7 @@ impl Starter<'_> {
         let Some(parent) = server.data.parent() else {
             return Ok(());
         };
-        let wrong = |cause| PairError::File {
-            path: parent.to_owned(),
-            cause,
-        };
+        let wrong = |cause| PairError::File { path: parent.to_owned(), cause };
         std::fs::create_dir_all(parent).map_err(wrong)?;
         self.account.own(parent).map_err(wrong)
     }
@@ -319,10 +288,7 @@ impl Starter<'_> {
             return Ok(());
         };
         let path = Pair::rebuild_script(server);
-        let wrong = |cause| PairError::File {
-            path: path.clone(),
-            cause,
-        };
+        let wrong = |cause| PairError::File { path: path.clone(), cause };
         std::fs::write(&path, rebuild::script(self.binaries, self.account, server, other)).map_err(wrong)?;
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).map_err(wrong)
     }
@@ -345,11 +311,7 @@ async fn streams(standby: &Server) -> Result<(), PairError> {
 
 /// The first column of the first row.
 async fn ask(server: &Server, sql: &str) -> Result<Option<String>, String> {
-    let login = Login {
-        user: DAEMON_ROLE.into(),
-        database: "postgres".into(),
-        password: None,
-    };
+    let login = Login { user: DAEMON_ROLE.into(), database: "postgres".into(), password: None };
     let target = target(server.address, login).map_err(|e| e.to_string())?;
     let deadline = Instant::now() + Duration::from_secs(5);
     let mut session = Session::connect(&target, deadline).await.map_err(|e| e.to_string())?;
@@ -360,28 +322,19 @@ async fn ask(server: &Server, sql: &str) -> Result<Option<String>, String> {
 
 /// A plain login on this machine.
 pub fn target(address: SocketAddr, login: Login) -> Result<Target, TlsConfigError> {
-    let tls: Arc<ClientTls> = ClientTls::build(&Tls {
-        mode: TlsMode::Disable,
-        ca_file: None,
-        server_name: None,
-    })?;
+    let tls: Arc<ClientTls> = ClientTls::build(&Tls { mode: TlsMode::Disable, ca_file: None, server_name: None })?;
     let server_name = tls.name_for("127.0.0.1");
-    Ok(Target {
-        address,
-        server_name,
-        tls,
-        login,
-        application_name: "pgpivot demo".into(),
-        replication: false,
-    })
+    Ok(Target { address, server_name, tls, login, application_name: "pgpivot demo".into(), replication: false })
 }
 
-/// Two that nobody listens on now, outside the range from which the kernel takes the ports of outgoing connections.
-fn free_ports() -> Result<[u16; 2], PairError> {
-    // Two demos that start together look at different places.
-    let first = 15_433 + (std::process::id() % 4000) as u16 * 2;
-    let mut free = (first..first + 8000)
-        .filter(|port| *port != WELL_KNOWN && TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok());
+/// Two that nobody listens on now and that are not to be avoided, outside the range from which the kernel takes the
+/// ports of outgoing connections.
+pub(super) fn free_ports(avoid: &[u16]) -> Result<[u16; 2], PairError> {
+    // Demos that start together look at different places.
+    let first = 15_433 + (std::process::id() % 1000) as u16 * 8;
+    let mut free = (first..first + 8000).filter(|port| {
+        *port != WELL_KNOWN && !avoid.contains(port) && TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok()
+    });
     match (free.next(), free.next()) {
         (Some(a), Some(b)) => Ok([a, b]),
         _ => Err(PairError::NoPort),
@@ -389,11 +342,7 @@ fn free_ports() -> Result<[u16; 2], PairError> {
 }
 
 async fn run_program(name: &str, mut command: Command, input: &str) -> Result<(), PairError> {
-    command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
     let mut child = command.spawn().map_err(|cause| failed(name, cause.to_string()))?;
     let stdin = child.stdin.take();
     let both = async {
@@ -406,40 +355,25 @@ async fn run_program(name: &str, mut command: Command, input: &str) -> Result<()
     let output = match timeout(PROGRAM_PATIENCE, both).await {
         Ok(ended) => ended.map_err(|cause| failed(name, cause.to_string()))?,
         Err(_) => {
-            return Err(failed(
-                name,
-                format!("is not done after {} s", PROGRAM_PATIENCE.as_secs()),
-            ));
+            return Err(failed(name, format!("is not done after {} s", PROGRAM_PATIENCE.as_secs())));
         }
     };
     match output.status.success() {
         true => Ok(()),
         false => Err(failed(
             name,
-            format!(
-                "ended with {}:\n{}",
-                output.status,
-                tail(&String::from_utf8_lossy(&output.stderr))
-            ),
+            format!("ended with {}:\n{}", output.status, tail(&String::from_utf8_lossy(&output.stderr))),
         )),
     }
 }
 
 fn failed(program: &str, problem: String) -> PairError {
-    PairError::Program {
-        program: program.to_owned(),
-        problem,
-    }
+    PairError::Program { program: program.to_owned(), problem }
 }
 
 fn no_answer(server: &Server, problem: String) -> PairError {
     let log = tail(&std::fs::read_to_string(&server.log).unwrap_or_default());
-    PairError::NoAnswer {
-        name: server.name,
-        address: server.address,
-        problem,
-        log,
-    }
+    PairError::NoAnswer { name: server.name, address: server.address, problem, log }
 }
 
 /// The last lines.
@@ -449,10 +383,7 @@ fn tail(text: &str) -> String {
 }
 
 fn write(path: &Path, text: &str) -> Result<(), PairError> {
-    std::fs::write(path, text).map_err(|cause| PairError::File {
-        path: path.to_owned(),
-        cause,
-    })
+    std::fs::write(path, text).map_err(|cause| PairError::File { path: path.to_owned(), cause })
 }
 
 #[cfg(test)]
@@ -464,7 +395,7 @@ mod tests {
         let binaries = Binaries::find().await.expect("PostgreSQL is installed");
         let account = Account::find().await.expect("there is a user postgres");
         let folder = Folder::create(false).unwrap();
-        let pair = Pair::start(folder.path(), &binaries, account).await;
+        let pair = Pair::start(folder.path(), &binaries, account, free_ports(&[]).unwrap()).await;
         (folder, pair.unwrap())
     }
 
@@ -492,40 +423,20 @@ mod tests {
         let (folder, pair) = pair().await;
         let [east, west] = pair.servers().clone();
         assert!(![east.address.port(), west.address.port()].contains(&WELL_KNOWN));
-        until(
-            &east,
-            "SELECT pg_is_in_recovery()::text || count(*) FROM pg_stat_replication",
-            "false1",
-        )
-        .await;
+        until(&east, "SELECT pg_is_in_recovery()::text || count(*) FROM pg_stat_replication", "false1").await;
         until(&west, "SELECT pg_is_in_recovery()::text", "true").await;
-        until(
-            &west,
-            "SELECT has_function_privilege('pg_promote(boolean, integer)', 'EXECUTE')::text",
-            "true",
-        )
-        .await;
+        until(&west, "SELECT has_function_privilege('pg_promote(boolean, integer)', 'EXECUTE')::text", "true").await;
         until(
             &east,
             "SELECT pg_has_role('pg_read_all_stats', 'USAGE')::text || pg_has_role('pg_signal_backend', 'USAGE')",
             "truetrue",
         )
         .await;
-        ask(&east, "ALTER SYSTEM SET default_transaction_read_only = on")
-            .await
-            .unwrap();
+        ask(&east, "ALTER SYSTEM SET default_transaction_read_only = on").await.unwrap();
         ask(&east, "SELECT pg_reload_conf()").await.unwrap();
         // Nobody else gets in.
-        let stranger = Login {
-            user: "postgres".into(),
-            database: "postgres".into(),
-            password: None,
-        };
-        let refused = Session::connect(
-            &target(east.address, stranger).unwrap(),
-            Instant::now() + START_PATIENCE,
-        )
-        .await;
+        let stranger = Login { user: "postgres".into(), database: "postgres".into(), password: None };
+        let refused = Session::connect(&target(east.address, stranger).unwrap(), Instant::now() + START_PATIENCE).await;
         assert!(refused.unwrap_err().to_string().contains("28000"));
 
         let (path, pids) = (folder.path().to_owned(), [east.pid().unwrap(), west.pid().unwrap()]);
@@ -541,11 +452,7 @@ mod tests {
         let (folder, pair) = pair().await;
         let [east, west] = pair.servers().clone();
         // While the other one is a standby it would leave nobody to write to.
-        let output = Command::new(Pair::rebuild_script(&east))
-            .stdin(Stdio::null())
-            .output()
-            .await
-            .unwrap();
+        let output = Command::new(Pair::rebuild_script(&east)).stdin(Stdio::null()).output().await.unwrap();
         assert!(!output.status.success() && east.pid().is_some());
         assert!(String::from_utf8_lossy(&output.stderr).contains("us-west is no running primary"));
         let killed = rustix::process::Pid::from_raw(east.pid().unwrap()).unwrap();
@@ -562,10 +469,8 @@ mod tests {
     #[tokio::test]
     async fn after_a_crash_of_the_demo_no_server_is_left() {
         let (folder, pair) = pair().await;
-        let (path, pids) = (
-            folder.path().to_owned(),
-            [pair.servers()[0].pid().unwrap(), pair.servers()[1].pid().unwrap()],
-        );
+        let (path, pids) =
+            (folder.path().to_owned(), [pair.servers()[0].pid().unwrap(), pair.servers()[1].pid().unwrap()]);
         // What is left of the demo when it is killed: nobody, and a closed pipe.
         drop(folder);
         let deadline = Instant::now() + START_PATIENCE;

@@ -10,28 +10,12 @@ const REPLICATION_ROLE: &str = "replicator";
 
 /// What differs between the two; everything else is copied with the data.
 pub(super) fn arguments(server: &Server) -> [String; 4] {
-    [
-        "-p".into(),
-        server.address.port().to_string(),
-        "-c".into(),
-        format!("cluster_name={}", server.name),
-    ]
+    ["-p".into(), server.address.port().to_string(), "-c".into(), format!("cluster_name={}", server.name)]
 }
 
 pub(super) fn basebackup(source: &Server) -> [String; 9] {
     let port = source.address.port().to_string();
-    [
-        "-h",
-        "127.0.0.1",
-        "-p",
-        &port,
-        "-U",
-        REPLICATION_ROLE,
-        "--checkpoint=fast",
-        "--no-sync",
-        "-R",
-    ]
-    .map(str::to_owned)
+    ["-h", "127.0.0.1", "-p", &port, "-U", REPLICATION_ROLE, "--checkpoint=fast", "--no-sync", "-R"].map(str::to_owned)
 }
 
 /// The text of the script.

@@ -71,53 +71,38 @@ impl Scene {
     /// What to type, and what it does.
     fn lines(&self) -> Vec<(String, String)> {
         let mut lines = vec![(
-            format!(
-                "psql 'postgresql://demo@{}/demo' -c 'SELECT count(*) FROM commits'",
-                self.listen
-            ),
+            format!("psql 'postgresql://demo@{}/demo' -c 'SELECT count(*) FROM commits'", self.listen),
             "as an application would".to_owned(),
         )];
         if let [active, standby, ..] = self.sides.as_slice() {
             if let Some(kill) = &active.kill {
-                lines.push((
-                    kill.clone(),
-                    format!("{} dies, {} is promoted", active.name, standby.name),
-                ));
+                lines.push((kill.clone(), format!("{} dies, {} is promoted", active.name, standby.name)));
             }
             let ctl = &self.proxyctl;
-            lines.push((
-                format!("{ctl} failover"),
-                format!("or: promote {} by command", standby.name),
-            ));
-            lines.push((
-                format!("{ctl} status"),
-                "which side is active, since when and why".to_owned(),
-            ));
+            lines.push((format!("{ctl} failover"), format!("or: promote {} by command", standby.name)));
+            lines.push((format!("{ctl} status"), "which side is active, since when and why".to_owned()));
             if let Some(rebuild) = &active.rebuild {
-                lines.push((
-                    rebuild.clone(),
-                    format!("afterwards: make {} a standby again", active.name),
-                ));
+                lines.push((rebuild.clone(), format!("afterwards: make {} a standby again", active.name)));
             }
-            lines.push((
-                format!("{ctl} restore"),
-                format!("then: traffic home to {}", active.name),
-            ));
+            lines.push((format!("{ctl} restore"), format!("then: traffic home to {}", active.name)));
         }
         lines
     }
 
-    /// What to type once `side` is active.
-    pub fn after_switch(&self, side: &Side, other: &Side) -> String {
+    /// What to type once the side at this position is active. The first one is home.
+    pub fn after_switch(&self, now: usize) -> String {
+        let (Some(side), Some(other)) = (self.sides.get(now), self.sides.get(1 - now.min(1))) else {
+            return String::new();
+        };
         let mut text = format!("{} is active now.", side.name);
         if let Some(rebuild) = &other.rebuild {
-            text.push_str(&format!(" To make {} a standby again:\n  {rebuild}\nthen", other.name));
-        } else {
-            text.push_str(" Then");
+            text.push_str(&format!(" To make {} a standby again:\n  {rebuild}", other.name));
         }
-        text.push_str(&format!(" bring traffic home:\n  {} restore", self.proxyctl));
+        if now > 0 {
+            text.push_str(&format!("\nThen bring traffic home:\n  {} restore", self.proxyctl));
+        }
         if let Some(kill) = &side.kill {
-            text.push_str(&format!("\nor go on killing:\n  {kill}"));
+            text.push_str(&format!("\nOr, once {} is a standby, go on killing:\n  {kill}", other.name));
         }
         text
     }
@@ -144,15 +129,9 @@ impl Screen<std::io::Stdout> {
 }
 
 impl<W: Write> Screen<W> {
-    fn new(out: W, terminal: bool) -> Self {
-        Self {
-            out,
-            terminal,
-            began: Instant::now(),
-            last: None,
-            calm: None,
-            broken: None,
-        }
+    /// `terminal`: one line may overwrite itself.
+    pub fn new(out: W, terminal: bool) -> Self {
+        Self { out, terminal, began: Instant::now(), last: None, calm: None, broken: None }
     }
 
     /// Lines that stay.
@@ -167,10 +146,8 @@ impl<W: Write> Screen<W> {
         match seen {
             Seen::Commit { rows, took, .. } => {
                 (self.last, self.broken) = (Some(Instant::now()), None);
-                let line = format!(
-                    "{rows:>8} rows committed, now on {side}, the last in {:.1} ms",
-                    took.as_secs_f64() * 1e3
-                );
+                let line =
+                    format!("{rows:>8} rows committed, now on {side}, the last in {:.1} ms", took.as_secs_f64() * 1e3);
                 self.moving(&line, false)
             }
             // The daemon is still on its way up.
@@ -186,15 +163,9 @@ impl<W: Write> Screen<W> {
                     false => self.tick(),
                 }
             }
-            Seen::Gap {
-                lasted, lost, errors, ..
-            } => {
+            Seen::Gap { lasted, lost, errors, .. } => {
                 let at = self.at();
-                let errors = if *errors == 1 {
-                    "1 error".to_owned()
-                } else {
-                    format!("{errors} errors")
-                };
+                let errors = if *errors == 1 { "1 error".to_owned() } else { format!("{errors} errors") };
                 self.say(&format!(
                     "{at} gap {:.2} s, {lost} acknowledged rows lost, {errors} seen, writing to {side}",
                     lasted.as_secs_f64()
@@ -208,10 +179,7 @@ impl<W: Write> Screen<W> {
         let Some(silent) = self.last.map(|l| l.elapsed()).filter(|s| *s > SILENCE) else {
             return Ok(());
         };
-        let why = self
-            .broken
-            .clone()
-            .unwrap_or_else(|| "held by the proxy or not answered".to_owned());
+        let why = self.broken.clone().unwrap_or_else(|| "held by the proxy or not answered".to_owned());
         self.moving(&format!("no commit for {:.1} s: {why}", silent.as_secs_f64()), true)
     }
 
@@ -222,9 +190,7 @@ impl<W: Write> Screen<W> {
             write!(self.out, "\r{line}\x1b[K")?;
             return self.out.flush();
         }
-        let due = self
-            .calm
-            .is_none_or(|c| c.elapsed() >= if urgent { CALM / 10 } else { CALM });
+        let due = self.calm.is_none_or(|c| c.elapsed() >= if urgent { CALM / 10 } else { CALM });
         match due {
             true => {
                 self.calm = Some(Instant::now());
@@ -284,52 +250,23 @@ mod tests {
         let mut screen = Screen::new(Vec::new(), false);
         let (took, port) = (Duration::from_micros(800), 15433);
         screen.show(&Seen::Commit { rows: 41, took, port }, "us-east").unwrap();
-        screen
-            .show(
-                &Seen::Broken {
-                    why: "the server ended the connection".into(),
-                },
-                "us-east",
-            )
-            .unwrap();
-        screen
-            .show(
-                &Seen::Gap {
-                    lasted: Duration::from_millis(1340),
-                    lost: 0,
-                    errors: 2,
-                    port,
-                },
-                "us-west",
-            )
-            .unwrap();
+        screen.show(&Seen::Broken { why: "the server ended the connection".into() }, "us-east").unwrap();
+        screen.show(&Seen::Gap { lasted: Duration::from_millis(1340), lost: 0, errors: 2, port }, "us-west").unwrap();
         let text = String::from_utf8(screen.out).unwrap();
-        assert!(
-            text.starts_with("      41 rows committed, now on us-east, the last in 0.8 ms\n"),
-            "{text}"
-        );
-        assert!(
-            text.contains("connection lost: the server ended the connection\n"),
-            "{text}"
-        );
-        assert!(
-            text.contains("gap 1.34 s, 0 acknowledged rows lost, 2 errors seen, writing to us-west\n"),
-            "{text}"
-        );
+        assert!(text.starts_with("      41 rows committed, now on us-east, the last in 0.8 ms\n"), "{text}");
+        assert!(text.contains("connection lost: the server ended the connection\n"), "{text}");
+        assert!(text.contains("gap 1.34 s, 0 acknowledged rows lost, 2 errors seen, writing to us-west\n"), "{text}");
         assert!(!text.contains('\x1b'), "{text}");
     }
 
     #[test]
     fn once_the_other_side_is_active_the_next_lines_are_told() {
         let scene = scene();
-        let text = scene.after_switch(&scene.sides[1], &scene.sides[0]);
-        assert!(
-            text.starts_with("us-west is active now. To make us-east a standby again:\n  /tmp/d/us-east/rebuild\n"),
-            "{text}"
-        );
-        assert!(
-            text.contains("proxyctl restore") && text.contains("kill -9 15434"),
-            "{text}"
-        );
+        let text = scene.after_switch(1);
+        let first = "us-west is active now. To make us-east a standby again:\n  /tmp/d/us-east/rebuild\n";
+        assert!(text.starts_with(first), "{text}");
+        assert!(text.contains("proxyctl restore") && text.contains("kill -9 15434"), "{text}");
+        let home = scene.after_switch(0);
+        assert!(home.contains("/tmp/d/us-west/rebuild") && !home.contains("restore"), "{home}");
     }
 }

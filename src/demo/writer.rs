@@ -64,19 +64,8 @@ impl Seen {
 
 /// Writes until it is stopped or nobody listens any more.
 pub async fn run(proxy: SocketAddr, seen: mpsc::Sender<Seen>, stop: CancellationToken) -> Result<(), TlsConfigError> {
-    let login = Login {
-        user: WRITER_ROLE.into(),
-        database: WRITER_ROLE.into(),
-        password: None,
-    };
-    let mut writer = Writer {
-        target: target(proxy, login)?,
-        seen,
-        rows: 0,
-        lost: 0,
-        errors: 0,
-        last: None,
-    };
+    let login = Login { user: WRITER_ROLE.into(), database: WRITER_ROLE.into(), password: None };
+    let mut writer = Writer { target: target(proxy, login)?, seen, rows: 0, lost: 0, errors: 0, last: None };
     tokio::select! {
         () = writer.write() => {}
         () = stop.cancelled() => {}
@@ -122,35 +111,19 @@ impl Writer {
             let (row, began) = (self.rows + 1, Instant::now());
             // The row that was under way when a connection broke may stand already.
             session
-                .query(
-                    &format!("INSERT INTO commits (id) VALUES ({row}) ON CONFLICT DO NOTHING"),
-                    deadline(),
-                )
+                .query(&format!("INSERT INTO commits (id) VALUES ({row}) ON CONFLICT DO NOTHING"), deadline())
                 .await?;
             let before = self.last.replace(Instant::now());
             let lasted = before.map(|b| b.elapsed()).filter(|l| fresh || *l > GAP);
             if let Some(lasted) = lasted {
                 let lost = self.count_lost(&mut session).await?;
-                let gap = Seen::Gap {
-                    lasted,
-                    lost,
-                    errors: self.errors,
-                    port,
-                };
+                let gap = Seen::Gap { lasted, lost, errors: self.errors, port };
                 if self.tell(gap).await.is_err() {
                     return Ok(());
                 }
             }
             (self.rows, self.errors, fresh) = (row, 0, false);
-            if self
-                .tell(Seen::Commit {
-                    rows: row,
-                    took: began.elapsed(),
-                    port,
-                })
-                .await
-                .is_err()
-            {
+            if self.tell(Seen::Commit { rows: row, took: began.elapsed(), port }).await.is_err() {
                 return Ok(());
             }
             sleep(PAUSE).await;
@@ -159,11 +132,7 @@ impl Writer {
 
     /// How many acknowledged rows have gone since the last count.
     async fn count_lost(&mut self, session: &mut Session) -> Result<u64, SessionError> {
-        let count = first(
-            session,
-            &format!("SELECT count(*) FROM commits WHERE id <= {}", self.rows),
-        )
-        .await?;
+        let count = first(session, &format!("SELECT count(*) FROM commits WHERE id <= {}", self.rows)).await?;
         let kept: u64 = count.parse().unwrap_or_default();
         let lost = self.rows.saturating_sub(kept);
         let news = lost.saturating_sub(self.lost);
@@ -179,11 +148,7 @@ impl Writer {
 /// The first column of the first row, empty when there is none.
 async fn first(session: &mut Session, sql: &str) -> Result<String, SessionError> {
     let rows = session.query(sql, deadline()).await?;
-    Ok(rows
-        .into_iter()
-        .next()
-        .and_then(|row| row.into_iter().next().flatten())
-        .unwrap_or_default())
+    Ok(rows.into_iter().next().and_then(|row| row.into_iter().next().flatten()).unwrap_or_default())
 }
 
 fn deadline() -> Instant {

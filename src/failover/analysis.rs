@@ -52,11 +52,7 @@ pub fn lineage(facts: &Facts, latched: &Identity, streamed: bool) -> Lineage {
                 (Some(switched), Some(parent)) => parent.switch_lsn == switched,
                 _ => true,
             };
-            if contains && same_branch {
-                Lineage::Descends
-            } else {
-                Lineage::Stranger
-            }
+            if contains && same_branch { Lineage::Descends } else { Lineage::Stranger }
         }
     }
 }
@@ -137,10 +133,7 @@ pub fn judge(e: &Evidence<'_>) -> Finding {
     };
     let failover = &e.service.failover;
     if e.now < threshold + failover.delay {
-        return Finding::Waiting(format!(
-            "{} is down; waiting {:?} before the recheck",
-            e.active.name, failover.delay
-        ));
+        return Finding::Waiting(format!("{} is down; waiting {:?} before the recheck", e.active.name, failover.delay));
     }
     if let Some((first, _)) = e.active.stopping
         && e.now < first + failover.restart_grace
@@ -154,10 +147,7 @@ pub fn judge(e: &Evidence<'_>) -> Finding {
     let fresh = e.service.probe.fast_interval + e.service.probe.timeout + Duration::from_millis(500);
     let recent = Moment(e.now.0.saturating_sub(fresh));
     if !e.active.failed_since(recent) {
-        return Finding::Waiting(format!(
-            "{} is down; waiting for a fresh probe to confirm it",
-            e.active.name
-        ));
+        return Finding::Waiting(format!("{} is down; waiting for a fresh probe to confirm it", e.active.name));
     }
     let newest = newest_failure(e.active);
     if e.active.alive() > newest.map(|(started, _)| started) {
@@ -170,20 +160,13 @@ pub fn judge(e: &Evidence<'_>) -> Finding {
         );
     }
     let how = newest.map_or_else(String::new, |(_, failure)| format!(" ({failure})"));
-    decide(
-        e,
-        format!("{} failed {} probes in a row{how}", e.active.name, e.active.failures()),
-        false,
-    )
+    decide(e, format!("{} failed {} probes in a row{how}", e.active.name, e.active.failures()), false)
 }
 
 /// Judges a suspect active side where every side always serves: no witness, no promotion.
 pub fn judge_route(e: &Evidence<'_>, tier_up: bool) -> Finding {
     if tier_up {
-        return Finding::Suspect(format!(
-            "{} is suspect: {}; its tier still serves",
-            e.active.name, e.suspicion.why
-        ));
+        return Finding::Suspect(format!("{} is suspect: {}; its tier still serves", e.active.name, e.suspicion.why));
     }
     let waiting = |text: &str| Finding::Waiting(format!("{} is down; {text}", e.active.name));
     let Some(threshold) = e.suspicion.threshold else {
@@ -199,19 +182,13 @@ pub fn judge_route(e: &Evidence<'_>, tier_up: bool) -> Finding {
     match candidate::best_server(e.sides, &e.active.name) {
         Some(to) => Finding::Decide(Decision {
             to: to.name.clone(),
-            why: format!(
-                "{} failed {} probes in a row and {} serves",
-                e.active.name,
-                e.active.failures(),
-                to.name
-            ),
+            why: format!("{} failed {} probes in a row and {} serves", e.active.name, e.active.failures(), to.name),
             rechecked: false,
             fence_needed: false,
         }),
-        None => Finding::Blocked(
-            BlockReason::NoCandidate,
-            format!("{} is down and no other backend is up", e.active.name),
-        ),
+        None => {
+            Finding::Blocked(BlockReason::NoCandidate, format!("{} is down and no other backend is up", e.active.name))
+        }
     }
 }
 
@@ -221,16 +198,10 @@ fn dead(e: &Evidence<'_>) -> Option<String> {
     if delayed || !e.service.probe.passive || e.active.indirect || e.active.live > 0 {
         return None;
     }
-    if e.active
-        .stopping
-        .is_some_and(|(_, last)| e.now.since(last) < SHUTDOWN_MEMORY)
-    {
+    if e.active.stopping.is_some_and(|(_, last)| e.now.since(last) < SHUTDOWN_MEMORY) {
         return None;
     }
-    let kept_lost = e
-        .active
-        .kept_lost
-        .is_some_and(|at| e.active.alive().is_none_or(|alive| at >= alive));
+    let kept_lost = e.active.kept_lost.is_some_and(|at| e.active.alive().is_none_or(|alive| at >= alive));
     if !kept_lost || e.active.addresses.is_empty() {
         return None;
     }
@@ -243,11 +214,7 @@ fn dead(e: &Evidence<'_>) -> Option<String> {
         }
         first_refusal = first_refusal.min(*first);
     }
-    let others = || {
-        e.sides
-            .iter()
-            .filter(|side| side.name != e.active.name && side.quarantine.is_none())
-    };
+    let others = || e.sides.iter().filter(|side| side.name != e.active.name && side.quarantine.is_none());
     if others().any(|side| side.witness.testimony().alive()) {
         return None;
     }
@@ -275,24 +242,14 @@ fn newest_failure(side: &Side) -> Option<(Moment, Failure)> {
 /// Death is established; asks the witnesses and the candidates.
 fn decide(e: &Evidence<'_>, why: String, rechecked: bool) -> Finding {
     let mut fence_needed = e.service.failover.fence_required;
-    let alive = e
-        .sides
-        .iter()
-        .find(|side| side.name != e.active.name && side.witness.testimony().alive());
+    let alive = e.sides.iter().find(|side| side.name != e.active.name && side.witness.testimony().alive());
     if let Some(side) = alive {
         match hung_with_idle_witness(e, side) {
             Ok(()) => fence_needed = true,
             Err(finding) => return finding,
         }
     }
-    let fit = candidate::rank(
-        e.service,
-        e.sides,
-        &e.active.name,
-        e.identity,
-        Some(e.suspicion.t0),
-        e.now,
-    );
+    let fit = candidate::rank(e.service, e.sides, &e.active.name, e.identity, Some(e.suspicion.t0), e.now);
     let mut undetermined = None;
     let mut unknown = None;
     for (side, fitness) in &fit {
@@ -303,31 +260,19 @@ fn decide(e: &Evidence<'_>, why: String, rechecked: bool) -> Finding {
         let optional = e.service.failover.witness == WitnessRule::Optional;
         if testimony.lost() || fence_needed && testimony == Testimony::Idle {
             let said = format!("{why}; {} says {} and is {}", side.name, testimony.as_str(), fitness);
-            return Finding::Decide(Decision {
-                to: side.name.clone(),
-                why: said,
-                rechecked,
-                fence_needed,
-            });
+            return Finding::Decide(Decision { to: side.name.clone(), why: said, rechecked, fence_needed });
         }
         if side.witness.usable(e.identity.map(|i| i.timeline)) {
             undetermined.get_or_insert(side.name.clone());
         } else if optional {
             let said = format!("{why}; {} is {}, without a witness", side.name, fitness);
-            return Finding::Decide(Decision {
-                to: side.name.clone(),
-                why: said,
-                rechecked,
-                fence_needed,
-            });
+            return Finding::Decide(Decision { to: side.name.clone(), why: said, rechecked, fence_needed });
         } else {
             unknown.get_or_insert(side.name.clone());
         }
     }
     if let Some(name) = undetermined {
-        return Finding::Waiting(format!(
-            "{why}; waiting for {name} to notice the silence of its replication stream"
-        ));
+        return Finding::Waiting(format!("{why}; waiting for {name} to notice the silence of its replication stream"));
     }
     if let Some(name) = unknown {
         return Finding::Blocked(
@@ -343,22 +288,15 @@ fn decide(e: &Evidence<'_>, why: String, rechecked: bool) -> Finding {
 
 fn hung_with_idle_witness(e: &Evidence<'_>, side: &Side) -> Result<(), Finding> {
     let testimony = side.witness.testimony();
-    let timed_out = e
-        .active
-        .addresses
-        .values()
-        .all(|a| a.health.failed().is_some_and(|(.., f)| f == Failure::TimedOut));
+    let timed_out =
+        e.active.addresses.values().all(|a| a.health.failed().is_some_and(|(.., f)| f == Failure::TimedOut));
     if testimony == Testimony::Idle && timed_out {
-        let waited = e
-            .suspicion
-            .idle_since
-            .is_some_and(|since| e.now.since(since) >= e.service.failover.hung_grace);
+        let waited = e.suspicion.idle_since.is_some_and(|since| e.now.since(since) >= e.service.failover.hung_grace);
         return match (waited, e.service.failover.fence_command.is_some()) {
             (true, true) => Ok(()),
-            (false, true) => Err(Finding::Waiting(format!(
-                "{} does not answer, but still sends to {}",
-                e.active.name, side.name
-            ))),
+            (false, true) => {
+                Err(Finding::Waiting(format!("{} does not answer, but still sends to {}", e.active.name, side.name)))
+            }
             (_, false) => Err(Finding::Blocked(
                 BlockReason::HungNotDead,
                 format!(
@@ -385,10 +323,7 @@ pub fn mismatch(active: &Side, identity: Option<&Identity>) -> Option<(BlockReas
     let facts = &active.facts.as_ref()?.facts;
     let name = &active.name;
     if facts.role == Role::Standby {
-        return Some((
-            BlockReason::RoleMismatch,
-            format!("{name} is latched as active, but says it is a standby"),
-        ));
+        return Some((BlockReason::RoleMismatch, format!("{name} is latched as active, but says it is a standby")));
     }
     if facts.role != Role::Primary {
         return None;
@@ -425,10 +360,7 @@ pub fn same_server(sides: &[Side]) -> Option<String> {
             if let (Some(a), Some(b)) = (node(side), node(other))
                 && a == b
             {
-                return Some(format!(
-                    "{} and {} are one server ({a}): correct their addresses",
-                    side.name, other.name
-                ));
+                return Some(format!("{} and {} are one server ({a}): correct their addresses", side.name, other.name));
             }
         }
     }
@@ -448,9 +380,7 @@ pub fn cascades(sender: Option<&str>, sides: &[Side], standby: &BackendName, act
     if sides.iter().any(|side| side.name == *active && is(side)) {
         return false;
     }
-    sides
-        .iter()
-        .any(|side| side.name != *active && side.name != *standby && is(side))
+    sides.iter().any(|side| side.name != *active && side.name != *standby && is(side))
 }
 
 /// The timeline a standby last streamed on is the latched one.

@@ -29,14 +29,8 @@ pub enum Verdict {
 impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Fit {
-                lsn: Some(lsn),
-                lag: Some(lag),
-            } => write!(f, "at {lsn}, {lag} bytes behind"),
-            Self::Fit {
-                lsn: Some(lsn),
-                lag: None,
-            } => write!(f, "at {lsn}"),
+            Self::Fit { lsn: Some(lsn), lag: Some(lag) } => write!(f, "at {lsn}, {lag} bytes behind"),
+            Self::Fit { lsn: Some(lsn), lag: None } => write!(f, "at {lsn}"),
             Self::Fit { .. } => f.write_str("up"),
             Self::Stale(why) | Self::Unfit(why) => f.write_str(why),
         }
@@ -52,10 +46,7 @@ pub fn rank<'a>(
     t0: Option<Moment>,
     now: Moment,
 ) -> Vec<(&'a Side, Verdict)> {
-    let flushed = sides
-        .iter()
-        .find(|side| side.name == *active)
-        .and_then(|side| side.flushed);
+    let flushed = sides.iter().find(|side| side.name == *active).and_then(|side| side.flushed);
     let mut ranked: Vec<_> = sides
         .iter()
         .filter(|side| side.name != *active)
@@ -97,16 +88,11 @@ fn fitness(service: &Service, side: &Side, identity: Option<&Identity>, flushed:
     let max = service.failover.max_disconnect;
     match side.witness.streamed_at() {
         None => {
-            return Verdict::Unfit(format!(
-                "{name} was never seen streaming on timeline {}",
-                identity.timeline
-            ));
+            return Verdict::Unfit(format!("{name} was never seen streaming on timeline {}", identity.timeline));
         }
         Some(at) if t0.since(at) > max => {
             let gap = t0.since(at).as_secs();
-            return Verdict::Stale(format!(
-                "{name} had stopped streaming {gap} s before (max_disconnect is {max:?})"
-            ));
+            return Verdict::Stale(format!("{name} had stopped streaming {gap} s before (max_disconnect is {max:?})"));
         }
         Some(_) => {}
     }
@@ -122,11 +108,8 @@ fn fitness(service: &Service, side: &Side, identity: Option<&Identity>, flushed:
 
 /// The sentence when nobody is fit.
 pub fn refusal(ranked: &[(&Side, Verdict)]) -> (BlockReason, String) {
-    let stale: Vec<String> = ranked
-        .iter()
-        .filter(|(_, v)| matches!(v, Verdict::Stale(_)))
-        .map(|(_, v)| v.to_string())
-        .collect();
+    let stale: Vec<String> =
+        ranked.iter().filter(|(_, v)| matches!(v, Verdict::Stale(_))).map(|(_, v)| v.to_string()).collect();
     if !stale.is_empty() {
         return (
             BlockReason::StaleStandby,
@@ -137,10 +120,7 @@ pub fn refusal(ranked: &[(&Side, Verdict)]) -> (BlockReason, String) {
     if unfit.is_empty() {
         return (BlockReason::NoCandidate, "there is no other backend".into());
     }
-    (
-        BlockReason::NoCandidate,
-        format!("no standby can take over: {}", unfit.join("; ")),
-    )
+    (BlockReason::NoCandidate, format!("no standby can take over: {}", unfit.join("; ")))
 }
 
 /// Where sides always serve: the best one that is up.
@@ -150,12 +130,7 @@ pub fn best_server<'a>(sides: &'a [Side], active: &BackendName) -> Option<&'a Si
         .filter(|side| side.name != *active && side.quarantine.is_none() && side.state() == State::Up)
         .min_by_key(|side| {
             let tier = u8::from(side.config.role != Some(ConfiguredRole::Primary));
-            (
-                tier,
-                side.config.priority,
-                std::cmp::Reverse(side.config.weight),
-                side.name.clone(),
-            )
+            (tier, side.config.priority, std::cmp::Reverse(side.config.weight), side.name.clone())
         })
 }
 
@@ -189,9 +164,7 @@ pub fn unarmed(
         _ => &login.user,
     };
     if heard.facts.may_promote == Some(false) && matches!(service.failover.promoter, Promoter::Postgres { .. }) {
-        why.push(format!(
-            "GRANT EXECUTE ON FUNCTION pg_promote(boolean, integer) TO {promoter};"
-        ));
+        why.push(format!("GRANT EXECUTE ON FUNCTION pg_promote(boolean, integer) TO {promoter};"));
     }
     if heard.facts.may_read_stats == Some(false) {
         why.push(format!("GRANT pg_read_all_stats TO {};", login.user));

@@ -20,13 +20,7 @@ use crate::view::{
 pub fn graph() -> String {
     let mut text = String::from("stateDiagram-v2\n    [*] --> starting\n");
     for edge in transition::EDGES {
-        let _ = writeln!(
-            text,
-            "    {} --> {}: {}",
-            edge.from.as_str(),
-            edge.to.as_str(),
-            edge.why
-        );
+        let _ = writeln!(text, "    {} --> {}: {}", edge.from.as_str(), edge.to.as_str(), edge.why);
     }
     text
 }
@@ -41,10 +35,9 @@ impl Machine {
             since: block.since,
         });
         let (open, closed_why) = match self.gate() {
-            Some(super::action::Gate::Open { hold, .. }) => (
-                !hold,
-                hold.then(|| "newcomers wait until running work has ended".into()),
-            ),
+            Some(super::action::Gate::Open { hold, .. }) => {
+                (!hold, hold.then(|| "newcomers wait until running work has ended".into()))
+            }
             Some(super::action::Gate::Closed { why }) => (false, Some(why.clone())),
             None => (false, None),
         };
@@ -66,11 +59,7 @@ impl Machine {
             evidence: self.evidence.clone(),
             next: self.next_sentence(now),
             blocked,
-            paused: self
-                .record
-                .paused
-                .as_ref()
-                .map(|pause| format!("paused by {} at {}", pause.by.name, pause.since)),
+            paused: self.record.paused.as_ref().map(|pause| format!("paused by {} at {}", pause.by.name, pause.since)),
             open,
             closed_why,
             held: 0,
@@ -160,14 +149,7 @@ impl Machine {
         let facts = side.facts.as_ref().map(|heard| &heard.facts);
         let standby = !active && facts.is_some_and(|facts| facts.role == Role::Standby);
         let unarmed_why = if standby || !self.knows_identity() && !active {
-            candidate::unarmed(
-                &self.service,
-                side,
-                identity,
-                flushed,
-                self.disk_error.is_none(),
-                now.at,
-            )
+            candidate::unarmed(&self.service, side, identity, flushed, self.disk_error.is_none(), now.at)
         } else {
             Vec::new()
         };
@@ -184,28 +166,16 @@ impl Machine {
             health_since: side.state_since().map(|at| wall_of(at, now)),
             quarantined: side.quarantine.clone(),
             weight: side.config.weight,
-            tier: if active || self.serves_beside(side) {
-                "active"
-            } else {
-                "backup"
-            }
-            .into(),
+            tier: if active || self.serves_beside(side) { "active" } else { "backup" }.into(),
             system_id: facts.and_then(|facts| facts.system_id),
             timeline: facts.and_then(|facts| facts.timeline),
             lsn: facts.and_then(|facts| facts.lsn),
             lag_bytes: if standby {
-                facts
-                    .and_then(|facts| facts.lsn)
-                    .zip(flushed)
-                    .map(|(lsn, f)| lsn.behind(f))
+                facts.and_then(|facts| facts.lsn).zip(flushed).map(|(lsn, f)| lsn.behind(f))
             } else {
                 None
             },
-            replay_backlog_bytes: side
-                .facts
-                .as_ref()
-                .filter(|_| standby)
-                .and_then(super::side::Heard::backlog),
+            replay_backlog_bytes: side.facts.as_ref().filter(|_| standby).and_then(super::side::Heard::backlog),
             witness: standby.then(|| self.witness_word(side)),
             armed: (standby || !self.knows_identity() && !active) && unarmed_why.is_empty(),
             unarmed_why,
@@ -238,10 +208,7 @@ impl Machine {
     }
 
     fn witness_word(&self, side: &Side) -> String {
-        let timeline = self
-            .latch()
-            .and_then(|latch| latch.identity.as_ref())
-            .map(|identity| identity.timeline);
+        let timeline = self.latch().and_then(|latch| latch.identity.as_ref()).map(|identity| identity.timeline);
         match side.witness.testimony() {
             super::witness::Testimony::Unknown if side.witness.usable(timeline) => "streaming".into(),
             testimony => testimony.as_str().into(),
@@ -251,20 +218,12 @@ impl Machine {
     /// The seeds' public state, derived, never stored.
     fn public_state(&self) -> &'static str {
         let active_up = self.active_side().is_some_and(|side| side.state() == Health::Up);
-        let others_up = self
-            .sides
-            .iter()
-            .any(|side| !self.is_active(&side.name) && side.state() == Health::Up);
+        let others_up = self.sides.iter().any(|side| !self.is_active(&side.name) && side.state() == Health::Up);
         match self.phase {
             Phase::Fencing | Phase::Promoting | Phase::Switching => "failover_in_progress",
             Phase::Settling if self.record.last_episode.0 > 1 => "failover_complete",
             _ if active_up && (others_up || self.sides.len() == 1) => "healthy",
-            _ if self
-                .active_side()
-                .is_some_and(|side| side.state() == Health::Recovering) =>
-            {
-                "recovery_in_progress"
-            }
+            _ if self.active_side().is_some_and(|side| side.state() == Health::Recovering) => "recovery_in_progress",
             _ if active_up || others_up => "degraded",
             _ => "unknown",
         }
@@ -272,12 +231,8 @@ impl Machine {
 
     fn level(&self, backends: &[BackendStatus], now: Now) -> Level {
         let quarantined = backends.iter().any(|backend| backend.quarantined.is_some());
-        let calm_block = |reason| {
-            matches!(
-                reason,
-                BlockReason::NotAutomatic | BlockReason::Cooldown | BlockReason::SecondDecider
-            )
-        };
+        let calm_block =
+            |reason| matches!(reason, BlockReason::NotAutomatic | BlockReason::Cooldown | BlockReason::SecondDecider);
         let down = self.active_side().is_none_or(|side| side.state() != Health::Up);
         if self.disk_error.is_some() || self.budget_left(now.wall) == 0 && self.decides() {
             return Level::Bad;
@@ -292,11 +247,7 @@ impl Machine {
         let unarmed =
             self.decides() && !self.service.failover.standby_serves && !backends.iter().any(|backend| backend.armed);
         let busy = !matches!(self.phase, Phase::Steady | Phase::Settling);
-        if busy || unarmed || down || self.block.is_some() {
-            Level::Warn
-        } else {
-            Level::Ok
-        }
+        if busy || unarmed || down || self.block.is_some() { Level::Warn } else { Level::Ok }
     }
 
     /// What would happen next, one sentence.
@@ -344,16 +295,9 @@ impl Machine {
         }
         let identity = latch.identity.as_ref();
         let ranked = candidate::rank(&self.service, &self.sides, &latch.active, identity, None, now.at);
-        match ranked
-            .iter()
-            .find(|(_, verdict)| matches!(verdict, candidate::Verdict::Fit { .. }))
-        {
+        match ranked.iter().find(|(_, verdict)| matches!(verdict, candidate::Verdict::Fit { .. })) {
             Some((side, verdict)) => format!("if {} dies, {} ({verdict}) is promoted", latch.active, side.name),
-            None => format!(
-                "if {} dies, nobody can be promoted: {}",
-                latch.active,
-                candidate::refusal(&ranked).1
-            ),
+            None => format!("if {} dies, nobody can be promoted: {}", latch.active, candidate::refusal(&ranked).1),
         }
     }
 

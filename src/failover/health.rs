@@ -40,6 +40,8 @@ pub struct Limits {
     pub rise: u32,
     /// How long recovery freezes the failures.
     pub patience: Duration,
+    /// Probes that began closer together than this count as one failure: an impatient look is not a second opinion.
+    pub spacing: Duration,
 }
 
 /// The counters of one address.
@@ -56,6 +58,8 @@ pub struct Health {
     failed: Option<(Moment, Moment, Failure)>,
     /// The first failure of the run that stands now.
     failing_since: Option<Moment>,
+    /// The last one that counted.
+    counted: Option<Moment>,
     /// When the run of recovering answers began.
     recovering_since: Option<Moment>,
     /// Beginnings of recoveries, to notice a server that crashes again and again.
@@ -146,6 +150,10 @@ impl Health {
         } else {
             self.refusals.clear();
         }
+        if self.failures > 0 && self.counted.is_some_and(|counted| started < counted + limits.spacing) {
+            return;
+        }
+        self.counted = Some(started);
         self.failures = self.failures.saturating_add(1);
         if self.failures >= limits.fall {
             self.enter(State::Down, finished);
@@ -189,10 +197,7 @@ impl Health {
 
     /// Forgets the counters (this daemon slept, or was late), not who the server is.
     pub fn reset(&mut self) {
-        *self = Self {
-            recoveries: std::mem::take(&mut self.recoveries),
-            ..Self::default()
-        };
+        *self = Self { recoveries: std::mem::take(&mut self.recoveries), ..Self::default() };
     }
 
     /// What the counters say.
@@ -249,20 +254,16 @@ impl Health {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::failover::observation::Facts;
 
-    const LIMITS: Limits = Limits {
-        fall: 3,
-        rise: 2,
-        patience: Duration::from_secs(30),
-    };
+    const LIMITS: Limits =
+        Limits { fall: 3, rise: 2, patience: Duration::from_secs(30), spacing: Duration::from_millis(8) };
 
     fn ms(n: u64) -> Moment {
         Moment(Duration::from_millis(n))
     }
 
     fn answered() -> Verdict {
-        Verdict::Answered(Box::new(Facts::default()))
+        Verdict::Answered(Box::default())
     }
 
     fn counted(verdicts: &[(u64, Verdict)]) -> Health {
@@ -288,12 +289,7 @@ mod tests {
 
     #[test]
     fn a_refused_login_or_a_full_server_never_counts_as_a_failure() {
-        for why in [
-            Unknown::Authentication,
-            Unknown::TooManyConnections,
-            Unknown::DiskFull,
-            Unknown::OwnDelay,
-        ] {
+        for why in [Unknown::Authentication, Unknown::TooManyConnections, Unknown::DiskFull, Unknown::OwnDelay] {
             let health = counted(&[(0, answered()), (1, Verdict::Unknown(why)), (2, Verdict::Unknown(why))]);
             assert_eq!((health.state(), health.failures()), (State::Up, 0), "{why}");
         }
@@ -301,11 +297,7 @@ mod tests {
 
     #[test]
     fn recovery_freezes_the_failures_for_its_patience_and_is_down_then() {
-        let mut health = counted(&[
-            (0, answered()),
-            (10, Verdict::Recovering),
-            (20_000, Verdict::Recovering),
-        ]);
+        let mut health = counted(&[(0, answered()), (10, Verdict::Recovering), (20_000, Verdict::Recovering)]);
         assert_eq!(health.state(), State::Recovering);
         health.count(ms(30_100), ms(30_101), true, &Verdict::Recovering, LIMITS);
         assert_eq!(health.state(), State::Down);
@@ -324,6 +316,15 @@ mod tests {
             (61_000, answered()),
         ]);
         assert_eq!(health.state(), State::Down);
+    }
+
+    #[test]
+    fn probes_in_quick_succession_count_as_one_failure() {
+        let refused = Verdict::Failed(Failure::Refused);
+        let health =
+            counted(&[(0, answered()), (100, refused.clone()), (102, refused.clone()), (104, refused.clone())]);
+        assert_eq!((health.state(), health.failures()), (State::Up, 1));
+        assert_eq!(health.refusals().len(), 3);
     }
 
     #[test]

@@ -53,6 +53,8 @@ pub struct Machine {
     releasing: Option<Moment>,
     /// A try was called off: none before that moment, for this reason.
     setback: Option<(Moment, BlockReason, String)>,
+    /// When the latch last changed: what a side said before says nothing about its claims now.
+    pub(super) latched_at: Option<Moment>,
     /// The record that is being written as the new latch.
     next_record: Option<Box<Record>>,
     /// A side's switch to `Healthy` or not, to tell changes.
@@ -109,6 +111,7 @@ impl Machine {
             settling: None,
             releasing: None,
             setback: None,
+            latched_at: None,
             next_record: None,
             told: BTreeMap::new(),
             evidence: "nothing was heard yet".into(),
@@ -151,8 +154,7 @@ impl Machine {
         }
         if let Verdict::Answered(facts) = &seen.verdict {
             if active.as_ref() != Some(&seen.backend) {
-                side.witness
-                    .sample(seen.started, seen.finished, facts, latched, cascade);
+                side.witness.sample(seen.started, seen.finished, facts, latched, cascade);
             }
             for application in &facts.daemons {
                 // pgpivot/<daemon>/<service>/<epoch>
@@ -239,10 +241,7 @@ impl Machine {
         self.tell(
             now,
             EventKind::Notice,
-            format!(
-                "this daemon was stopped or starved for {} ms: evidence is discarded",
-                late.as_millis()
-            ),
+            format!("this daemon was stopped or starved for {} ms: evidence is discarded", late.as_millis()),
         );
         for side in &mut self.sides {
             side.forget();
@@ -278,10 +277,7 @@ impl Machine {
         let mut old = std::mem::take(&mut self.sides);
         for config in &service.backends {
             let side = match old.iter().position(|side| side.name == config.name) {
-                Some(at) => Side {
-                    config: config.clone(),
-                    ..old.swap_remove(at)
-                },
+                Some(at) => Side { config: config.clone(), ..old.swap_remove(at) },
                 None => Side::new(config),
             };
             self.sides.push(side);
@@ -346,10 +342,7 @@ impl Machine {
     /// An address of this backend for our own orders: one that is up if there is one.
     pub fn address_of(&self, backend: &BackendName) -> Option<SocketAddr> {
         let side = self.side(backend)?;
-        let up = side
-            .addresses
-            .iter()
-            .find(|(_, address)| address.health.state() == Health::Up);
+        let up = side.addresses.iter().find(|(_, address)| address.health.state() == Health::Up);
         up.or_else(|| side.addresses.iter().next()).map(|(address, _)| *address)
     }
 
@@ -401,25 +394,19 @@ impl Machine {
                 address.health.expire(now.at, patience);
             }
         }
-        self.daemons
-            .retain(|_, seen| now.at.since(*seen) < Duration::from_secs(10).max(probe.interval * 3));
+        self.daemons.retain(|_, seen| now.at.since(*seen) < Duration::from_secs(10).max(probe.interval * 3));
     }
 
     fn probe_all(&mut self) {
         for side in &self.sides {
-            self.actions.push_back(Action::ProbeNow {
-                backend: side.name.clone(),
-            });
+            self.actions.push_back(Action::ProbeNow { backend: side.name.clone() });
         }
     }
 
     fn persist(&mut self) -> u64 {
         self.tickets += 1;
         let record = Box::new(self.record.clone());
-        self.actions.push_back(Action::Persist {
-            ticket: self.tickets,
-            record,
-        });
+        self.actions.push_back(Action::Persist { ticket: self.tickets, record });
         self.tickets
     }
 
@@ -429,6 +416,8 @@ impl Machine {
             fall: probe.fall,
             rise: probe.rise,
             patience: self.service.failover.recovery_patience,
+            // A tenth for timers.
+            spacing: probe.fast_interval.mul_f64(0.9),
         }
     }
 
@@ -492,17 +481,12 @@ impl Machine {
         if self.service.failover.fence_required || self.only_sync_candidate() {
             return None;
         }
-        self.daemons
-            .keys()
-            .find(|name| name.starts_with("s-") && **name < self.daemon)
+        self.daemons.keys().find(|name| name.starts_with("s-") && **name < self.daemon)
     }
 
     fn only_sync_candidate(&self) -> bool {
         let standbys = self.sides.len().saturating_sub(1);
-        let sync = self
-            .active_side()
-            .and_then(|side| side.facts.as_ref())
-            .and_then(|heard| heard.facts.sync.as_ref());
+        let sync = self.active_side().and_then(|side| side.facts.as_ref()).and_then(|heard| heard.facts.sync.as_ref());
         standbys == 1 && sync.is_some_and(|sync| sync.synchronous.len() == 1)
     }
 }

@@ -80,10 +80,7 @@ pub enum Unknown {
 impl Unknown {
     /// Did a live server say it?
     pub fn proves_life(self) -> bool {
-        !matches!(
-            self,
-            Self::OwnDelay | Self::NoAddress | Self::LocalResource | Self::CrashShutdown
-        )
+        !matches!(self, Self::OwnDelay | Self::NoAddress | Self::LocalResource | Self::CrashShutdown)
     }
 }
 

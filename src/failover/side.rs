@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::health::{Health, Limits, State};
-use super::observation::{Facts, Failure, Observation, Role, Verdict};
+use super::observation::{Facts, Failure, Observation, Role, Unknown, Verdict};
 use super::phase::Identity;
 use super::witness::Witness;
 use crate::config;
@@ -136,8 +136,7 @@ impl Side {
 
     /// The addresses its names resolve to now; those that are gone are forgotten.
     pub fn resolved(&mut self, addresses: &[(HostPort, SocketAddr)]) {
-        self.addresses
-            .retain(|known, _| addresses.iter().any(|(_, address)| address == known));
+        self.addresses.retain(|known, _| addresses.iter().any(|(_, address)| address == known));
         for (configured, address) in addresses {
             self.addresses.entry(*address).or_default().configured = Some(configured.clone());
         }
@@ -153,11 +152,12 @@ impl Side {
 
     fn count(&mut self, seen: &Observation, limits: Limits, now: Now) -> bool {
         let Some(address) = self.addresses.get_mut(&seen.address) else {
+            if let Verdict::Unknown(why @ Unknown::NoAddress) = &seen.verdict {
+                self.last_probe = Some(LastProbe { at: now.wall, took: Duration::ZERO, text: why.to_string() });
+            }
             return false;
         };
-        address
-            .health
-            .count(seen.started, seen.finished, seen.fresh, &seen.verdict, limits);
+        address.health.count(seen.started, seen.finished, seen.fresh, &seen.verdict, limits);
         self.probes += 1;
         let text = match &seen.verdict {
             Verdict::Answered(facts) => {
@@ -180,11 +180,7 @@ impl Side {
             }
         };
         if seen.fresh || !matches!(seen.verdict, Verdict::Answered(_)) {
-            self.last_probe = Some(LastProbe {
-                at: now.wall,
-                took: seen.finished.since(seen.started),
-                text,
-            });
+            self.last_probe = Some(LastProbe { at: now.wall, took: seen.finished.since(seen.started), text });
         }
         true
     }
@@ -195,9 +191,7 @@ impl Side {
         }
         if let Some(clock) = facts.clock {
             let offset = clock.0 - now.wall.0;
-            self.clock_jumped = self
-                .offset
-                .is_some_and(|before| (before - offset).abs() >= CLOCK_JUMP_US);
+            self.clock_jumped = self.offset.is_some_and(|before| (before - offset).abs() >= CLOCK_JUMP_US);
             self.offset = Some(offset);
         }
         if seen.fresh
@@ -209,28 +203,17 @@ impl Side {
         }
         if facts.role == Role::Primary {
             self.flushed = facts.lsn.max(self.flushed);
-            let claim = self.claim.get_or_insert(Claim {
-                first: seen.started,
-                last: seen.started,
-                timeline: facts.timeline,
-            });
+            let claim =
+                self.claim.get_or_insert(Claim { first: seen.started, last: seen.started, timeline: facts.timeline });
             claim.last = claim.last.max(seen.started);
             claim.timeline = facts.timeline;
         } else {
             self.claim = None;
         }
-        if seen.fresh
-            && self
-                .stopping
-                .is_some_and(|(_, last)| seen.finished.since(last) > Duration::from_secs(60))
-        {
+        if seen.fresh && self.stopping.is_some_and(|(_, last)| seen.finished.since(last) > Duration::from_secs(60)) {
             self.stopping = None;
         }
-        self.facts = Some(Heard {
-            started: seen.started,
-            finished: seen.finished,
-            facts: facts.clone(),
-        });
+        self.facts = Some(Heard { started: seen.started, finished: seen.finished, facts: facts.clone() });
     }
 
     /// Up if one address is, down if all are, else what is better known.
@@ -254,11 +237,7 @@ impl Side {
 
     /// The most failures in a row of its best address.
     pub fn failures(&self) -> u32 {
-        self.addresses
-            .values()
-            .map(|address| address.health.failures())
-            .min()
-            .unwrap_or(0)
+        self.addresses.values().map(|address| address.health.failures()).min().unwrap_or(0)
     }
 
     /// What it says it is.
@@ -268,37 +247,25 @@ impl Side {
 
     /// Newest sign of life on any address or relayed connection.
     pub fn alive(&self) -> Option<Moment> {
-        self.addresses
-            .values()
-            .filter_map(|address| address.health.alive())
-            .max()
+        self.addresses.values().filter_map(|address| address.health.alive()).max()
     }
 
     /// Every address has an answer or a verdict since `since`.
     pub fn heard_since(&self, since: Moment) -> bool {
         !self.addresses.is_empty()
-            && self
-                .addresses
-                .values()
-                .all(|address| address.health.heard().is_some_and(|at| at >= since))
+            && self.addresses.values().all(|address| address.health.heard().is_some_and(|at| at >= since))
     }
 
     /// Start of the newest fresh pass of any address.
     pub fn passed(&self) -> Option<Moment> {
-        self.addresses
-            .values()
-            .filter_map(|address| address.health.passed())
-            .max()
+        self.addresses.values().filter_map(|address| address.health.passed()).max()
     }
 
     /// Did every address fail a fresh probe that began at `from` or later, and none pass one?
     pub fn failed_since(&self, from: Moment) -> bool {
         !self.addresses.is_empty()
             && self.passed().is_none_or(|passed| passed < from)
-            && self
-                .addresses
-                .values()
-                .all(|a| a.health.failed().is_some_and(|(started, ..)| started >= from))
+            && self.addresses.values().all(|a| a.health.failed().is_some_and(|(started, ..)| started >= from))
     }
 
     /// Does this address prove, by its own last answer, to be the latched server serving as primary?

@@ -24,11 +24,7 @@ pub const EDGES: &[Edge] = &[
     e(Starting, Steady, "the latched side proved itself"),
     e(Starting, Fencing, "an open intent is taken up again"),
     e(Starting, Promoting, "an intent that was sent is taken up again"),
-    e(
-        Starting,
-        Switching,
-        "the first latch, or a proven successor, is being written",
-    ),
+    e(Starting, Switching, "the first latch, or a proven successor, is being written"),
     e(Starting, Blocked, "the start checks cannot pass"),
     e(Starting, Paused, "the latched side proved itself; decisions are paused"),
     e(Steady, Suspect, "first adverse evidence"),
@@ -48,11 +44,7 @@ pub const EDGES: &[Edge] = &[
     e(Confirming, Switching, "a promotion somebody else made is adopted"),
     e(Blocked, Steady, "the reason is gone"),
     e(Blocked, Suspect, "the reason is gone, the evidence stands"),
-    e(
-        Blocked,
-        Confirming,
-        "the reason is gone, the threshold is still reached",
-    ),
+    e(Blocked, Confirming, "the reason is gone, the threshold is still reached"),
     e(Blocked, Fencing, "the reason is gone, or an operator began an episode"),
     e(Blocked, Switching, "proven, adopted by an operator, or followed"),
     e(Blocked, Starting, "this daemon slept: the start checks run again"),
@@ -100,19 +92,11 @@ mod tests {
     fn no_edge_stands_twice_and_every_phase_is_entered_and_left() {
         for (i, edge) in EDGES.iter().enumerate() {
             assert!(edge.from != edge.to);
-            assert!(
-                !EDGES[i + 1..]
-                    .iter()
-                    .any(|other| (other.from, other.to) == (edge.from, edge.to)),
-                "{edge:?}"
-            );
+            assert!(!EDGES[i + 1..].iter().any(|other| (other.from, other.to) == (edge.from, edge.to)), "{edge:?}");
         }
         for phase in Phase::ALL {
             assert!(EDGES.iter().any(|edge| edge.from == phase), "{phase:?} is never left");
-            assert!(
-                phase == Starting || EDGES.iter().any(|edge| edge.to == phase),
-                "{phase:?} is never entered"
-            );
+            assert!(phase == Starting || EDGES.iter().any(|edge| edge.to == phase), "{phase:?} is never entered");
         }
     }
 }

@@ -128,17 +128,8 @@ impl Witness {
         if self.last.as_ref().is_some_and(|last| last.at > finished) {
             return;
         }
-        let receiver = if cascade {
-            Receiver::Unknown
-        } else {
-            facts.receiver.clone()
-        };
-        let sample = Sample {
-            at: finished,
-            clock: facts.clock,
-            receiver,
-            timeout: facts.receiver_timeout,
-        };
+        let receiver = if cascade { Receiver::Unknown } else { facts.receiver.clone() };
+        let sample = Sample { at: finished, clock: facts.clock, receiver, timeout: facts.receiver_timeout };
         let streaming = sample.streaming(latched);
         if let Some(row) = streaming {
             self.streamed_at = Some(finished);
@@ -168,9 +159,7 @@ impl Witness {
 
     /// What it testifies since T0.
     pub fn testimony(&self) -> Testimony {
-        self.episode
-            .as_ref()
-            .map_or(Testimony::Unknown, |since| since.testimony)
+        self.episode.as_ref().map_or(Testimony::Unknown, |since| since.testimony)
     }
 
     /// When a sample since T0 first said *gone*.
@@ -229,11 +218,7 @@ impl Since {
         };
         if sent_after {
             let new_log = position > self.highest;
-            self.testimony = if new_log {
-                Testimony::Writing
-            } else {
-                self.testimony.max(Testimony::Idle)
-            };
+            self.testimony = if new_log { Testimony::Writing } else { self.testimony.max(Testimony::Idle) };
             return;
         }
         if self.c0.is_none() && self.receipt_moved(sample, row) {
@@ -370,11 +355,7 @@ mod tests {
 
     #[test]
     fn without_the_primarys_clock_only_a_receipt_that_moves_says_idle() {
-        let samples = [
-            (0, streaming(0, 0, 10)),
-            (1200, streaming(1200, 1150, 10)),
-            (1900, streaming(1900, 1850, 10)),
-        ];
+        let samples = [(0, streaming(0, 0, 10)), (1200, streaming(1200, 1150, 10)), (1900, streaming(1900, 1850, 10))];
         assert_eq!(heard(&samples, 100, None).testimony(), Testimony::Unknown);
         let mut longer = samples.to_vec();
         longer.push((2300, streaming(2300, 2250, 10)));
@@ -398,11 +379,7 @@ mod tests {
 
     #[test]
     fn a_blip_of_the_receiver_is_forgotten_when_it_streams_again() {
-        let samples = [
-            (0, streaming(0, 0, 10)),
-            (200, gone(200)),
-            (300, streaming(300, 290, 10)),
-        ];
+        let samples = [(0, streaming(0, 0, 10)), (200, gone(200)), (300, streaming(300, 290, 10))];
         let witness = heard(&samples, 100, Some(wall(100)));
         assert_eq!((witness.testimony(), witness.gone_at()), (Testimony::Unknown, None));
     }

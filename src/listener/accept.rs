@@ -2,6 +2,7 @@
 //! What becomes of a connection is `session`'s.
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
@@ -34,9 +35,9 @@ pub(super) async fn run(listener: TcpListener, door: Arc<Door>, worker: usize, s
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((client, _)) => {
+            Ok((client, peer)) => {
                 backoff.reset();
-                welcome(client, &door, worker, &sessions);
+                welcome(client, peer, &door, worker, &sessions);
             }
             Err(e) if is_passing(&e) => {}
             Err(e) => {
@@ -50,16 +51,12 @@ pub(super) async fn run(listener: TcpListener, door: Arc<Door>, worker: usize, s
             }
         }
     }
-    while let Some(client) = accept_now(&listener).await {
-        welcome(client, &door, worker, &sessions);
+    while let Some((client, peer)) = accept_now(&listener).await {
+        welcome(client, peer, &door, worker, &sessions);
     }
 }
 
-fn welcome(client: TcpStream, door: &Arc<Door>, worker: usize, sessions: &TaskTracker) {
-    let Ok(peer) = client.peer_addr() else {
-        // Gone before it was greeted.
-        return;
-    };
+fn welcome(client: TcpStream, peer: SocketAddr, door: &Arc<Door>, worker: usize, sessions: &TaskTracker) {
     let entered = door.tally.enter();
     if entered.nth() > door.rules.load().max_connections.saturating_add(OVER_LIMIT) {
         door.tally.refused();
@@ -67,13 +64,7 @@ fn welcome(client: TcpStream, door: &Arc<Door>, worker: usize, sessions: &TaskTr
     }
     let service = &door.shared.service;
     let span = tracing::debug_span!("session", %service, listener = %door.address, client.addr = %peer);
-    let arrival = Arrival {
-        door: door.clone(),
-        worker,
-        client,
-        peer,
-        entered,
-    };
+    let arrival = Arrival { door: door.clone(), worker, client, peer, entered };
     sessions.spawn(session::serve(arrival).instrument(span));
 }
 
@@ -85,9 +76,9 @@ fn is_passing(error: &io::Error) -> bool {
     )
 }
 
-async fn accept_now(listener: &TcpListener) -> Option<TcpStream> {
+async fn accept_now(listener: &TcpListener) -> Option<(TcpStream, SocketAddr)> {
     std::future::poll_fn(|cx| match listener.poll_accept(cx) {
-        Poll::Ready(Ok((client, _))) => Poll::Ready(Some(client)),
+        Poll::Ready(Ok(accepted)) => Poll::Ready(Some(accepted)),
         Poll::Ready(Err(_)) | Poll::Pending => Poll::Ready(None),
     })
     .await

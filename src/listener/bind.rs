@@ -31,9 +31,7 @@ pub(super) fn bind(
     claim.set_reuse_port(true)?;
     // With port 0 the kernel chose one for the claim.
     let taken = claim.local_addr()?.as_socket().unwrap_or(address);
-    (0..count)
-        .map(|_| listen(taken).and_then(|socket| tuned(socket, settings)))
-        .collect()
+    (0..count).map(|_| listen(taken).and_then(|socket| tuned(socket, settings))).collect()
 }
 
 /// Accepted sockets inherit what the listening one has, which saves the calls per connection.
@@ -69,9 +67,7 @@ mod tests {
 
     #[test]
     fn accepted_connections_have_the_listeners_options() {
-        let listener = bind("127.0.0.1:0".parse().unwrap(), 1, false, &settings())
-            .unwrap()
-            .remove(0);
+        let listener = bind("127.0.0.1:0".parse().unwrap(), 1, false, &settings()).unwrap().remove(0);
         listener.set_nonblocking(false).unwrap();
         let _client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (accepted, _) = listener.accept().unwrap();

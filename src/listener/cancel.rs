@@ -28,16 +28,10 @@ pub(super) async fn deliver(door: &Door, origin: &Origin, packet: &[u8], setting
     let Some((epoch, tier, readers)) = snapshot.serving(&door.shared.service) else {
         return false;
     };
-    let readers = if door.rules.load().target == Target::ReadOnly {
-        readers
-    } else {
-        &[]
-    };
+    let readers = if door.rules.load().target == Target::ReadOnly { readers } else { &[] };
     let mut delivered = false;
     for backend in tier.iter().chain(readers) {
-        delivered |= deliver_to(door, origin, packet, settings, backend, epoch)
-            .await
-            .is_some();
+        delivered |= deliver_to(door, origin, packet, settings, backend, epoch).await.is_some();
     }
     delivered
 }

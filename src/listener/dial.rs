@@ -12,11 +12,7 @@ use crate::net::socket::tune;
 
 /// Connects within `connect_timeout`.
 pub(super) async fn connect(address: SocketAddr, settings: &Connection) -> io::Result<TcpStream> {
-    let socket = if address.is_ipv4() {
-        TcpSocket::new_v4()
-    } else {
-        TcpSocket::new_v6()
-    }?;
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
     tune(&socket, settings)?;
     let stream = match timeout(settings.connect_timeout, socket.connect(address)).await {
         Ok(connected) => connected?,
@@ -45,7 +41,5 @@ pub(super) async fn hand_over(server: &TcpStream, bytes: &[u8], settings: &Conne
         }
         Ok(())
     };
-    timeout(settings.connect_timeout, write)
-        .await
-        .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+    timeout(settings.connect_timeout, write).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }

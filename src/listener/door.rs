@@ -44,10 +44,7 @@ impl Settings {
         Self {
             connection: service.connection.clone(),
             hold_timeout: failover.hold_timeout,
-            limits: Limits {
-                places: failover.max_held,
-                per_address: failover.max_held_per_address,
-            },
+            limits: Limits { places: failover.max_held, per_address: failover.max_held_per_address },
             release_rate: failover.release_rate,
         }
     }
@@ -74,10 +71,7 @@ pub(super) struct Rules {
 
 impl Rules {
     pub(super) fn of(listener: &config::Listener) -> Self {
-        Self {
-            target: listener.target,
-            max_connections: listener.max_connections as u64,
-        }
+        Self { target: listener.target, max_connections: listener.max_connections as u64 }
     }
 }
 

@@ -32,19 +32,14 @@ pub(super) enum Refusal {
 impl Refusal {
     fn message(&self) -> Option<Vec<u8>> {
         let (code, hint) = match self {
-            Self::NoServer { .. } => (
-                Sqlstate::CANNOT_CONNECT_NOW,
-                "No side of the database may be used now; connect again later.",
-            ),
+            Self::NoServer { .. } => {
+                (Sqlstate::CANNOT_CONNECT_NOW, "No side of the database may be used now; connect again later.")
+            }
             Self::Full(_) => (Sqlstate::CANNOT_CONNECT_NOW, "Connect again in a few seconds."),
-            Self::Stopping => (
-                Sqlstate::CANNOT_CONNECT_NOW,
-                "Connect again: another proxy may take over.",
-            ),
-            Self::TooMany { .. } => (
-                Sqlstate::TOO_MANY_CONNECTIONS,
-                "Close connections that are not needed, or raise max_connections.",
-            ),
+            Self::Stopping => (Sqlstate::CANNOT_CONNECT_NOW, "Connect again: another proxy may take over."),
+            Self::TooMany { .. } => {
+                (Sqlstate::TOO_MANY_CONNECTIONS, "Close connections that are not needed, or raise max_connections.")
+            }
             Self::ClientLeft => return None,
         };
         Some(error_response(Severity::Fatal, code, &self.to_string(), Some(hint)))
@@ -66,10 +61,7 @@ pub(super) fn send_off(client: &TcpStream, reason: &NoPacket) {
         Garbage::Layout => Sqlstate::PROTOCOL_VIOLATION,
         Garbage::Foreign | Garbage::TooLong | Garbage::TooShort => return,
     };
-    say_last(
-        client,
-        &error_response(Severity::Fatal, code, &garbage.to_string(), None),
-    );
+    say_last(client, &error_response(Severity::Fatal, code, &garbage.to_string(), None));
 }
 
 /// The last words. Whoever has no room for some hundred bytes in a fresh connection does not read them anyway.

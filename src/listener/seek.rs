@@ -1,6 +1,6 @@
 //! From a first packet to a server that answered it: wait while no side may be used, choose, dial, attach, hand over,
-//! and do it again until the deadline. Nothing but the first packet is ever sent twice, and only while no server has
-//! said a word to it.
+//! and do it again until the deadline. Nothing but a packet that opens a connection is ever sent twice, and only while
+//! no server has said more to it than "not now".
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -16,6 +16,7 @@ use super::hold::{Place, Turn};
 use super::refuse::Refusal;
 use super::triage::First;
 use crate::backoff::Backoff;
+use crate::config::Target;
 use crate::connections::{Attached, Origin};
 use crate::routing::select::by_least_connections;
 use crate::routing::{Choice, Route, Snapshot};
@@ -36,11 +37,14 @@ pub(super) struct Seeker<'a> {
     first: &'a mut First,
     peer: SocketAddr,
     settings: &'a Settings,
+    target: Target,
     changes: watch::Receiver<u64>,
     begun: Instant,
     place: Option<Place>,
     /// Dialled in vain since the last pause.
     tried: Vec<BackendName>,
+    /// One of them takes no connections: nothing that has to do with this client.
+    absent: bool,
     backoff: Backoff,
     pause: Option<Instant>,
     /// Why there is no server yet.
@@ -58,12 +62,25 @@ enum Tried {
 
 /// What came of a first packet.
 enum Reply {
-    /// The relay may begin.
     Came,
+    /// `N`: the client will go on in plaintext, or leave.
+    Declined,
+    /// The relay may begin without it: the client has more to say.
+    NotAwaited,
     /// The server ended without a word.
     Lost,
     /// 57P03: not now.
     NotNow,
+}
+
+impl Reply {
+    fn of(begin: &[u8], to: FirstPacket) -> Self {
+        match to {
+            FirstPacket::SslRequest | FirstPacket::GssencRequest if begin == b"N" => Self::Declined,
+            FirstPacket::Startup { .. } if error_code(begin) == Some(Sqlstate::CANNOT_CONNECT_NOW) => Self::NotNow,
+            _ => Self::Came,
+        }
+    }
 }
 
 impl<'a> Seeker<'a> {
@@ -82,10 +99,12 @@ impl<'a> Seeker<'a> {
             first,
             peer,
             settings,
+            target: door.rules.load().target,
             changes: door.shared.routing.subscribe(),
             begun: Instant::now(),
             place: None,
             tried: Vec::new(),
+            absent: false,
             backoff: Backoff::new(FIRST_PAUSE, LONGEST_PAUSE),
             pause: None,
             why: String::new(),
@@ -96,8 +115,11 @@ impl<'a> Seeker<'a> {
     pub(super) async fn seek(mut self) -> Result<(TcpStream, Attached), Refusal> {
         loop {
             let choice = self.next_choice().await?;
-            match self.dial(&choice).await {
-                Tried::Answered(server, attached) => return Ok((server, attached)),
+            match self.dial(&choice).await? {
+                Tried::Answered(server, attached) => {
+                    self.door.shared.room.succeeded(self.target);
+                    return Ok((server, attached));
+                }
                 Tried::InVain => self.tried.push(choice.backend),
                 Tried::Moved => self.tried.clear(),
             }
@@ -139,8 +161,7 @@ impl<'a> Seeker<'a> {
 
     fn choose(&mut self, snapshot: &Arc<Snapshot>) -> Option<Choice> {
         let shared = &self.door.shared;
-        let target = self.door.rules.load().target;
-        let choice = shared.routing.choose(snapshot, &shared.service, target, &self.tried);
+        let choice = shared.routing.choose(snapshot, &shared.service, self.target, &self.tried);
         if choice.is_none() && self.tried.is_empty() {
             self.why = "no address of a side that may be used is up".to_owned();
         }
@@ -149,6 +170,9 @@ impl<'a> Seeker<'a> {
 
     fn begin_pause(&mut self) {
         self.tried.clear();
+        if std::mem::take(&mut self.absent) {
+            self.door.shared.room.failed(self.target);
+        }
         // Any number that differs between clients spreads them out.
         let chance = self.peer.port().to_be_bytes()[1];
         self.pause = Some(Instant::now() + self.backoff.step(chance));
@@ -156,7 +180,7 @@ impl<'a> Seeker<'a> {
 
     fn turn(&mut self, snapshot: &Snapshot) -> Result<Turn, Refusal> {
         let shared = &self.door.shared;
-        if self.place.is_none() && shared.room.is_line_empty() {
+        if self.place.is_none() && shared.room.lets_pass(self.target) {
             return Ok(Turn::Go);
         }
         let (version, rate) = (snapshot.version(&shared.service), self.settings.release_rate);
@@ -166,12 +190,8 @@ impl<'a> Seeker<'a> {
     /// The place in the waiting room, taken when first needed and kept until a server answers.
     fn place(&mut self) -> Result<&Place, Refusal> {
         if self.place.is_none() {
-            let place = self
-                .door
-                .shared
-                .room
-                .enter(self.peer.ip(), self.settings.limits)
-                .map_err(Refusal::Full)?;
+            let room = &self.door.shared.room;
+            let place = room.enter(self.target, self.peer.ip(), self.settings.limits).map_err(Refusal::Full)?;
             tracing::debug!(why = self.why, "client held");
             self.place = Some(place);
         }
@@ -182,94 +202,127 @@ impl<'a> Seeker<'a> {
     async fn wait(&mut self, until: Option<Instant>) -> Result<(), Refusal> {
         let deadline = self.begun + self.settings.hold_timeout;
         let wake = until.map_or(deadline, |until| until.min(deadline));
+        let Self { door, client, first, changes, place, .. } = self;
+        let called = async {
+            match place {
+                Some(place) => place.called().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             biased;
-            () = self.door.shared.stopping.cancelled() => Err(Refusal::Stopping),
-            () = self.first.client_gone(self.client) => Err(Refusal::ClientLeft),
-            changed = self.changes.changed() => changed.map_err(|_| Refusal::Stopping),
-            () = sleep_until(wake) => {
-                if wake < deadline {
-                    return Ok(());
-                }
-                Err(Refusal::NoServer { waited: self.settings.hold_timeout, why: std::mem::take(&mut self.why) })
-            }
+            () = door.shared.stopping.cancelled() => return Err(Refusal::Stopping),
+            () = first.client_gone(client) => return Err(Refusal::ClientLeft),
+            changed = changes.changed() => return changed.map_err(|_| Refusal::Stopping),
+            () = called => return Ok(()),
+            () = sleep_until(wake) => {}
         }
+        if wake < deadline {
+            return Ok(());
+        }
+        Err(Refusal::NoServer { waited: self.settings.hold_timeout, why: std::mem::take(&mut self.why) })
     }
 
     /// Tries the addresses of one backend, the one with the fewest connections first.
-    async fn dial(&mut self, choice: &Choice) -> Tried {
+    async fn dial(&mut self, choice: &Choice) -> Result<Tried, Refusal> {
         let (service, connections) = (&self.door.shared.service, &self.door.shared.connections);
         let live = |address: &_| connections.live_at(service, &choice.backend, address);
         for address in by_least_connections(&choice.addresses, live) {
             let Some(admission) = connections.admit(service, &choice.backend, choice.epoch) else {
                 // Closed already, and the snapshot that says so is on its way.
-                return Tried::InVain;
+                return Ok(Tried::InVain);
             };
             let connected = tokio::select! {
                 connected = connect(address, &self.settings.connection) => connected,
-                () = moved(&mut self.changes, self.door, choice) => return Tried::Moved,
+                () = moved(&mut self.changes, self.door, choice) => return Ok(Tried::Moved),
             };
             let attached = match connected {
                 Err(e) => Err(e),
                 Ok(server) => match admission.attach(self.origin, address, &server) {
-                    Ok(None) => return Tried::Moved,
+                    Ok(None) => return Ok(Tried::Moved),
                     Ok(Some(attached)) => Ok((server, attached)),
                     Err(e) => Err(e),
                 },
             };
             match attached {
+                // A hold that began meanwhile: not even a first packet is sent.
+                Ok(_) if !leads_to(self.door, choice) => return Ok(Tried::Moved),
                 Ok((server, attached)) => {
-                    if self.is_answered(&server, &attached, choice).await {
-                        return Tried::Answered(server, attached);
+                    if self.is_answered(&server, &attached, choice).await? {
+                        let waited = self.begun.elapsed();
+                        tracing::debug!(backend = %choice.backend, server.addr = %address, ?waited, "attached");
+                        return Ok(Tried::Answered(server, attached));
                     }
                 }
                 Err(e) => {
                     tracing::debug!(backend = %choice.backend, server.addr = %address, error = %e, "dial failed");
-                    self.why = format!("{} does not take connections: {e}", choice.backend);
+                    self.why = format!("connecting to {} failed: {e}", choice.backend);
+                    self.absent = true;
                     connections.connect_failed(service, &choice.backend, address, &e);
                 }
             }
         }
-        Tried::InVain
+        Ok(Tried::InVain)
     }
 
     /// Hands the first packet over and watches for the first byte of a reply, as long as the packet may be sent to
     /// another server after all.
-    async fn is_answered(&mut self, server: &TcpStream, attached: &Attached, choice: &Choice) -> bool {
-        let handed = hand_over(server, &self.first.bytes, &self.settings.connection).await;
-        attached.asked();
-        let reply = match handed {
-            Err(_) => Reply::Lost,
-            Ok(()) if !self.first.stands_alone() => Reply::Came,
-            Ok(()) => first_reply(self.client, server, self.first.packet).await,
-        };
-        match reply {
-            Reply::Came => attached.answered(),
-            Reply::NotNow => {
-                attached.answered();
-                self.why = format!("{} does not take connections yet (57P03)", choice.backend);
+    async fn is_answered(&mut self, server: &TcpStream, attached: &Attached, choice: &Choice) -> Result<bool, Refusal> {
+        loop {
+            let handed = hand_over(server, &self.first.bytes, &self.settings.connection).await;
+            attached.asked();
+            let reply = match handed {
+                Err(_) => Reply::Lost,
+                Ok(()) if !self.first.stands_alone() => Reply::NotAwaited,
+                Ok(()) => first_reply(self.client, server, self.first.packet).await,
+            };
+            match reply {
+                Reply::Came => attached.answered(),
+                Reply::NotAwaited => attached.passed_on(),
+                Reply::Declined => {
+                    attached.answered();
+                    self.pass_on_decline(server).await?;
+                    continue;
+                }
+                Reply::NotNow => {
+                    attached.answered();
+                    self.absent = true;
+                    self.why = format!("{} does not take connections yet (57P03)", choice.backend);
+                }
+                Reply::Lost => {
+                    attached.lost();
+                    self.why = format!("{} ends connections without an answer", choice.backend);
+                }
             }
-            Reply::Lost => {
-                attached.lost();
-                self.why = format!("{} ends connections without an answer", choice.backend);
-            }
+            return Ok(matches!(reply, Reply::Came | Reply::NotAwaited));
         }
-        matches!(reply, Reply::Came)
+    }
+
+    /// The server has no TLS (or GSSAPI): tells the client in the server's own byte, and takes the packet that the
+    /// client goes on with. It is the first one now; any server takes it without having been asked before.
+    async fn pass_on_decline(&mut self, server: &TcpStream) -> Result<(), Refusal> {
+        let mut byte = [0; 1];
+        if !matches!(server.try_read(&mut byte), Ok(1)) || !matches!(self.client.try_write(&byte), Ok(1)) {
+            return Err(Refusal::ClientLeft);
+        }
+        let patience = self.settings.connection.first_packet_timeout;
+        *self.first = First::read(self.client, patience).await.map_err(|_| Refusal::ClientLeft)?;
+        Ok(())
     }
 }
 
 /// Comes back when the backend may not be used any more under the epoch it was chosen under.
 async fn moved(changes: &mut watch::Receiver<u64>, door: &Door, choice: &Choice) {
-    let shared = &door.shared;
-    while shared
-        .routing
-        .load()
-        .still_leads_to(&shared.service, &choice.backend, choice.epoch)
-    {
+    while leads_to(door, choice) {
         if changes.changed().await.is_err() {
             return;
         }
     }
+}
+
+fn leads_to(door: &Door, choice: &Choice) -> bool {
+    let snapshot = door.shared.routing.load();
+    snapshot.still_leads_to(&door.shared.service, &choice.backend, choice.epoch)
 }
 
 /// Without a deadline, as in the relay: a client that tires of a silent server leaves, and is seen to.
@@ -279,14 +332,10 @@ async fn first_reply(client: &TcpStream, server: &TcpStream, packet: FirstPacket
         biased;
         peeked = server.peek(&mut begin) => match peeked {
             Ok(0) | Err(_) => Reply::Lost,
-            Ok(read) => {
-                let refused = matches!(packet, FirstPacket::Startup { .. })
-                    && error_code(&begin[..read]) == Some(Sqlstate::CANNOT_CONNECT_NOW);
-                if refused { Reply::NotNow } else { Reply::Came }
-            }
+            Ok(read) => Reply::of(&begin[..read], packet),
         },
         // It speaks on, or it left: both are the relay's to pass on. (Not `readable`: that may still tell of the first
         // packet.)
-        _ = client.peek(&mut more) => Reply::Came,
+        _ = client.peek(&mut more) => Reply::NotAwaited,
     }
 }

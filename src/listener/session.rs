@@ -18,12 +18,7 @@ use crate::wire::startup::FirstPacket;
 /// What a client is told whose connection is ended where a message can stand.
 static FAREWELL: LazyLock<Vec<u8>> = LazyLock::new(|| {
     let message = "terminating connection: its server is not the active one any more, or the proxy ends";
-    error_response(
-        Severity::Fatal,
-        Sqlstate::ADMIN_SHUTDOWN,
-        message,
-        Some("Connect again."),
-    )
+    error_response(Severity::Fatal, Sqlstate::ADMIN_SHUTDOWN, message, Some("Connect again."))
 });
 
 /// A client that was accepted.
@@ -41,13 +36,7 @@ pub(super) struct Arrival {
 ///
 /// Not an `async fn`, and its beginning is boxed: what only the beginning needs is gone while the connection lives on.
 pub(super) fn serve(arrival: Arrival) -> impl Future<Output = ()> + Send + 'static {
-    let Arrival {
-        door,
-        worker,
-        client,
-        peer,
-        entered,
-    } = arrival;
+    let Arrival { door, worker, client, peer, entered } = arrival;
     let shared = door.shared.clone();
     let nth = entered.nth();
     let begin = Box::pin(receive(door, worker, client, peer, nth));
@@ -95,12 +84,7 @@ async fn receive(
         }
     };
     let tally = door.tally.clone();
-    let origin = Origin {
-        worker,
-        listener: door.address,
-        tally,
-        farewell: &FAREWELL,
-    };
+    let origin = Origin { worker, listener: door.address, tally, farewell: &FAREWELL };
     // Before the limit: who is at it may want to end a query more than anybody.
     if let FirstPacket::Cancel { process, length } = first.packet {
         let packet = first.bytes.get(..length).unwrap_or_default();
@@ -108,21 +92,19 @@ async fn receive(
         tracing::debug!(process, delivered, "cancel");
         return None;
     }
-    let packet = first.packet;
     let limit = door.rules.load().max_connections;
     let found = if nth > limit {
         Err(Refusal::TooMany { limit })
     } else {
-        Seeker::new(&door, &origin, &client, peer, &mut first, &settings)
-            .seek()
-            .await
+        Seeker::new(&door, &origin, &client, peer, &mut first, &settings).seek().await
     };
     match found {
         Ok((server, attached)) => Some((client, server, attached)),
         Err(refusal) => {
             tracing::debug!(%refusal, "client not served");
             door.tally.refused();
-            refuse::send_away(&client, packet, &refusal);
+            // By now it may be another packet: who was declined TLS goes on in plaintext.
+            refuse::send_away(&client, first.packet, &refusal);
             None
         }
     }
@@ -137,21 +119,9 @@ mod tests {
         let (proxy, server) = (Proxy::start(|_| ()), Server::start().await);
         let client = Client::connect(server.address).await.0;
         let houses = proxy.listeners.lock();
-        let door = houses
-            .values()
-            .flat_map(|house| house.doors.values())
-            .next()
-            .unwrap()
-            .door
-            .clone();
+        let door = houses.values().flat_map(|house| house.doors.values()).next().unwrap().door.clone();
         let entered = door.tally.enter();
-        let session = serve(Arrival {
-            door,
-            worker: 0,
-            peer: client.peer_addr().unwrap(),
-            client,
-            entered,
-        });
+        let session = serve(Arrival { door, worker: 0, peer: client.peer_addr().unwrap(), client, entered });
         let size = std::mem::size_of_val(&session);
         assert!(size <= 448, "{size} bytes");
     }

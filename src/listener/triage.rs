@@ -63,14 +63,16 @@ impl First {
         }
     }
 
-    /// Whether nothing came behind the packet: then it may be sent to another server should the first one end
-    /// without a reply. What follows a packet could be a statement.
+    /// Whether it may be sent to another server should the first one end without a reply: it only opens a connection,
+    /// every server replies to it, and nothing came behind it that could be a statement.
     pub(super) fn stands_alone(&self) -> bool {
         match self.packet {
             FirstPacket::SslRequest | FirstPacket::GssencRequest => self.bytes.len() == 8,
-            FirstPacket::Startup { length, .. } | FirstPacket::Cancel { length, .. } => self.bytes.len() == length,
-            // Nothing but a handshake can precede the server's reply.
-            FirstPacket::DirectTls => true,
+            FirstPacket::Startup { length, .. } => self.bytes.len() == length,
+            // Its end is not seen here, and a server that does not know it hangs up without a word.
+            FirstPacket::DirectTls => false,
+            // Has no reply, and a late one could end another query.
+            FirstPacket::Cancel { .. } => false,
             FirstPacket::NeedMore { .. } | FirstPacket::Garbage(_) => false,
         }
     }

@@ -34,23 +34,11 @@ impl Worker {
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let (sender, orders) = unbounded_channel();
         let sessions = TaskTracker::new();
-        let crew = Crew {
-            shared,
-            number,
-            sessions: sessions.clone(),
-            accepts: JoinSet::new(),
-            doors: HashMap::new(),
-        };
+        let crew = Crew { shared, number, sessions: sessions.clone(), accepts: JoinSet::new(), doors: HashMap::new() };
         // The kernel keeps 15 bytes of it.
         let name = format!("{number}/{}", crew.shared.service);
-        let thread = std::thread::Builder::new()
-            .name(name)
-            .spawn(move || work(runtime, crew, orders))?;
-        Ok(Self {
-            orders: sender,
-            thread,
-            sessions,
-        })
+        let thread = std::thread::Builder::new().name(name).spawn(move || work(runtime, crew, orders))?;
+        Ok(Self { orders: sender, thread, sessions })
     }
 
     /// Begins to accept at a door through this thread's own socket.
@@ -114,10 +102,7 @@ impl Drop for ThreadWatch {
 }
 
 fn work(runtime: Runtime, crew: Crew, orders: UnboundedReceiver<Order>) {
-    let mut watch = ThreadWatch {
-        shared: crew.shared.clone(),
-        asked: false,
-    };
+    let mut watch = ThreadWatch { shared: crew.shared.clone(), asked: false };
     // Dropped before the watch tells: by then its sockets are closed and the other threads have the port.
     let (runtime, mut crew, mut orders) = (runtime, crew, orders);
     runtime.block_on(async {

@@ -109,10 +109,7 @@ impl From<io::Error> for Cause {
         match error.kind() {
             io::ErrorKind::UnexpectedEof => Self::Closed,
             io::ErrorKind::TimedOut => Self::TimedOut,
-            kind => Self::Io {
-                kind,
-                code: error.raw_os_error(),
-            },
+            kind => Self::Io { kind, code: error.raw_os_error() },
         }
     }
 }

@@ -94,12 +94,7 @@ impl Resolver {
     }
 
     fn new(settings: Settings, hosts_file: PathBuf) -> Self {
-        Self {
-            settings,
-            hosts_file,
-            dns: Mutex::default(),
-            known: Mutex::default(),
-        }
+        Self { settings, hosts_file, dns: Mutex::default(), known: Mutex::default() }
     }
 
     /// The addresses of a name, sorted, at least one. `localhost` is 127.0.0.1 (write `[::1]` for the other), so that
@@ -116,10 +111,7 @@ impl Resolver {
             (Ok(answer), _) => answer,
             (Err(error), Some(last)) => {
                 tracing::debug!(host = %at.host, %error, "name lookup failed, the last answer stands");
-                Answer {
-                    until: Instant::now() + MIN_TTL,
-                    ..last
-                }
+                Answer { until: Instant::now() + MIN_TTL, ..last }
             }
             (Err(error), None) => return Err(error),
         };
@@ -139,10 +131,7 @@ impl Resolver {
         }
         let dns = self.dns()?;
         let (v4, v6) = tokio::join!(ask(&dns, &name, RecordType::A), ask(&dns, &name, RecordType::AAAA));
-        if [&v4, &v6]
-            .iter()
-            .any(|found| matches!(found, Err(ResolveError::NoAnswer)))
-        {
+        if [&v4, &v6].iter().any(|found| matches!(found, Err(ResolveError::NoAnswer))) {
             // The settings may have changed under us (a laptop's network, DHCP).
             *lock(&self.dns) = None;
         }
@@ -151,14 +140,8 @@ impl Resolver {
             (Err(error), Err(_)) => return Err(error),
             // One family without an answer must not make addresses come and go.
             (v4, v6) => (
-                v4.map_or_else(
-                    |_| last.map_or_else(Vec::new, |last| last.v4.clone()),
-                    |found| found.addresses,
-                ),
-                v6.map_or_else(
-                    |_| last.map_or_else(Vec::new, |last| last.v6.clone()),
-                    |found| found.addresses,
-                ),
+                v4.map_or_else(|_| last.map_or_else(Vec::new, |last| last.v4.clone()), |found| found.addresses),
+                v6.map_or_else(|_| last.map_or_else(Vec::new, |last| last.v6.clone()), |found| found.addresses),
             ),
         };
         if v4.is_empty() && v6.is_empty() {
@@ -177,11 +160,7 @@ impl Resolver {
         };
         let (v4, v6) = (of_kind(RecordType::A), of_kind(RecordType::AAAA));
         let known = !v4.is_empty() || !v6.is_empty();
-        known.then(|| Answer {
-            v4,
-            v6,
-            until: Instant::now() + MIN_TTL,
-        })
+        known.then(|| Answer { v4, v6, until: Instant::now() + MIN_TTL })
     }
 
     fn dns(&self) -> Result<Arc<Dns>, ResolveError> {
@@ -218,10 +197,7 @@ struct Found {
 /// The shortest TTL of the families that have addresses; sooner when one could not be asked.
 fn believed_until(families: [&Result<Found, ResolveError>; 2]) -> Instant {
     let now = Instant::now();
-    let with_addresses = families
-        .into_iter()
-        .flatten()
-        .filter(|found| !found.addresses.is_empty());
+    let with_addresses = families.into_iter().flatten().filter(|found| !found.addresses.is_empty());
     let until = with_addresses.map(|found| found.until).min().unwrap_or(now + MIN_TTL);
     match families.iter().any(|found| found.is_err()) {
         true => until.min(now + AFTER_FAILURE),
@@ -233,19 +209,11 @@ async fn ask(dns: &Dns, name: &Name, kind: RecordType) -> Result<Found, ResolveE
     let answer = tokio::time::timeout(LOOKUP_TIMEOUT, dns.0.lookup(name.clone(), kind)).await;
     match answer {
         Ok(Ok(lookup)) => {
-            let left = lookup
-                .valid_until()
-                .saturating_duration_since(std::time::Instant::now());
+            let left = lookup.valid_until().saturating_duration_since(std::time::Instant::now());
             let until = Instant::now() + left.clamp(MIN_TTL, MAX_TTL);
-            Ok(Found {
-                addresses: addresses_in(&lookup),
-                until,
-            })
+            Ok(Found { addresses: addresses_in(&lookup), until })
         }
-        Ok(Err(error)) if says_none(&error) => Ok(Found {
-            addresses: Vec::new(),
-            until: Instant::now() + MIN_TTL,
-        }),
+        Ok(Err(error)) if says_none(&error) => Ok(Found { addresses: Vec::new(), until: Instant::now() + MIN_TTL }),
         Ok(Err(_)) | Err(_) => Err(ResolveError::NoAnswer),
     }
 }
@@ -261,11 +229,7 @@ fn says_none(error: &NetError) -> bool {
 }
 
 fn addresses_in(lookup: &Lookup) -> Vec<IpAddr> {
-    let mut addresses: Vec<IpAddr> = lookup
-        .answers()
-        .iter()
-        .filter_map(|record| record.data.ip_addr())
-        .collect();
+    let mut addresses: Vec<IpAddr> = lookup.answers().iter().filter_map(|record| record.data.ip_addr()).collect();
     addresses.sort_unstable();
     addresses.dedup();
     addresses

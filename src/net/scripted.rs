@@ -34,11 +34,7 @@ impl Scripted {
                 connections.spawn(script(Peer(stream)));
             }
         });
-        Self {
-            address,
-            accepted,
-            _task: AbortOnDropHandle::new(task),
-        }
+        Self { address, accepted, _task: AbortOnDropHandle::new(task) }
     }
 
     /// Accepts and never says a word.
@@ -120,20 +116,13 @@ pub(crate) fn ready() -> Vec<u8> {
 
 /// An ErrorResponse (`E`) or NoticeResponse (`N`) of a function named `routine`.
 pub(crate) fn complaint(kind: u8, code: &str, text: &str, routine: &str) -> Vec<u8> {
-    message(
-        kind,
-        format!("SFATAL\0VFATAL\0C{code}\0M{text}\0R{routine}\0\0").as_bytes(),
-    )
+    message(kind, format!("SFATAL\0VFATAL\0C{code}\0M{text}\0R{routine}\0\0").as_bytes())
 }
 
 /// A result of one text column.
 pub(crate) fn rows(values: &[Option<&str>]) -> Vec<u8> {
     let each = values.iter().flat_map(|value| data_row(&[*value]));
-    columns(1)
-        .into_iter()
-        .chain(each)
-        .chain(message(b'C', b"SELECT\0"))
-        .collect()
+    columns(1).into_iter().chain(each).chain(message(b'C', b"SELECT\0")).collect()
 }
 
 /// A result of one row.

@@ -62,15 +62,9 @@ impl Session {
         let mut step = Step::Connect;
         let opened = timeout_at(deadline, open(target, parameters, Goal::Ready, &mut step)).await;
         match opened {
-            Ok(Ok(Greeted { frames, .. })) => Ok(Self {
-                frames,
-                abandoned: false,
-            }),
+            Ok(Ok(Greeted { frames, .. })) => Ok(Self { frames, abandoned: false }),
             Ok(Err(cause)) => Err(SessionError { step, cause }),
-            Err(_) => Err(SessionError {
-                step,
-                cause: Cause::TimedOut,
-            }),
+            Err(_) => Err(SessionError { step, cause: Cause::TimedOut }),
         }
     }
 
@@ -84,18 +78,12 @@ impl Session {
             Ok(Ok(Greeted { let_in: false, .. })) => return Ok(()),
             Ok(Err(cause)) => return Err(SessionError { step, cause }),
             Err(_) => {
-                return Err(SessionError {
-                    step,
-                    cause: Cause::TimedOut,
-                });
+                return Err(SessionError { step, cause: Cause::TimedOut });
             }
         };
         // Leaving in the middle of the server's greeting would stand in its log as a lost connection.
         match timeout_at(deadline, login::until_ready(&mut frames)).await {
-            Ok(Err(cause @ Cause::Sqlstate { .. })) => Err(SessionError {
-                step: Step::Authenticate,
-                cause,
-            }),
+            Ok(Err(cause @ Cause::Sqlstate { .. })) => Err(SessionError { step: Step::Authenticate, cause }),
             Ok(Ok(())) => {
                 let _ = timeout_at(deadline, frames.terminate()).await;
                 Ok(())
@@ -112,14 +100,9 @@ impl Session {
             Err(ProtocolFault::Abandoned.into())
         } else {
             self.abandoned = true;
-            timeout_at(deadline, self.exchange(sql))
-                .await
-                .unwrap_or(Err(Cause::TimedOut))
+            timeout_at(deadline, self.exchange(sql)).await.unwrap_or(Err(Cause::TimedOut))
         };
-        result.map_err(|cause| SessionError {
-            step: Step::Query,
-            cause,
-        })
+        result.map_err(|cause| SessionError { step: Step::Query, cause })
     }
 
     /// Resolves when the server ends the connection, with its word about it; until then it swallows what comes
@@ -131,10 +114,7 @@ impl Session {
             Err(cause) => cause,
         };
         self.abandoned = true;
-        SessionError {
-            step: Step::Query,
-            cause,
-        }
+        SessionError { step: Step::Query, cause }
     }
 
     /// Whether another query may be tried.
@@ -240,19 +220,14 @@ async fn open_once(
     login::start(&mut frames, &all).await?;
     let let_in = match goal {
         Goal::Greeting => login::first_answer(&mut frames).await?,
-        Goal::Ready => login::authenticate(&mut frames, &target.login, step)
-            .await
-            .map(|()| true)?,
+        Goal::Ready => login::authenticate(&mut frames, &target.login, step).await.map(|()| true)?,
     };
     Ok(Greeted { frames, let_in })
 }
 
 fn text_row(row: &DataRowBody) -> Result<Vec<Option<String>>, ProtocolFault> {
     let text = |range: std::ops::Range<usize>| String::from_utf8_lossy(&row.buffer()[range]).into_owned();
-    row.ranges()
-        .map(|range| Ok(range.map(text)))
-        .collect()
-        .map_err(|_| ProtocolFault::Malformed)
+    row.ranges().map(|range| Ok(range.map(text))).collect().map_err(|_| ProtocolFault::Malformed)
 }
 
 #[cfg(test)]

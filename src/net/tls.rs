@@ -62,11 +62,7 @@ impl ClientTls {
             (TlsMode::VerifyFull, _) => Some(Depth::ChainAndName),
         };
         let config = depth.map(|depth| client_config(tls, depth)).transpose()?;
-        Ok(Arc::new(Self {
-            mode: tls.mode,
-            server_name: tls.server_name.clone(),
-            config,
-        }))
+        Ok(Arc::new(Self { mode: tls.mode, server_name: tls.server_name.clone(), config }))
     }
 
     /// The mode it was built with.
@@ -92,9 +88,7 @@ impl ClientTls {
             }
             Err(_) => ServerName::from(stream.peer_addr()?.ip()),
         };
-        Ok(Box::new(
-            TlsConnector::from(Arc::clone(config)).connect(name, stream).await?,
-        ))
+        Ok(Box::new(TlsConnector::from(Arc::clone(config)).connect(name, stream).await?))
     }
 }
 
@@ -108,16 +102,8 @@ enum Depth {
 
 fn client_config(tls: &Tls, depth: Depth) -> Result<Arc<ClientConfig>, TlsConfigError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let trusted = if depth == Depth::Nothing {
-        Trusted::nothing()
-    } else {
-        Trusted::load(tls)?
-    };
-    let verifier = Verifier {
-        provider: Arc::clone(&provider),
-        trusted,
-        depth,
-    };
+    let trusted = if depth == Depth::Nothing { Trusted::nothing() } else { Trusted::load(tls)? };
+    let verifier = Verifier { provider: Arc::clone(&provider), trusted, depth };
     let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
         .dangerous()
@@ -135,26 +121,17 @@ struct Trusted {
 
 impl Trusted {
     fn nothing() -> Self {
-        Self {
-            roots: RootCertStore::empty(),
-            pinned: Vec::new(),
-        }
+        Self { roots: RootCertStore::empty(), pinned: Vec::new() }
     }
 
     fn load(tls: &Tls) -> Result<Self, TlsConfigError> {
         let Some(path) = &tls.ca_file else {
             let mut roots = RootCertStore::empty();
             roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-            return if roots.is_empty() {
-                Err(TlsConfigError::NoRoots)
-            } else {
-                Ok(Self { roots, pinned: vec![] })
-            };
+            return if roots.is_empty() { Err(TlsConfigError::NoRoots) } else { Ok(Self { roots, pinned: vec![] }) };
         };
-        let text = std::fs::read(path).map_err(|error| TlsConfigError::Unreadable {
-            path: path.clone(),
-            kind: error.kind(),
-        })?;
+        let text = std::fs::read(path)
+            .map_err(|error| TlsConfigError::Unreadable { path: path.clone(), kind: error.kind() })?;
         let pinned: Vec<_> = CertificateDer::pem_slice_iter(&text)
             .collect::<Result<_, _>>()
             .map_err(|_| TlsConfigError::NoCertificate { path: path.clone() })?;
@@ -189,12 +166,7 @@ impl ServerCertVerifier for Verifier {
             return Ok(ServerCertVerified::assertion());
         }
         let certificate = ParsedCertificate::try_from(end_entity)?;
-        if !self
-            .trusted
-            .pinned
-            .iter()
-            .any(|pinned| pinned.as_ref() == end_entity.as_ref())
-        {
+        if !self.trusted.pinned.iter().any(|pinned| pinned.as_ref() == end_entity.as_ref()) {
             let algorithms = self.provider.signature_verification_algorithms.all;
             verify_server_cert_signed_by_trust_anchor(
                 &certificate,
@@ -220,12 +192,7 @@ impl ServerCertVerifier for Verifier {
         if self.depth == Depth::Nothing {
             return Ok(HandshakeSignatureValid::assertion());
         }
-        verify_tls12_signature(
-            message,
-            certificate,
-            signature,
-            &self.provider.signature_verification_algorithms,
-        )
+        verify_tls12_signature(message, certificate, signature, &self.provider.signature_verification_algorithms)
     }
 
     fn verify_tls13_signature(
@@ -237,12 +204,7 @@ impl ServerCertVerifier for Verifier {
         if self.depth == Depth::Nothing {
             return Ok(HandshakeSignatureValid::assertion());
         }
-        verify_tls13_signature(
-            message,
-            certificate,
-            signature,
-            &self.provider.signature_verification_algorithms,
-        )
+        verify_tls13_signature(message, certificate, signature, &self.provider.signature_verification_algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

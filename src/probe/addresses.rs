@@ -31,14 +31,7 @@ pub(super) async fn run(
     ears: Ears,
     stop: CancellationToken,
 ) {
-    let names = names
-        .into_iter()
-        .map(|name| Name {
-            name,
-            addresses: Vec::new(),
-            asked: false,
-        })
-        .collect();
+    let names = names.into_iter().map(|name| Name { name, addresses: Vec::new(), asked: false }).collect();
     let mut backend = Backend {
         common,
         names,

@@ -48,12 +48,7 @@ impl Check {
                 ask: ask.clone(),
             }),
         };
-        Self {
-            server_name: common.tls.name_for(&name.host),
-            common,
-            address,
-            way,
-        }
+        Self { server_name: common.tls.name_for(&name.host), common, address, way }
     }
 
     /// Whether a connection is kept and sampled between fresh probes.
@@ -76,11 +71,9 @@ impl Check {
         match &self.way {
             Way::Sql(login, probe) => probe.sample(kept, &self.target(login, epoch), deadline).await,
             // Nothing is kept by these; nothing is learned.
-            Way::Tcp | Way::Startup(_) | Way::Http(_) => Sampled {
-                verdict: Verdict::Unknown(Unknown::OwnDelay),
-                kept: None,
-                lost: false,
-            },
+            Way::Tcp | Way::Startup(_) | Way::Http(_) => {
+                Sampled { verdict: Verdict::Unknown(Unknown::OwnDelay), kept: None, lost: false }
+            }
         }
     }
 

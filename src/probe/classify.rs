@@ -100,20 +100,11 @@ mod tests {
     use super::*;
 
     fn said(code: &str, message: &str) -> SessionError {
-        SessionError {
-            step: Step::Startup,
-            cause: Cause::Sqlstate {
-                code: code.into(),
-                message: message.into(),
-            },
-        }
+        SessionError { step: Step::Startup, cause: Cause::Sqlstate { code: code.into(), message: message.into() } }
     }
 
     fn errno(step: Step, errno: Errno) -> Verdict {
-        session(&SessionError {
-            step,
-            cause: io::Error::from(errno).into(),
-        })
+        session(&SessionError { step, cause: io::Error::from(errno).into() })
     }
 
     #[test]
@@ -129,10 +120,7 @@ mod tests {
         }
         let stops = Verdict::Failed(Failure::ShuttingDown);
         assert_eq!(session(&said("57P03", "the database system is shutting down")), stops);
-        assert_eq!(
-            session(&said("57P01", "terminating connection due to administrator command")),
-            stops
-        );
+        assert_eq!(session(&said("57P01", "terminating connection due to administrator command")), stops);
     }
 
     #[test]
@@ -157,39 +145,24 @@ mod tests {
     #[test]
     fn the_startup_probe_takes_a_refused_password_for_a_server_that_serves() {
         assert_eq!(greeting(&said("28P01", "password authentication failed")), serving());
-        assert_eq!(
-            greeting(&said("28000", "no pg_hba.conf entry")),
-            Verdict::Unknown(Unknown::Authentication)
-        );
+        assert_eq!(greeting(&said("28000", "no pg_hba.conf entry")), Verdict::Unknown(Unknown::Authentication));
         let standby = said("08000", "service unavailable for target tenant (main)");
         assert_eq!(greeting(&standby), Verdict::Failed(Failure::BadReply));
     }
 
     #[test]
     fn only_a_refused_connect_is_refused() {
-        assert_eq!(
-            errno(Step::Connect, Errno::CONNREFUSED),
-            Verdict::Failed(Failure::Refused)
-        );
+        assert_eq!(errno(Step::Connect, Errno::CONNREFUSED), Verdict::Failed(Failure::Refused));
         assert_eq!(errno(Step::Query, Errno::CONNREFUSED), Verdict::Failed(Failure::Lost));
         for unreachable in [Errno::HOSTUNREACH, Errno::NETUNREACH] {
             assert_eq!(errno(Step::Connect, unreachable), Verdict::Failed(Failure::Unreachable));
         }
-        assert_eq!(
-            errno(Step::Connect, Errno::TIMEDOUT),
-            Verdict::Failed(Failure::TimedOut)
-        );
+        assert_eq!(errno(Step::Connect, Errno::TIMEDOUT), Verdict::Failed(Failure::TimedOut));
         assert_eq!(errno(Step::Startup, Errno::CONNRESET), Verdict::Failed(Failure::Lost));
         assert_eq!(errno(Step::Query, Errno::PIPE), Verdict::Failed(Failure::Lost));
-        let closed = SessionError {
-            step: Step::Startup,
-            cause: Cause::Closed,
-        };
+        let closed = SessionError { step: Step::Startup, cause: Cause::Closed };
         assert_eq!(session(&closed), Verdict::Failed(Failure::Lost));
-        let late = SessionError {
-            step: Step::Connect,
-            cause: Cause::TimedOut,
-        };
+        let late = SessionError { step: Step::Connect, cause: Cause::TimedOut };
         assert_eq!(session(&late), Verdict::Failed(Failure::TimedOut));
     }
 
@@ -203,21 +176,12 @@ mod tests {
     #[test]
     fn a_certificate_that_does_not_verify_is_unknown_and_a_peer_that_speaks_no_tls_is_a_bad_reply() {
         let certificate = Cause::Certificate(rustls::CertificateError::Expired);
-        let verdict = session(&SessionError {
-            step: Step::Tls,
-            cause: certificate,
-        });
+        let verdict = session(&SessionError { step: Step::Tls, cause: certificate });
         assert_eq!(verdict, Verdict::Unknown(Unknown::Certificate));
         let garbage = rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType);
-        let verdict = session(&SessionError {
-            step: Step::Tls,
-            cause: Cause::Handshake(garbage),
-        });
+        let verdict = session(&SessionError { step: Step::Tls, cause: Cause::Handshake(garbage) });
         assert_eq!(verdict, Verdict::Failed(Failure::BadReply));
-        let none = session(&SessionError {
-            step: Step::Tls,
-            cause: Cause::NoTls,
-        });
+        let none = session(&SessionError { step: Step::Tls, cause: Cause::NoTls });
         assert_eq!(none, Verdict::Unknown(Unknown::TlsMismatch));
     }
 }

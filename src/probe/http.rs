@@ -45,10 +45,7 @@ enum Trouble {
 /// One GET on a connection of its own.
 pub(super) async fn probe(target: &HttpTarget, deadline: Instant) -> Verdict {
     match timeout_at(deadline, exchange(target)).await {
-        Ok(Ok(true)) => Verdict::Answered(Box::new(Facts {
-            role: role_of(&target.ask.path),
-            ..Facts::default()
-        })),
+        Ok(Ok(true)) => Verdict::Answered(Box::new(Facts { role: role_of(&target.ask.path), ..Facts::default() })),
         Ok(Ok(false)) => Verdict::Failed(Failure::BadReply),
         Ok(Err(Trouble::Connection(error))) => classify::session(&error),
         Ok(Err(Trouble::Exchange(error))) => {
@@ -62,9 +59,7 @@ pub(super) async fn probe(target: &HttpTarget, deadline: Instant) -> Verdict {
 
 async fn exchange(target: &HttpTarget) -> Result<bool, Trouble> {
     let channel = connect(target).await.map_err(Trouble::Connection)?;
-    let (mut sender, connection) = http1::handshake(TokioIo::new(channel))
-        .await
-        .map_err(Trouble::Exchange)?;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(channel)).await.map_err(Trouble::Exchange)?;
     let request = request(target);
     let mut connection = pin!(connection);
     let mut ask = pin!(async {

@@ -15,6 +15,9 @@ const HASTY: Duration = Duration::from_millis(100);
 /// Fresh connects to the active side after the death path was entered; then every [`WATCHFUL`].
 const DEATH_OFFSETS: [Duration; 3] = [Duration::ZERO, HASTY, WATCHFUL];
 
+/// A witness that does not answer within this is asked again on a new connection, however patient probes are.
+const WITNESS_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// What the wait depends on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Situation {
@@ -37,6 +40,8 @@ pub(super) struct Plan {
     pub(super) overlap: usize,
     /// A query on the kept connection this often.
     pub(super) sample: Duration,
+    /// Such a query is given up after this.
+    pub(super) sample_timeout: Duration,
     /// Waits vary.
     pub(super) jitter: bool,
 }
@@ -44,11 +49,7 @@ pub(super) struct Plan {
 impl Plan {
     /// For kinds that keep no connection: what would be sampled in a hurry is probed afresh.
     pub(super) fn without_samples(self) -> Self {
-        let fresh = if self.overlap > 1 {
-            self.fresh.min(self.sample)
-        } else {
-            self.fresh
-        };
+        let fresh = if self.overlap > 1 { self.fresh.min(self.sample) } else { self.fresh };
         Self { fresh, ..self }
     }
 }
@@ -60,11 +61,16 @@ pub(super) fn plan(kind: Kind, probe: &Probe, now: Situation) -> Plan {
         Kind::Cockroach => probe.fast_interval,
         Kind::Postgres => short.min(probe.interval),
     };
+    let sample_timeout = match (kind, now.active) {
+        (Kind::Postgres, false) => probe.timeout.min(WITNESS_TIMEOUT),
+        (Kind::Postgres, true) | (Kind::Cockroach, _) => probe.timeout,
+    };
     let hurried = |fresh: Duration, sample: Duration| Plan {
         fresh,
         burst: &[],
         overlap: MAX_OUTSTANDING,
         sample,
+        sample_timeout,
         jitter: false,
     };
     match (now.cadence, now.active) {
@@ -74,14 +80,12 @@ pub(super) fn plan(kind: Kind, probe: &Probe, now: Situation) -> Plan {
             overlap: 1,
             // A promotion made by somebody else shows on a standby, and must show soon.
             sample: if active { probe.interval } else { probe.fast_interval },
+            sample_timeout,
             jitter: true,
         },
         (Cadence::Fast, true) => hurried(probe.fast_interval, probe.fast_interval),
         (Cadence::Fast, false) => hurried(probe.interval, paced(WATCHFUL)),
-        (Cadence::Death, true) => Plan {
-            burst: &DEATH_OFFSETS,
-            ..hurried(paced(WATCHFUL), paced(WATCHFUL))
-        },
+        (Cadence::Death, true) => Plan { burst: &DEATH_OFFSETS, ..hurried(paced(WATCHFUL), paced(WATCHFUL)) },
         (Cadence::Death, false) => hurried(probe.interval, paced(HASTY)),
         (Cadence::Episode, _) => hurried(paced(WATCHFUL), paced(WATCHFUL)),
     }
@@ -114,25 +118,13 @@ mod tests {
     }
 
     fn at(cadence: Cadence, active: bool) -> Plan {
-        plan(
-            Kind::Postgres,
-            &probe(),
-            Situation {
-                cadence,
-                active,
-                down: false,
-            },
-        )
+        plan(Kind::Postgres, &probe(), Situation { cadence, active, down: false })
     }
 
     #[test]
     fn calm_probes_every_interval_and_an_endpoint_that_is_down_every_down_interval() {
         assert_eq!(at(Cadence::Calm, true).fresh, Duration::from_secs(2));
-        let down = Situation {
-            cadence: Cadence::Calm,
-            active: false,
-            down: true,
-        };
+        let down = Situation { cadence: Cadence::Calm, active: false, down: true };
         assert_eq!(plan(Kind::Postgres, &probe(), down).fresh, Duration::from_secs(5));
         assert_eq!(at(Cadence::Calm, true).overlap, 1);
     }
@@ -140,10 +132,7 @@ mod tests {
     #[test]
     fn a_suspect_side_is_probed_every_fast_interval_and_its_standbys_four_times_a_second() {
         let (active, standby) = (at(Cadence::Fast, true), at(Cadence::Fast, false));
-        assert_eq!(
-            (active.fresh, active.overlap),
-            (Duration::from_millis(500), MAX_OUTSTANDING)
-        );
+        assert_eq!((active.fresh, active.overlap), (Duration::from_millis(500), MAX_OUTSTANDING));
         assert_eq!(standby.sample, Duration::from_millis(250));
     }
 
@@ -160,21 +149,24 @@ mod tests {
     fn an_episode_probes_everything_four_times_a_second() {
         for active in [true, false] {
             let plan = at(Cadence::Episode, active);
-            assert_eq!(
-                (plan.fresh, plan.sample),
-                (Duration::from_millis(250), Duration::from_millis(250))
-            );
+            assert_eq!((plan.fresh, plan.sample), (Duration::from_millis(250), Duration::from_millis(250)));
         }
+    }
+
+    #[test]
+    fn a_witness_is_given_up_after_a_second_however_patient_probes_are() {
+        let patient = Probe { timeout: Duration::from_secs(10), ..probe() };
+        let of = |active| {
+            let now = Situation { cadence: Cadence::Fast, active, down: false };
+            plan(Kind::Postgres, &patient, now).sample_timeout
+        };
+        assert_eq!((of(false), of(true)), (Duration::from_secs(1), Duration::from_secs(10)));
     }
 
     #[test]
     fn a_cockroach_cluster_is_never_probed_faster_than_configured() {
         for cadence in [Cadence::Fast, Cadence::Death, Cadence::Episode] {
-            let now = Situation {
-                cadence,
-                active: true,
-                down: false,
-            };
+            let now = Situation { cadence, active: true, down: false };
             assert_eq!(plan(Kind::Cockroach, &probe(), now).fresh, Duration::from_millis(500));
         }
     }

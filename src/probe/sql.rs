@@ -29,6 +29,10 @@ pub(super) struct SqlProbe {
     /// Privileges on functions are kept per database: those of another one cannot be seen from here.
     promotes_here: bool,
     lineage: Lineage,
+    /// The promoter is the login itself.
+    promotes_itself: bool,
+    /// A pooler stands between that takes no `options`: the query is read-only all the same.
+    options_refused: AtomicBool,
     /// `pg_control_system()` is not ours to execute.
     system_revoked: AtomicBool,
 }
@@ -58,6 +62,8 @@ impl SqlProbe {
             kind,
             options: options(kind, timeout, (promoter.user != login.user).then_some(&promoter.user)),
             promotes_here: promoter.database == login.database,
+            promotes_itself: promoter.user == login.user,
+            options_refused: AtomicBool::new(false),
             lineage: Lineage::default(),
             system_revoked: AtomicBool::new(false),
         }
@@ -65,8 +71,7 @@ impl SqlProbe {
 
     /// Logs in and asks. Gives the connection back for keeping when it is good.
     pub(super) async fn fresh(&self, target: &Target, deadline: Instant) -> (Verdict, Option<Kept>) {
-        let parameters = [("options", self.options.as_str())];
-        let mut session = match Session::connect_with(target, &parameters, deadline).await {
+        let mut session = match self.connect(target, deadline).await {
             Ok(session) => session,
             Err(error) => return (verdict_of(&error, target.address), None),
         };
@@ -74,10 +79,7 @@ impl SqlProbe {
             Ok(verdict) => verdict,
             Err(error) => verdict_of(&error, target.address),
         };
-        let kept = session.is_usable().then(|| Kept {
-            session,
-            name: target.application_name.clone(),
-        });
+        let kept = session.is_usable().then(|| Kept { session, name: target.application_name.clone() });
         (verdict, kept)
     }
 
@@ -85,10 +87,7 @@ impl SqlProbe {
     pub(super) async fn sample(&self, mut kept: Kept, target: &Target, deadline: Instant) -> Sampled {
         let rename = match kept.name == target.application_name {
             true => String::new(),
-            false => format!(
-                "SET application_name = '{}';",
-                target.application_name.replace('\'', "''")
-            ),
+            false => format!("SET application_name = '{}';", target.application_name.replace('\'', "''")),
         };
         let asked = self.ask(&mut kept.session, &rename, target, deadline).await;
         let (verdict, lost) = match asked {
@@ -117,6 +116,24 @@ impl SqlProbe {
         }
     }
 
+    async fn connect(&self, target: &Target, deadline: Instant) -> Result<Session, SessionError> {
+        if !self.options_refused.load(Ordering::Relaxed) {
+            let parameters = [("options", self.options.as_str())];
+            match Session::connect_with(target, &parameters, deadline).await {
+                Err(error) if error.sqlstate() == Some("08P01") => {}
+                other => return other,
+            }
+        }
+        let session = Session::connect(target, deadline).await;
+        self.options_refused.store(session.is_ok(), Ordering::Relaxed);
+        session
+    }
+
+    /// Whether the answer about `pg_promote` is about the one who would call it, where it would be called.
+    fn knows_promoter(&self) -> bool {
+        self.promotes_here && (self.promotes_itself || !self.options_refused.load(Ordering::Relaxed))
+    }
+
     async fn ask(
         &self,
         session: &mut Session,
@@ -132,7 +149,7 @@ impl SqlProbe {
         let Ok(mut facts) = facts::parse(&rows) else {
             return Ok(Verdict::Failed(Failure::BadReply));
         };
-        facts.may_promote = facts.may_promote.filter(|_| self.promotes_here);
+        facts.may_promote = facts.may_promote.filter(|_| self.knows_promoter());
         self.lineage.complete(&mut facts, target, deadline).await;
         Ok(Verdict::Answered(Box::<Facts>::new(facts)))
     }
@@ -144,9 +161,7 @@ impl SqlProbe {
                 answer => return answer,
             }
         }
-        let answer = session
-            .query(&format!("{before}{}", facts::without_system_identifier()), deadline)
-            .await;
+        let answer = session.query(&format!("{before}{}", facts::without_system_identifier()), deadline).await;
         self.system_revoked.store(answer.is_ok(), Ordering::Relaxed);
         answer
     }
@@ -201,20 +216,13 @@ mod tests {
 
     #[test]
     fn probes_are_read_only_and_bounded_by_the_server_too() {
-        let text = options(
-            Kind::Postgres,
-            Duration::from_millis(800),
-            Some(&"my promoter\\x".to_owned()),
-        );
+        let text = options(Kind::Postgres, Duration::from_millis(800), Some(&"my promoter\\x".to_owned()));
         assert_eq!(
             text,
             "-c default_transaction_read_only=on -c statement_timeout=1600 -c search_path=pg_catalog -c jit=off \
              -c pgpivot.promoter=my\\ promoter\\\\x"
         );
         let cockroach = options(Kind::Cockroach, Duration::from_secs(10), Some(&"x".to_owned()));
-        assert_eq!(
-            cockroach,
-            "-c default_transaction_read_only=on -c statement_timeout=20000"
-        );
+        assert_eq!(cockroach, "-c default_transaction_read_only=on -c statement_timeout=20000");
     }
 }

@@ -23,11 +23,7 @@ fn long_names_are_cut_to_what_postgresql_keeps_and_stay_distinct() {
     let (one, two) = (name_of(format!("{long}1")), name_of(format!("{long}2")));
     assert!(one.len() <= MAX_APPLICATION_NAME && one.ends_with("/main/7"), "{one}");
     assert_ne!(one, two);
-    let full = application_name(
-        long,
-        "a service with a rather long name, and a / in it",
-        Epoch(u64::MAX),
-    );
+    let full = application_name(long, "a service with a rather long name, and a / in it", Epoch(u64::MAX));
     assert!(full.len() <= MAX_APPLICATION_NAME, "{full}");
     assert_eq!(full.split('/').count(), 4);
 }
@@ -37,45 +33,18 @@ async fn the_startup_probe_reads_health_from_the_first_answer() {
     let says = |code: &'static str, text: &'static str| complaint(b'E', code, text, "f");
     let cases = [
         (message(b'R', &3_u32.to_be_bytes()), Verdict::Answered(Box::default())),
-        (
-            message(b'R', &[0, 0, 0, 10, b'S', 0, 0]),
-            Verdict::Answered(Box::default()),
-        ),
-        (
-            [message(b'R', &[0; 4]), ready()].concat(),
-            Verdict::Answered(Box::default()),
-        ),
-        (
-            [message(b'R', &[0; 4]), says("3D000", "no")].concat(),
-            Verdict::Unknown(Unknown::NoDatabase),
-        ),
+        (message(b'R', &[0, 0, 0, 10, b'S', 0, 0]), Verdict::Answered(Box::default())),
+        ([message(b'R', &[0; 4]), ready()].concat(), Verdict::Answered(Box::default())),
+        ([message(b'R', &[0; 4]), says("3D000", "no")].concat(), Verdict::Unknown(Unknown::NoDatabase)),
         (says("28P01", "no"), Verdict::Answered(Box::default())),
         (says("28000", "no"), Verdict::Unknown(Unknown::Authentication)),
-        (
-            says("08000", "service unavailable for target tenant (x)"),
-            Verdict::Failed(Failure::BadReply),
-        ),
-        (
-            says("57P01", "server is not accepting clients"),
-            Verdict::Failed(Failure::ShuttingDown),
-        ),
+        (says("08000", "service unavailable for target tenant (x)"), Verdict::Failed(Failure::BadReply)),
+        (says("57P01", "server is not accepting clients"), Verdict::Failed(Failure::ShuttingDown)),
         (says("57P03", "the database system is starting up"), Verdict::Recovering),
-        (
-            says("57P03", "the database system is shutting down"),
-            Verdict::Failed(Failure::ShuttingDown),
-        ),
-        (
-            says("53300", "sorry, too many clients already"),
-            Verdict::Unknown(Unknown::TooManyConnections),
-        ),
-        (
-            says("08P01", "SSL connection required"),
-            Verdict::Unknown(Unknown::TlsMismatch),
-        ),
-        (
-            b"HTTP/1.1 400 Bad Request\r\n\r\n".to_vec(),
-            Verdict::Failed(Failure::BadReply),
-        ),
+        (says("57P03", "the database system is shutting down"), Verdict::Failed(Failure::ShuttingDown)),
+        (says("53300", "sorry, too many clients already"), Verdict::Unknown(Unknown::TooManyConnections)),
+        (says("08P01", "SSL connection required"), Verdict::Unknown(Unknown::TlsMismatch)),
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n".to_vec(), Verdict::Failed(Failure::BadReply)),
         (Vec::new(), Verdict::Failed(Failure::Lost)),
     ];
     for (answer, expected) in cases {
@@ -95,10 +64,7 @@ async fn the_startup_probe_reads_health_from_the_first_answer() {
         assert_eq!(watch.observation().await.verdict, expected, "{what:?}");
     }
     let silent = Scripted::silent().await;
-    assert_eq!(
-        Watch::start(&[silent.address], startup()).observation().await.verdict,
-        TIMED_OUT
-    );
+    assert_eq!(Watch::start(&[silent.address], startup()).observation().await.verdict, TIMED_OUT);
 }
 
 #[tokio::test]
@@ -112,45 +78,21 @@ async fn the_http_probe_judges_status_and_body() {
     };
     let verdict = async |answer: &'static str, path: &str, body: Option<&str>| {
         let server = answers(answer).await;
-        Watch::start(&[server.address], http(path, body))
-            .observation()
-            .await
-            .verdict
+        Watch::start(&[server.address], http(path, body)).observation().await.verdict
     };
     let ok = "HTTP/1.1 200 OK\r\ncontent-length: 18\r\n\r\n{\"role\":\"primary\"}";
     let unavailable = "HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n";
-    let primary = Verdict::Answered(Box::new(Facts {
-        role: Role::Primary,
-        ..Facts::default()
-    }));
+    let primary = Verdict::Answered(Box::new(Facts { role: Role::Primary, ..Facts::default() }));
     assert_eq!(verdict(ok, "/primary?lag=1", Some("\"primary\"")).await, primary);
-    assert_eq!(
-        verdict(ok, "/health?ready=1", None).await,
-        Verdict::Answered(Box::default())
-    );
-    assert_eq!(
-        verdict(ok, "/primary", Some("leader")).await,
-        Verdict::Failed(Failure::BadReply)
-    );
-    assert_eq!(
-        verdict(unavailable, "/primary", None).await,
-        Verdict::Failed(Failure::BadReply)
-    );
-    assert_eq!(
-        verdict("SSH-2.0-OpenSSH_9.2\r\n", "/", None).await,
-        Verdict::Failed(Failure::BadReply)
-    );
+    assert_eq!(verdict(ok, "/health?ready=1", None).await, Verdict::Answered(Box::default()));
+    assert_eq!(verdict(ok, "/primary", Some("leader")).await, Verdict::Failed(Failure::BadReply));
+    assert_eq!(verdict(unavailable, "/primary", None).await, Verdict::Failed(Failure::BadReply));
+    assert_eq!(verdict("SSH-2.0-OpenSSH_9.2\r\n", "/", None).await, Verdict::Failed(Failure::BadReply));
     assert_eq!(verdict("", "/", None).await, TIMED_OUT);
-    assert_eq!(
-        verdict("HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nx", "/", Some("y")).await,
-        TIMED_OUT
-    );
+    assert_eq!(verdict("HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nx", "/", Some("y")).await, TIMED_OUT);
 
     let resets = Scripted::start(|peer| async move { peer.reset() }).await;
-    let verdict = Watch::start(&[resets.address], http("/", None))
-        .observation()
-        .await
-        .verdict;
+    let verdict = Watch::start(&[resets.address], http("/", None)).observation().await.verdict;
     assert_eq!(verdict, Verdict::Failed(Failure::Lost));
 }
 
@@ -165,10 +107,7 @@ async fn an_endless_body_is_searched_only_so_far() {
         peer.hang().await;
     })
     .await;
-    let verdict = Watch::start(&[server.address], http("/", Some("needle")))
-        .observation()
-        .await
-        .verdict;
+    let verdict = Watch::start(&[server.address], http("/", Some("needle"))).observation().await.verdict;
     assert_eq!(verdict, Verdict::Failed(Failure::BadReply));
 }
 
@@ -203,18 +142,12 @@ async fn the_death_path_connects_at_once_and_after_100_and_250_ms() {
     let mut starts = Vec::new();
     while starts.len() < 4 {
         let observation = watch.observation().await;
-        assert_eq!(
-            (observation.fresh, observation.verdict),
-            (true, Verdict::Failed(Failure::Refused))
-        );
+        assert_eq!((observation.fresh, observation.verdict), (true, Verdict::Failed(Failure::Refused)));
         starts.push(observation.started.since(entered));
     }
     for (start, due) in starts.iter().zip([0, 100, 250, 500].map(Duration::from_millis)) {
         // Never early; how late depends on the machine.
-        assert!(
-            *start + Duration::from_millis(2) >= due && *start < due + Duration::from_millis(250),
-            "{starts:?}"
-        );
+        assert!(*start + Duration::from_millis(2) >= due && *start < due + Duration::from_millis(250), "{starts:?}");
     }
 }
 
@@ -252,24 +185,32 @@ async fn the_servers_last_word_precedes_the_loss_of_the_kept_connection() {
         peer.let_in().await;
         peer.message().await;
         peer.say(&[primary_row(), ready()].concat()).await;
-        peer.say(&complaint(b'E', "57P01", "administrator command", "ProcessInterrupts"))
-            .await;
+        peer.say(&complaint(b'E', "57P01", "administrator command", "ProcessInterrupts")).await;
     })
     .await;
     let mut watch = Watch::start(&[server.address], sql());
-    let Verdict::Answered(facts) = watch.observation().await.verdict else {
-        panic!("an answer was expected")
-    };
+    let Verdict::Answered(facts) = watch.observation().await.verdict else { panic!("an answer was expected") };
     assert_eq!(facts.role, Role::Primary);
     let word = watch.observation().await;
-    assert_eq!(
-        (word.fresh, word.verdict),
-        (false, Verdict::Failed(Failure::ShuttingDown))
-    );
-    assert_eq!(
-        watch.next().await,
-        ProbeReport::Evidence(Evidence::ProbeConnectionLost { backend: "b0".into() })
-    );
+    assert_eq!((word.fresh, word.verdict), (false, Verdict::Failed(Failure::ShuttingDown)));
+    assert_eq!(watch.next().await, ProbeReport::Evidence(Evidence::ProbeConnectionLost { backend: "b0".into() }));
+}
+
+#[tokio::test]
+async fn a_pooler_that_takes_no_options_is_probed_without_them() {
+    let server = Scripted::start(|mut peer| async move {
+        let packet = String::from_utf8_lossy(&peer.first_packet().await).into_owned();
+        if packet.contains("options\0") {
+            return peer.say(&complaint(b'E', "08P01", "unsupported startup parameter: options", "")).await;
+        }
+        peer.say(&[message(b'R', &[0; 4]), ready()].concat()).await;
+        peer.message().await;
+        peer.say(&[primary_row(), ready()].concat()).await;
+        peer.hang().await;
+    })
+    .await;
+    let verdict = Watch::start(&[server.address], sql()).observation().await.verdict;
+    assert!(matches!(verdict, Verdict::Answered(_)), "{verdict:?}");
 }
 
 #[tokio::test]
@@ -277,8 +218,7 @@ async fn a_query_that_is_answered_with_something_else_is_a_bad_reply() {
     let server = Scripted::start(|mut peer| async move {
         peer.let_in().await;
         peer.message().await;
-        peer.say(&[crate::net::scripted::rows(&[Some("1")]), ready()].concat())
-            .await;
+        peer.say(&[crate::net::scripted::rows(&[Some("1")]), ready()].concat()).await;
         peer.hang().await;
     })
     .await;
@@ -294,10 +234,7 @@ async fn a_new_address_of_a_name_is_probed_and_a_removed_one_no_more() {
     let mut service = service(&[server.address], ProbeKind::Tcp);
     service.backends[0].addresses = vec![format!("db.test:{port}").parse().unwrap()];
     let mut watch = Watch::with_resolver(service, names.resolver());
-    let (one, two) = (
-        SocketAddr::from(([127, 0, 0, 1], port)),
-        SocketAddr::from(([127, 0, 0, 2], port)),
-    );
+    let (one, two) = (SocketAddr::from(([127, 0, 0, 1], port)), SocketAddr::from(([127, 0, 0, 2], port)));
 
     assert_eq!(watch.addresses().await, [one]);
     names.says("127.0.0.1 127.0.0.2");
@@ -364,10 +301,7 @@ impl Watch {
 
     async fn next(&mut self) -> ProbeReport {
         let soon = Instant::now() + Duration::from_secs(10);
-        timeout_at(soon, self.reports.recv())
-            .await
-            .expect("a report within 10 s")
-            .unwrap()
+        timeout_at(soon, self.reports.recv()).await.expect("a report within 10 s").unwrap()
     }
 
     async fn observation(&mut self) -> Observation {
@@ -401,10 +335,7 @@ impl Watch {
 
 fn now() -> Now {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
-    Now {
-        at: Moment(since),
-        wall: WallTime(0),
-    }
+    Now { at: Moment(since), wall: WallTime(0) }
 }
 
 /// One backend `b0`, `b1` … per address.
@@ -428,11 +359,7 @@ fn service(addresses: &[SocketAddr], kind: ProbeKind) -> Service {
 }
 
 fn login() -> Login {
-    Login {
-        user: "u".into(),
-        database: "d".into(),
-        password: None,
-    }
+    Login { user: "u".into(), database: "d".into(), password: None }
 }
 
 fn startup() -> ProbeKind {

@@ -38,13 +38,8 @@ mod tests {
     use crate::types::{Moment, WallTime};
 
     fn clock() -> Now {
-        let since = SystemTime::now()
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .unwrap_or_default();
-        Now {
-            at: Moment(since),
-            wall: WallTime(0),
-        }
+        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        Now { at: Moment(since), wall: WallTime(0) }
     }
 
     #[tokio::test]

@@ -19,6 +19,8 @@ use crate::types::{HostPort, Moment};
 
 /// A lost connection is replaced at once, but not more often than this.
 const MIN_RECONNECT: Duration = Duration::from_millis(100);
+/// Every failed connection of a client may order a probe; not all of them get one of their own.
+const MIN_POKE: Duration = Duration::from_millis(20);
 /// For taking leave of a server.
 const FAREWELL: Duration = Duration::from_millis(100);
 
@@ -57,8 +59,6 @@ struct Watcher {
     next_fresh: Instant,
     next_sample: Instant,
     last_fresh: Option<Instant>,
-    /// How many fresh probes were started since the cadence was entered.
-    begun: usize,
 }
 
 /// A probe that ended.
@@ -107,7 +107,6 @@ impl Watcher {
             next_fresh: now,
             next_sample: now,
             last_fresh: None,
-            begun: 0,
         }
     }
 
@@ -115,7 +114,7 @@ impl Watcher {
         loop {
             match self.wake().await? {
                 Wake::Orders => self.handle_orders(),
-                Wake::Poke => self.begin_fresh(Instant::now(), MAX_OUTSTANDING),
+                Wake::Poke => self.begin_soon(MIN_POKE),
                 Wake::Done(done) => self.handle_done(*done).await?,
                 Wake::KeptEnded(verdict) => self.handle_end_of_kept(verdict).await?,
                 Wake::FreshDue => self.handle_fresh_due(),
@@ -145,14 +144,9 @@ impl Watcher {
         if !other_cadence && was_active == self.is_active() {
             return;
         }
-        self.begun = 0;
         let plan = self.plan();
         // Offsets count from the order, however late it is heard.
-        let since = if other_cadence {
-            self.orders.since
-        } else {
-            Instant::now()
-        };
+        let since = if other_cadence { self.orders.since } else { Instant::now() };
         if self.orders.cadence == Cadence::Calm {
             self.next_fresh = since + self.varied(&plan, plan.fresh);
             self.next_sample = since + self.varied(&plan, plan.sample);
@@ -165,23 +159,30 @@ impl Watcher {
         let plan = self.plan();
         let due = self.next_fresh;
         self.begin_fresh(due, plan.overlap);
-        self.begun += 1;
-        self.next_fresh = match plan.burst.get(self.begun) {
-            Some(offset) => self.orders.since + *offset,
-            None => following(due, self.varied(&plan, plan.fresh)),
-        };
+        // By time, not by number: a probe ordered in between must not cost one of the burst.
+        let burst = plan.burst.iter().map(|offset| self.orders.since + *offset).find(|at| *at > due);
+        self.next_fresh = burst.unwrap_or_else(|| following(due, self.varied(&plan, plan.fresh)));
     }
 
     fn handle_sample_due(&mut self) {
         let plan = self.plan();
         let due = self.next_sample;
         match self.kept.take() {
-            Some(kept) => self.begin_sample(due, kept),
+            Some(kept) => self.begin_sample(due, kept, plan.sample_timeout),
             // In a hurry a connection that is not there is sought at the samples' pace.
             None if !self.sampling && self.orders.cadence != Cadence::Calm => self.begin_fresh(due, 1),
             None => {}
         }
         self.next_sample = following(due, self.varied(&plan, plan.sample));
+    }
+
+    /// Starts a fresh probe at once, or `apart` from the last one.
+    fn begin_soon(&mut self, apart: Duration) {
+        let earliest = self.last_fresh.map(|last| last + apart);
+        match earliest.filter(|at| *at > Instant::now()) {
+            Some(at) => self.next_fresh = self.next_fresh.min(at),
+            None => self.begin_fresh(Instant::now(), MAX_OUTSTANDING),
+        }
     }
 
     /// Starts a probe on a connection of its own unless `limit` of them are under way.
@@ -199,32 +200,20 @@ impl Watcher {
             let started = clock().at;
             let ((verdict, kept), late) = timing::watched(due, clock, check.fresh(epoch, deadline)).await;
             let verdict = unless_late(verdict, late);
-            Some(Done {
-                started,
-                finished: clock().at,
-                verdict,
-                kept,
-                task: Task::Fresh,
-            })
+            Some(Done { started, finished: clock().at, verdict, kept, task: Task::Fresh })
         });
     }
 
-    fn begin_sample(&mut self, due: Instant, kept: Kept) {
+    fn begin_sample(&mut self, due: Instant, kept: Kept, timeout: Duration) {
         self.sampling = true;
         let (check, clock, epoch) = (Arc::clone(&self.check), self.common.clock, self.orders.epoch);
-        let deadline = Instant::now() + self.common.probe.timeout;
+        let deadline = Instant::now() + timeout;
         self.running.spawn(async move {
             let started = clock().at;
             let (sampled, late) = timing::watched(due, clock, check.sample(kept, epoch, deadline)).await;
             let verdict = unless_late(sampled.verdict, late);
             let task = Task::Sample { lost: sampled.lost };
-            Some(Done {
-                started,
-                finished: clock().at,
-                verdict,
-                kept: sampled.kept,
-                task,
-            })
+            Some(Done { started, finished: clock().at, verdict, kept: sampled.kept, task })
         });
     }
 
@@ -262,7 +251,7 @@ impl Watcher {
     async fn handle_end_of_kept(&mut self, verdict: Option<Verdict>) -> Result<(), Orphaned> {
         self.kept = None;
         let Some(verdict) = verdict else {
-            self.reconnect();
+            self.begin_soon(MIN_RECONNECT);
             return Ok(());
         };
         // A bare end says nothing of the server; its last word does.
@@ -276,18 +265,9 @@ impl Watcher {
     async fn handle_loss(&mut self) -> Result<(), Orphaned> {
         let backend = self.common.backend.clone();
         tracing::info!(%backend, address = %self.address, "probe connection lost");
-        self.send(ProbeReport::Evidence(Evidence::ProbeConnectionLost { backend }))
-            .await?;
-        self.reconnect();
+        self.send(ProbeReport::Evidence(Evidence::ProbeConnectionLost { backend })).await?;
+        self.begin_soon(MIN_RECONNECT);
         Ok(())
-    }
-
-    fn reconnect(&mut self) {
-        let earliest = self.last_fresh.map(|last| last + MIN_RECONNECT);
-        match earliest.filter(|at| *at > Instant::now()) {
-            Some(at) => self.next_fresh = self.next_fresh.min(at),
-            None => self.begin_fresh(Instant::now(), MAX_OUTSTANDING),
-        }
     }
 
     /// The first good connection is kept; a further one takes leave.
@@ -312,14 +292,7 @@ impl Watcher {
     ) -> Result<(), Orphaned> {
         tracing::trace!(backend = %self.common.backend, address = %self.address, fresh, ?verdict, "probe");
         let (backend, address) = (self.common.backend.clone(), self.address);
-        let observation = Observation {
-            backend,
-            address,
-            started,
-            finished,
-            fresh,
-            verdict,
-        };
+        let observation = Observation { backend, address, started, finished, fresh, verdict };
         self.send(ProbeReport::Observation(observation)).await
     }
 
@@ -334,17 +307,9 @@ impl Watcher {
     fn plan(&self) -> Plan {
         let probe = &self.common.probe;
         let down = self.failures >= probe.fall;
-        let now = Situation {
-            cadence: self.orders.cadence,
-            active: self.is_active(),
-            down,
-        };
+        let now = Situation { cadence: self.orders.cadence, active: self.is_active(), down };
         let plan = schedule::plan(self.common.kind, probe, now);
-        if self.check.keeps() {
-            plan
-        } else {
-            plan.without_samples()
-        }
+        if self.check.keeps() { plan } else { plan.without_samples() }
     }
 
     fn varied(&self, plan: &Plan, wait: Duration) -> Duration {
@@ -359,11 +324,7 @@ impl Watcher {
 }
 
 fn unless_late(verdict: Verdict, late: bool) -> Verdict {
-    if late {
-        Verdict::Unknown(Unknown::OwnDelay)
-    } else {
-        verdict
-    }
+    if late { Verdict::Unknown(Unknown::OwnDelay) } else { verdict }
 }
 
 /// The next tick of a rhythm; ticks that were slept through are left out.

@@ -43,13 +43,7 @@ impl Access {
     pub(super) fn build(service: &Service, daemon: &str, login: Option<Login>) -> Self {
         let known = service.backends.iter().map(|backend| {
             let tls = ClientTls::build(&backend.tls);
-            (
-                backend.name.clone(),
-                Known {
-                    configured: backend.addresses.clone(),
-                    tls,
-                },
-            )
+            (backend.name.clone(), Known { configured: backend.addresses.clone(), tls })
         });
         Self {
             login,
@@ -125,24 +119,12 @@ impl Access {
 
     fn target(&self, backend: &BackendName, address: SocketAddr) -> Result<Target, EffectError> {
         let login = self.login.clone().ok_or(EffectError::NoLogin)?;
-        let known = self
-            .backends
-            .get(backend)
-            .ok_or_else(|| EffectError::UnknownBackend(backend.clone()))?;
+        let known = self.backends.get(backend).ok_or_else(|| EffectError::UnknownBackend(backend.clone()))?;
         let tls = known.tls.clone()?;
         let host = locked(&self.names).get(&address).map(|name| name.host.clone());
-        let host = host
-            .or_else(|| known.host_of(address))
-            .unwrap_or_else(|| address.ip().to_string().into());
+        let host = host.or_else(|| known.host_of(address)).unwrap_or_else(|| address.ip().to_string().into());
         let (server_name, application_name) = (tls.name_for(&host), self.application_name());
-        Ok(Target {
-            address,
-            server_name,
-            tls,
-            login,
-            application_name,
-            replication: false,
-        })
+        Ok(Target { address, server_name, tls, login, application_name, replication: false })
     }
 }
 
@@ -151,11 +133,7 @@ impl Known {
     fn host_of(&self, address: SocketAddr) -> Option<Arc<str>> {
         let literal = |name: &&HostPort| name.host.parse() == Ok(address.ip()) && name.port == address.port();
         let named = |name: &&HostPort| name.port == address.port();
-        let found = self
-            .configured
-            .iter()
-            .find(literal)
-            .or_else(|| self.configured.iter().find(named));
+        let found = self.configured.iter().find(literal).or_else(|| self.configured.iter().find(named));
         found.map(|name| name.host.clone())
     }
 }

@@ -25,11 +25,7 @@ impl Command {
 
 impl Promoter for Command {
     async fn promote(&self, order: &Order<'_>) -> PromotionResult {
-        let values = Values {
-            backend: order.backend,
-            address: order.address.to_string(),
-            epoch: order.epoch,
-        };
+        let values = Values { backend: order.backend, address: order.address.to_string(), epoch: order.epoch };
         let argv = process::argv(&self.argv, &values);
         let finished = match process::run(&argv, self.timeout).await {
             Ok(finished) => finished,
@@ -37,11 +33,7 @@ impl Promoter for Command {
             Err(error) => return PromotionResult::Unknown(error.to_string()),
         };
         let program = argv.into_iter().next().unwrap_or_default();
-        let error = EffectError::Command {
-            program,
-            ended: finished.ended,
-            said: finished.said,
-        };
+        let error = EffectError::Command { program, ended: finished.ended, said: finished.said };
         match finished.ended {
             Ended::Exit(0) => PromotionResult::Done,
             Ended::Exit(REFUSED) => PromotionResult::Refused(error.to_string()),
@@ -59,40 +51,23 @@ mod tests {
         let argv = ["/bin/sh", "-c", script, "promote", "{backend}", "{address}", "{epoch}"];
         let command = Command::new(argv.map(str::to_owned).to_vec(), Duration::from_millis(500));
         let backend = BackendName::new("west");
-        let order = Order {
-            backend: &backend,
-            address: "10.1.2.3:5432".parse().unwrap(),
-            epoch: Epoch(9),
-        };
+        let order = Order { backend: &backend, address: "10.1.2.3:5432".parse().unwrap(), epoch: Epoch(9) };
         command.promote(&order).await
     }
 
     #[tokio::test]
     async fn only_status_0_is_done_and_only_status_3_is_a_refusal() {
-        assert_eq!(
-            promoted("test \"$*\" = 'west 10.1.2.3:5432 9'").await,
-            PromotionResult::Done
-        );
+        assert_eq!(promoted("test \"$*\" = 'west 10.1.2.3:5432 9'").await, PromotionResult::Done);
         let refused = promoted("echo 'is fenced' >&2; exit 3").await;
-        assert_eq!(
-            refused,
-            PromotionResult::Refused("/bin/sh ended with exit status 3: is fenced".into())
-        );
+        assert_eq!(refused, PromotionResult::Refused("/bin/sh ended with exit status 3: is fenced".into()));
         for (script, said) in [
             ("exit 1", "/bin/sh ended with exit status 1"),
             ("kill -9 $$", "/bin/sh was ended by signal 9"),
             ("sleep 60", "/bin/sh did not end within 500ms and was killed"),
             // A refusal that only comes when it is killed is none.
-            (
-                "trap 'exit 3' TERM; sleep 60 & wait",
-                "/bin/sh did not end within 500ms and was killed",
-            ),
+            ("trap 'exit 3' TERM; sleep 60 & wait", "/bin/sh did not end within 500ms and was killed"),
         ] {
-            assert_eq!(
-                promoted(script).await,
-                PromotionResult::Unknown(said.into()),
-                "{script}"
-            );
+            assert_eq!(promoted(script).await, PromotionResult::Unknown(said.into()), "{script}");
         }
     }
 
@@ -100,11 +75,7 @@ mod tests {
     async fn a_command_that_cannot_be_started_leaves_it_open_whether_an_earlier_one_promoted() {
         let command = Command::new(vec!["/nonexistent".into()], Duration::from_secs(1));
         let backend = BackendName::new("west");
-        let order = Order {
-            backend: &backend,
-            address: "10.1.2.3:5432".parse().unwrap(),
-            epoch: Epoch(9),
-        };
+        let order = Order { backend: &backend, address: "10.1.2.3:5432".parse().unwrap(), epoch: Epoch(9) };
         assert!(matches!(command.promote(&order).await, PromotionResult::Unknown(_)));
     }
 }

@@ -124,9 +124,5 @@ pub enum Ended {
 }
 
 fn last_words(said: &str) -> String {
-    if said.is_empty() {
-        String::new()
-    } else {
-        format!(": {said}")
-    }
+    if said.is_empty() { String::new() } else { format!(": {said}") }
 }

@@ -17,24 +17,13 @@ pub(super) async fn fence(command: Option<&[String]>, backend: &Backend, epoch: 
     let command = command.ok_or(EffectError::NoFence)?;
     // A fence acts on a server that may answer nothing: it gets the name as configured, not an address proven long ago.
     let address = backend.addresses.first().map(ToString::to_string).unwrap_or_default();
-    let argv = process::argv(
-        command,
-        &Values {
-            backend: &backend.name,
-            address,
-            epoch,
-        },
-    );
+    let argv = process::argv(command, &Values { backend: &backend.name, address, epoch });
     let finished = process::run(&argv, TIMEOUT).await?;
     match finished.ended {
         Ended::Exit(0) => Ok(()),
         ended => {
             let program = argv.into_iter().next().unwrap_or_default();
-            Err(EffectError::Command {
-                program,
-                ended,
-                said: finished.said,
-            })
+            Err(EffectError::Command { program, ended, said: finished.said })
         }
     }
 }
@@ -52,24 +41,15 @@ mod tests {
             role: None,
             weight: 100,
             priority: 100,
-            tls: Tls {
-                mode: TlsMode::Disable,
-                ca_file: None,
-                server_name: None,
-            },
+            tls: Tls { mode: TlsMode::Disable, ca_file: None, server_name: None },
         };
-        fence(Some(&argv), &backend, Epoch(3))
-            .await
-            .map_err(|error| error.to_string())
+        fence(Some(&argv), &backend, Epoch(3)).await.map_err(|error| error.to_string())
     }
 
     #[tokio::test]
     async fn only_exit_status_0_is_a_fence_and_the_last_words_say_why_not() {
         assert_eq!(fenced("test \"$*\" = 'east db1.example.com:5432'").await, Ok(()));
         let failed = fenced("echo trying >&2; echo 'power switch does not answer' >&2; exit 1").await;
-        assert_eq!(
-            failed,
-            Err("/bin/sh ended with exit status 1: power switch does not answer".into())
-        );
+        assert_eq!(failed, Err("/bin/sh ended with exit status 1: power switch does not answer".into()));
     }
 }

@@ -113,12 +113,7 @@ pub(super) async fn read_flush(
 }
 
 async fn must_be_primary(session: &mut Session, deadline: Instant) -> Result<(), EffectError> {
-    match setting::text(
-        session.query("SELECT pg_is_in_recovery()", deadline).await?,
-        "pg_is_in_recovery()",
-    )?
-    .as_str()
-    {
+    match setting::text(session.query("SELECT pg_is_in_recovery()", deadline).await?, "pg_is_in_recovery()")?.as_str() {
         "f" => Ok(()),
         _ => Err(EffectError::NotPrimary),
     }
@@ -136,10 +131,7 @@ async fn must_see_sessions(session: &mut Session, deadline: Instant) -> Result<(
         );
         let user = setting::text(session.query(&sql, deadline).await?, "pg_has_role()")?;
         if !user.is_empty() {
-            return Err(EffectError::Denied {
-                missing,
-                grant: format!("GRANT {role} TO {user}"),
-            });
+            return Err(EffectError::Denied { missing, grant: format!("GRANT {role} TO {user}") });
         }
     }
     Ok(())
@@ -174,23 +166,10 @@ impl Clients {
              string_agg(DISTINCT a.usename, ', ') FILTER (WHERE NOT {OURS_TO_END}) \
              {CLIENTS} AND a.backend_start < '{before}' AND ({OURS_TO_END} OR a.state IS DISTINCT FROM 'idle')"
         );
-        let row = session
-            .query(&sql, deadline)
-            .await?
-            .into_iter()
-            .next()
-            .unwrap_or_default();
+        let row = session.query(&sql, deadline).await?.into_iter().next().unwrap_or_default();
         let column = |n: usize| row.get(n).and_then(Option::as_deref).unwrap_or_default();
-        let number = |n| {
-            column(n)
-                .parse()
-                .map_err(|_| EffectError::Answer("a count of sessions"))
-        };
-        Ok(Self {
-            all: number(0)?,
-            beyond_us: number(1)?,
-            names: column(2).to_owned(),
-        })
+        let number = |n| column(n).parse().map_err(|_| EffectError::Answer("a count of sessions"));
+        Ok(Self { all: number(0)?, beyond_us: number(1)?, names: column(2).to_owned() })
     }
 
     /// Waits for superusers to end their transactions.
@@ -209,15 +188,9 @@ impl Clients {
 
     fn hindrance(self, waited: Duration) -> EffectError {
         if self.beyond_us > 0 {
-            EffectError::Superusers {
-                count: self.beyond_us,
-                users: self.names,
-            }
+            EffectError::Superusers { count: self.beyond_us, users: self.names }
         } else {
-            EffectError::SessionsStay {
-                count: self.all,
-                waited,
-            }
+            EffectError::SessionsStay { count: self.all, waited }
         }
     }
 }
@@ -271,12 +244,7 @@ struct End {
 impl End {
     async fn read(session: &mut Session, deadline: Instant) -> Result<Self, EffectError> {
         let sql = "SELECT pg_current_wal_flush_lsn(), pg_current_wal_insert_lsn()";
-        let row = session
-            .query(sql, deadline)
-            .await?
-            .into_iter()
-            .next()
-            .unwrap_or_default();
+        let row = session.query(sql, deadline).await?.into_iter().next().unwrap_or_default();
         let column = |n: usize| row.get(n).and_then(Option::as_deref).and_then(|text| text.parse().ok());
         match (column(0), column(1)) {
             (Some(flushed), Some(inserted)) => Ok(Self { flushed, inserted }),
@@ -297,11 +265,7 @@ async fn still(session: &mut Session, deadline: Instant) -> Result<Lsn, EffectEr
             return Ok(now.flushed);
         }
         if Instant::now() + APART >= deadline {
-            return Err(EffectError::NotStill {
-                from: first.inserted,
-                to: now.inserted,
-                waited: began.elapsed(),
-            });
+            return Err(EffectError::NotStill { from: first.inserted, to: now.inserted, waited: began.elapsed() });
         }
         before = now;
     }

@@ -93,11 +93,7 @@ pub(super) async fn take(
         let (way, backend) = (access.way(backend, *address), backend.clone());
         asked.spawn(async move { (backend, ask(way, deadline).await) });
     }
-    let mut guard = LockGuard {
-        holders: JoinSet::new(),
-        needed,
-        release: CancellationToken::new(),
-    };
+    let mut guard = LockGuard { holders: JoinSet::new(), needed, release: CancellationToken::new() };
     let (mut refused, mut failed) = (false, None);
     while guard.holders.len() < needed && guard.holders.len() + asked.len() >= needed {
         let Some(Ok((backend, answer))) = asked.join_next().await else {
@@ -153,9 +149,7 @@ async fn try_on(way: Result<Way, EffectError>, deadline: Instant) -> Result<(boo
 
 async fn try_lock(session: &mut Session, name: &str, deadline: Instant) -> Result<bool, EffectError> {
     // A session opened in advance still bears the epoch of that time.
-    session
-        .query(&format!("SET application_name = {name}"), deadline)
-        .await?;
+    session.query(&format!("SET application_name = {name}"), deadline).await?;
     let key = "(s # (s >> 32))::bit(32)::int) FROM (SELECT system_identifier AS s FROM pg_control_system()) AS pair";
     let expression = format!("pg_try_advisory_lock({CLASS}, {key}");
     Ok(call(session, &expression, "pg_control_system()", deadline).await? == "t")

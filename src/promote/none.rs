@@ -9,9 +9,6 @@ pub(super) struct Nobody;
 
 impl Promoter for Nobody {
     async fn promote(&self, order: &Order<'_>) -> PromotionResult {
-        PromotionResult::Refused(format!(
-            "promoter = \"none\": pgpivot does not promote {}",
-            order.backend
-        ))
+        PromotionResult::Refused(format!("promoter = \"none\": pgpivot does not promote {}", order.backend))
     }
 }

@@ -63,11 +63,7 @@ impl Postgres<'_> {
 }
 
 async fn call(session: &mut Session, deadline: Instant) -> Result<Called, EffectError> {
-    if text(
-        session.query("SELECT pg_is_in_recovery()", deadline).await?,
-        "pg_is_in_recovery()",
-    )? == "f"
-    {
+    if text(session.query("SELECT pg_is_in_recovery()", deadline).await?, "pg_is_in_recovery()")? == "f" {
         return Ok(Called::Primary);
     }
     match freeze::thaw_candidate(session, deadline).await {
@@ -75,14 +71,7 @@ async fn call(session: &mut Session, deadline: Instant) -> Result<Called, Effect
         Ok(true) => tracing::info!("candidate was left read-only by an earlier freeze, taken back"),
         Err(error) => tracing::warn!(%error, "candidate is read-only by its configuration and stays so"),
     }
-    match setting::call(
-        session,
-        "pg_promote(wait => false)",
-        "pg_promote(boolean, integer)",
-        deadline,
-    )
-    .await
-    {
+    match setting::call(session, "pg_promote(wait => false)", "pg_promote(boolean, integer)", deadline).await {
         Ok(word) if word == "t" => Ok(Called::Ordered),
         Ok(_) => Ok(Called::No),
         Err(EffectError::Session(error)) if error.sqlstate() == Some(NOT_IN_RECOVERY) => Ok(Called::Primary),

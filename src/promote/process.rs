@@ -70,14 +70,8 @@ pub(super) async fn run(argv: &[String], patience: Duration) -> Result<Finished,
     let program = argv.first().cloned().unwrap_or_default();
     let mut command = Command::new(&program);
     command.args(argv.iter().skip(1)).process_group(0);
-    command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    let mut child = command.spawn().map_err(|source| EffectError::Start {
-        program: program.clone(),
-        source,
-    })?;
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().map_err(|source| EffectError::Start { program: program.clone(), source })?;
     tracing::info!(%program, pid = child.id(), "command started");
     let (mut out, mut err) = (Tail::default(), Tail::default());
     let ended = {
@@ -99,10 +93,7 @@ pub(super) async fn run(argv: &[String], patience: Duration) -> Result<Finished,
     out.log(&program, "stdout");
     err.log(&program, "stderr");
     tracing::info!(%program, %ended, "command ended");
-    Ok(Finished {
-        ended,
-        said: err.last_line(),
-    })
+    Ok(Finished { ended, said: err.last_line() })
 }
 
 async fn end(child: &mut Child, patience: Duration) -> Ended {
@@ -215,25 +206,11 @@ mod tests {
 
     #[tokio::test]
     async fn the_end_and_the_last_words_of_a_command_are_told() {
-        let finished = run(
-            &shell("echo out; echo first >&2; echo last >&2; echo >&2; exit 3"),
-            LONG,
-        )
-        .await
-        .unwrap();
-        assert_eq!(
-            finished,
-            Finished {
-                ended: Ended::Exit(3),
-                said: "last".into()
-            }
-        );
+        let finished = run(&shell("echo out; echo first >&2; echo last >&2; echo >&2; exit 3"), LONG).await.unwrap();
+        assert_eq!(finished, Finished { ended: Ended::Exit(3), said: "last".into() });
         let finished = run(&shell("kill -9 $$"), LONG).await.unwrap();
         assert_eq!(finished.ended, Ended::Signal(9));
-        let error = run(&["/nonexistent/promote".to_owned()], LONG)
-            .await
-            .unwrap_err()
-            .to_string();
+        let error = run(&["/nonexistent/promote".to_owned()], LONG).await.unwrap_err().to_string();
         assert!(error.contains("/nonexistent/promote could not be started"), "{error}");
     }
 
@@ -242,13 +219,7 @@ mod tests {
         let script =
             "head -c 3000000 /dev/zero | tr '\\0' x; head -c 300000 /dev/zero | tr '\\0' y >&2; echo >&2; echo end >&2";
         let finished = run(&shell(script), LONG).await.unwrap();
-        assert_eq!(
-            finished,
-            Finished {
-                ended: Ended::Exit(0),
-                said: "end".into()
-            }
-        );
+        assert_eq!(finished, Finished { ended: Ended::Exit(0), said: "end".into() });
     }
 
     #[tokio::test]
@@ -283,10 +254,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let pids = dir.path().join("pids");
         // The leader obeys, its child does not.
-        let script = format!(
-            "(trap '' TERM; sleep 600 & echo $! > {}; wait; wait) & sleep 600",
-            pids.display()
-        );
+        let script = format!("(trap '' TERM; sleep 600 & echo $! > {}; wait; wait) & sleep 600", pids.display());
         let finished = run(&shell(&script), Duration::from_millis(500)).await.unwrap();
         assert_eq!(finished.ended, Ended::TimedOut(Duration::from_millis(500)));
         let pid = std::fs::read_to_string(pids).unwrap();
@@ -297,11 +265,7 @@ mod tests {
     fn values_stay_within_their_argument() {
         let template = ["x", "--to={backend}", "{address}/{epoch}", "{unknown} {", "{{epoch}}"].map(str::to_owned);
         let backend = BackendName::new("we st; {epoch}");
-        let values = Values {
-            backend: &backend,
-            address: "10.0.0.1:5432".into(),
-            epoch: Epoch(7),
-        };
+        let values = Values { backend: &backend, address: "10.0.0.1:5432".into(), epoch: Epoch(7) };
         let expected = ["x", "--to=we st; {epoch}", "10.0.0.1:5432/7", "{unknown} {", "{7}"];
         assert_eq!(argv(&template, &values), expected);
     }

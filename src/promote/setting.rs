@@ -27,11 +27,8 @@ pub(super) struct Setting {
 }
 
 /// Nobody is waited for at a commit.
-const NO_SYNC: Setting = Setting {
-    name: "synchronous_standby_names",
-    wanted: "",
-    sql: "ALTER SYSTEM SET synchronous_standby_names = ''",
-};
+const NO_SYNC: Setting =
+    Setting { name: "synchronous_standby_names", wanted: "", sql: "ALTER SYSTEM SET synchronous_standby_names = ''" };
 
 /// Empties `synchronous_standby_names`.
 pub(super) async fn clear_sync(access: &Access, backend: &BackendName, address: SocketAddr) -> Result<(), EffectError> {
@@ -49,9 +46,7 @@ pub(super) async fn order(session: &mut Session, setting: Setting, deadline: Ins
         let what = format!("ALTER SYSTEM ON PARAMETER {}", setting.name);
         return Err(denied(session, error, "ALTER SYSTEM is not allowed", &what, deadline).await);
     }
-    call(session, "pg_reload_conf()", "pg_reload_conf()", deadline)
-        .await
-        .map(drop)
+    call(session, "pg_reload_conf()", "pg_reload_conf()", deadline).await.map(drop)
 }
 
 /// Calls a function that may have to be granted; `signature` is how GRANT names it.
@@ -86,10 +81,7 @@ pub(super) async fn denied(
     match session.query(sql, deadline).await {
         Ok(rows) => {
             let to = text(rows, "session_user").unwrap_or_default();
-            EffectError::Denied {
-                missing,
-                grant: format!("GRANT {what} TO {to}"),
-            }
+            EffectError::Denied { missing, grant: format!("GRANT {what} TO {to}") }
         }
         Err(_) => EffectError::Session(error),
     }
@@ -113,11 +105,7 @@ pub(super) async fn shown_to_newcomers(
         }
         session.close(deadline).await;
         if Instant::now() + POLL >= deadline {
-            return Err(EffectError::SettingStays {
-                name: setting.name,
-                wanted: setting.wanted,
-                found,
-            });
+            return Err(EffectError::SettingStays { name: setting.name, wanted: setting.wanted, found });
         }
         sleep(POLL).await;
     }

@@ -61,7 +61,7 @@ pub(super) struct Flow {
     pub(super) moved: u64,
     /// Reads in a row that filled their window.
     full: u8,
-    /// Splicing was refused once: not asked again.
+    /// There was no pipe for this stretch of bulk: it is copied.
     no_splice: bool,
     /// The last bytes handed over, if they were seen.
     pub(super) tail: Tail,
@@ -91,13 +91,7 @@ impl Tail {
 
 impl Default for Flow {
     fn default() -> Self {
-        Self {
-            state: State::Copying,
-            moved: 0,
-            full: 0,
-            no_splice: false,
-            tail: Tail::Unknown,
-        }
+        Self { state: State::Copying, moved: 0, full: 0, no_splice: false, tail: Tail::Unknown }
     }
 }
 
@@ -153,11 +147,7 @@ impl Flow {
         buffer: &mut [u8],
     ) -> Result<Step, Broken> {
         // Without splicing a stream that is bulk gets the whole buffer.
-        let window = if self.full >= 2 {
-            buffer.len()
-        } else {
-            WINDOW.min(buffer.len())
-        };
+        let window = if self.full >= 2 { buffer.len() } else { WINDOW.min(buffer.len()) };
         let mut into = ReadBuf::new(&mut buffer[..window]);
         // A short read clears tokio's readiness: the next poll_read waits for the next event without a syscall.
         match Pin::new(source).poll_read(cx, &mut into) {
@@ -169,28 +159,22 @@ impl Flow {
         if bytes.is_empty() {
             return self.end(sink);
         }
-        self.full = if bytes.len() >= WINDOW {
-            (self.full + 1).min(2)
+        if bytes.len() >= WINDOW {
+            self.full = (self.full + 1).min(2);
         } else {
-            0
-        };
+            (self.full, self.no_splice) = (0, false);
+        }
         let sent = push(cx, sink, bytes, gate)?;
         if sent < bytes.len() {
             self.tail = Tail::Unknown;
-            self.state = State::Kept {
-                bytes: bytes[sent..].into(),
-                sent: 0,
-            };
+            self.state = State::Kept { bytes: bytes[sent..].into(), sent: 0 };
         } else {
             self.tail = Tail::of(bytes);
             if self.full >= 2 && !self.no_splice {
                 self.state = State::Bulk(Bulk::default());
             }
         }
-        Ok(Step::Moved {
-            bytes: sent,
-            spliced: false,
-        })
+        Ok(Step::Moved { bytes: sent, spliced: false })
     }
 
     fn deliver(&mut self, cx: &mut Context<'_>, sink: &mut TcpStream, gate: &Writing<'_>) -> Result<Step, Broken> {
@@ -205,10 +189,7 @@ impl Flow {
         } else if now == 0 {
             return Ok(Step::Blocked);
         }
-        Ok(Step::Moved {
-            bytes: now,
-            spliced: false,
-        })
+        Ok(Step::Moved { bytes: now, spliced: false })
     }
 
     fn after_bulk(&mut self, progress: Progress, sink: &TcpStream) -> Result<Step, Broken> {
@@ -228,10 +209,7 @@ impl Flow {
             Progress::Unavailable => {
                 self.no_splice = true;
                 self.state = State::Copying;
-                Ok(Step::Moved {
-                    bytes: 0,
-                    spliced: false,
-                })
+                Ok(Step::Moved { bytes: 0, spliced: false })
             }
         }
     }

@@ -142,9 +142,6 @@ fn from_nanos(nanos: u64) -> Option<Moment> {
 
 fn now_nanos() -> u64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
-    let (seconds, nanos) = (
-        u64::try_from(now.tv_sec).unwrap_or(0),
-        u64::try_from(now.tv_nsec).unwrap_or(0),
-    );
+    let (seconds, nanos) = (u64::try_from(now.tv_sec).unwrap_or(0), u64::try_from(now.tv_nsec).unwrap_or(0));
     seconds.saturating_mul(1_000_000_000).saturating_add(nanos)
 }

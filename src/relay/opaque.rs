@@ -56,23 +56,8 @@ struct Pair {
 impl<'m> Relay<'m> {
     pub(super) fn new(client: TcpStream, server: TcpStream, orders: Orders, meter: &'m Meter) -> Self {
         let (up, down) = (Flow::default(), Flow::default());
-        let pair = Pair {
-            client,
-            server,
-            up,
-            down,
-            first: None,
-            client_gone: false,
-        };
-        Self {
-            pair,
-            orders,
-            meter,
-            waker: None,
-            waits: false,
-            told: false,
-            over: false,
-        }
+        let pair = Pair { client, server, up, down, first: None, client_gone: false };
+        Self { pair, orders, meter, waker: None, waits: false, told: false, over: false }
     }
 
     fn know(&mut self, waker: &Waker) {
@@ -98,7 +83,12 @@ impl Future for Relay<'_> {
             this.pair.pump(cx, &writing, buffer, &mut tally)
         });
         this.meter.add(&tally, &mut this.waits);
-        if tally.server_end && !this.told {
+        // Whoever cuts may silence the server's socket as well: what that looks like from here is not the server's doing.
+        let outcome = match outcome {
+            Ok(Poll::Ready(_)) => this.orders.cut_reason().map_or(outcome, Err),
+            Ok(Poll::Pending) | Err(_) => outcome,
+        };
+        if tally.server_end && !this.told && this.orders.cut_reason().is_none() {
             this.told = true;
             this.meter.server_ended(this.orders.number());
         }
@@ -116,12 +106,7 @@ impl Future for Relay<'_> {
         };
         this.over = true;
         let (bytes_in, bytes_out) = (this.pair.up.moved, this.pair.down.moved);
-        Poll::Ready(Ended {
-            by,
-            reason,
-            bytes_in,
-            bytes_out,
-        })
+        Poll::Ready(Ended { by, reason, bytes_in, bytes_out })
     }
 }
 

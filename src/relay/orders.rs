@@ -32,14 +32,8 @@ pub enum Cut {
 
 impl Cut {
     /// Every reason, in the order of their codes.
-    pub const ALL: [Cut; 6] = [
-        Cut::Demoted,
-        Cut::Removed,
-        Cut::Operator,
-        Cut::DrainDeadline,
-        Cut::Shutdown,
-        Cut::ListenerRemoved,
-    ];
+    pub const ALL: [Cut; 6] =
+        [Cut::Demoted, Cut::Removed, Cut::Operator, Cut::DrainDeadline, Cut::Shutdown, Cut::ListenerRemoved];
 
     /// A word for metrics and logs.
     pub fn as_str(self) -> &'static str {
@@ -90,12 +84,7 @@ impl Orders {
 
     /// As [`Orders::with_farewell`]; `number` is the owner's, to know the connection again in a hook of the meter.
     pub fn numbered(number: u64, farewell: &'static [u8]) -> Self {
-        Self(Arc::new(Inner {
-            number,
-            state: AtomicU8::new(0),
-            waker: Mutex::new(None),
-            farewell,
-        }))
+        Self(Arc::new(Inner { number, state: AtomicU8::new(0), waker: Mutex::new(None), farewell }))
     }
 
     /// Asks the connection to end as soon as nothing is under way: the server's last bytes were a ReadyForQuery
@@ -192,11 +181,11 @@ mod tests {
 
     #[test]
     fn once_a_cut_connection_is_silent_its_thread_writes_nothing_more() {
-        for _ in 0..200 {
+        for _ in 0..40 {
             let (orders, written) = (Orders::new(), Arc::new(AtomicU64::new(0)));
             let (its_orders, its_written) = (orders.clone(), written.clone());
             let thread = std::thread::spawn(move || {
-                for _ in 0..200_000 {
+                for _ in 0..100_000 {
                     let Ok(writing) = its_orders.begin() else {
                         return;
                     };
@@ -219,6 +208,19 @@ mod tests {
             thread.join().unwrap();
             assert_eq!(written.load(Ordering::SeqCst), after);
         }
+    }
+
+    #[test]
+    fn a_cut_is_heard_between_two_writes() {
+        let orders = Orders::new();
+        let Ok(writing) = orders.begin() else { panic!("nothing was ordered") };
+        assert_eq!(writing.check(), Ok(()));
+        assert!(!orders.cut(Cut::Operator), "a write may be under way");
+        assert_eq!(writing.check(), Err(Cut::Operator));
+        assert!(!orders.is_silent());
+        drop(writing);
+        assert!(orders.is_silent());
+        assert!(orders.begin().is_err());
     }
 
     #[test]

@@ -4,13 +4,13 @@
 //! A pipe is filled only while it is empty, so that EAGAIN from a fill means "socket dry" and never "pipe full".
 
 use std::cell::RefCell;
-use std::io;
-use std::os::fd::OwnedFd;
+use std::io::{self, ErrorKind};
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::Context;
+use std::task::{Context, Poll};
 
 use rustix::io::Errno;
-use rustix::pipe::{PipeFlags, SpliceFlags, pipe_with, splice};
+use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_getpipe_size, fcntl_setpipe_size, pipe_with, splice};
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 
@@ -19,6 +19,8 @@ use super::orders::Writing;
 
 /// What a pipe is asked to hold; without the right to it a pipe keeps the kernel's default (64 KiB).
 const PIPE_SIZE: usize = 256 * 1024;
+/// The kernel makes pipes tiny for users who have too many: copying is better than those.
+const LEAST_SIZE: usize = 64 * 1024;
 /// Pipes in use at one time in the whole process, two descriptors each; over it a direction goes on copying.
 const MOST_IN_USE: usize = 256;
 /// Clean pipes a thread keeps for later.
@@ -76,53 +78,36 @@ impl Bulk {
     ) -> Result<Progress, Broken> {
         if self.holds() == 0 {
             match self.fill(cx, source)? {
-                Progress::Moved(_) => {}
+                Progress::Moved(n) if n > 0 => {}
                 other => return Ok(other),
             }
         }
         self.deliver(cx, sink, gate)
     }
 
+    /// `Moved` = that much is in the pipe now.
     fn fill(&mut self, cx: &mut Context<'_>, source: &TcpStream) -> Result<Progress, Broken> {
         let Some(mut pipe) = self.pipe.take().or_else(take) else {
             return Ok(Progress::Unavailable);
         };
-        let filled = loop {
-            let room = pipe.size;
-            let filled = source.try_io(Interest::READABLE, || Ok(splice_some(source, &pipe.write, room)?));
-            match filled {
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => match source.poll_read_ready(cx) {
-                    std::task::Poll::Pending => break Ok(None),
-                    std::task::Poll::Ready(Ok(())) => continue,
-                    std::task::Poll::Ready(Err(e)) => break Err(e),
-                },
-                Err(e) => break Err(e),
-                Ok(n) => break Ok(Some(n)),
-            }
-        };
+        let filled = source.try_io(Interest::READABLE, || splice_some(source, &pipe.write, pipe.size));
+        if let Ok(n @ 1..) = filled {
+            pipe.loaded = n;
+            self.short = n < SHORT.min(pipe.size / 4);
+            self.pipe = Some(pipe);
+            return Ok(Progress::Moved(n));
+        }
+        put_back(pipe);
         match filled {
-            Ok(Some(0)) => {
-                put_back(pipe);
-                Ok(Progress::End)
+            Ok(_) => Ok(Progress::End),
+            Err(e) if e.kind() == ErrorKind::Interrupted => Ok(Progress::Moved(0)),
+            Err(e) if e.kind() == ErrorKind::WouldBlock => {
+                ready_or_blocked(source.poll_read_ready(cx)).map_err(Broken::Source)
             }
-            Ok(Some(n)) => {
-                pipe.loaded = n;
-                self.short = n < SHORT.min(pipe.size / 4);
-                self.pipe = Some(pipe);
-                Ok(Progress::Moved(n))
-            }
-            Ok(None) => {
-                put_back(pipe);
-                Ok(Progress::Blocked)
-            }
-            Err(e) => {
-                put_back(pipe);
-                match Errno::from_io_error(&e) {
-                    Some(Errno::INVAL | Errno::NOSYS | Errno::PERM) => Ok(Progress::Unavailable),
-                    _ => Err(Broken::Source(e)),
-                }
-            }
+            Err(e) => match Errno::from_io_error(&e) {
+                Some(Errno::INVAL | Errno::NOSYS | Errno::PERM) => Ok(Progress::Unavailable),
+                _ => Err(Broken::Source(e)),
+            },
         }
     }
 
@@ -130,29 +115,35 @@ impl Bulk {
         let mut moved = 0;
         while let Some(pipe) = self.pipe.as_mut().filter(|pipe| pipe.loaded > 0) {
             gate.check().map_err(Broken::Cut)?;
-            let loaded = pipe.loaded;
-            match sink.try_io(Interest::WRITABLE, || Ok(splice_some(&pipe.read, sink, loaded)?)) {
-                Ok(0) => return Err(Broken::Sink(io::ErrorKind::WriteZero.into())),
+            match sink.try_io(Interest::WRITABLE, || splice_some(&pipe.read, sink, pipe.loaded)) {
+                Ok(0) => return Err(Broken::Sink(ErrorKind::WriteZero.into())),
                 Ok(n) => {
                     pipe.loaded -= n;
                     moved += n;
                 }
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => match sink.poll_write_ready(cx) {
-                    std::task::Poll::Pending if moved == 0 => return Ok(Progress::Blocked),
-                    std::task::Poll::Pending => return Ok(Progress::Moved(moved)),
-                    std::task::Poll::Ready(Ok(())) => {}
-                    std::task::Poll::Ready(Err(e)) => return Err(Broken::Sink(e)),
-                },
+                // What was moved is told first; the next step finds the socket full.
+                Err(e) if is_transient(&e) && moved > 0 => return Ok(Progress::Moved(moved)),
+                Err(e) if e.kind() == ErrorKind::Interrupted => return Ok(Progress::Moved(0)),
+                Err(e) if e.kind() == ErrorKind::WouldBlock => {
+                    return ready_or_blocked(sink.poll_write_ready(cx)).map_err(Broken::Sink);
+                }
                 Err(e) => return Err(Broken::Sink(e)),
             }
         }
-        Ok(if self.short {
-            Progress::Short(moved)
-        } else {
-            Progress::Moved(moved)
-        })
+        Ok(if self.short { Progress::Short(moved) } else { Progress::Moved(moved) })
     }
+}
+
+/// After EAGAIN: the task is woken later, or a new event has come already and the next step tries again.
+fn ready_or_blocked(ready: Poll<io::Result<()>>) -> io::Result<Progress> {
+    match ready {
+        Poll::Pending => Ok(Progress::Blocked),
+        Poll::Ready(result) => result.map(|()| Progress::Moved(0)),
+    }
+}
+
+fn is_transient(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::WouldBlock)
 }
 
 impl Drop for Bulk {
@@ -163,8 +154,8 @@ impl Drop for Bulk {
     }
 }
 
-fn splice_some<A: std::os::fd::AsFd, B: std::os::fd::AsFd>(from: A, to: B, most: usize) -> Result<usize, Errno> {
-    splice(from, None, to, None, most, SpliceFlags::MOVE | SpliceFlags::NONBLOCK)
+fn splice_some(from: impl AsFd, to: impl AsFd, most: usize) -> io::Result<usize> {
+    Ok(splice(from, None, to, None, most, SpliceFlags::MOVE | SpliceFlags::NONBLOCK)?)
 }
 
 /// A clean pipe of this thread's pool, or a new one.
@@ -183,15 +174,8 @@ fn take() -> Option<Pipe> {
 
 fn open() -> Option<Pipe> {
     let (read, write) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).ok()?;
-    let size = rustix::pipe::fcntl_setpipe_size(&write, PIPE_SIZE)
-        .or_else(|_| rustix::pipe::fcntl_getpipe_size(&write))
-        .ok()?;
-    Some(Pipe {
-        read,
-        write,
-        size,
-        loaded: 0,
-    })
+    let size = fcntl_setpipe_size(&write, PIPE_SIZE).or_else(|_| fcntl_getpipe_size(&write)).ok()?;
+    (size >= LEAST_SIZE).then_some(Pipe { read, write, size, loaded: 0 })
 }
 
 /// Clean pipes go back to the pool; one with bytes in it is closed, and the bytes with it.

@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 
 use super::{By, Cut, Orders, Reason};
 use crate::net::sockopt;
-use rig::{Chance, FAREWELL, READY_IDLE, READY_IN_TRANSACTION, Rig, Stream, receive, send, settle};
+use rig::{Chance, FAREWELL, READY_IDLE, READY_IN_TRANSACTION, Rig, Stream, connected, receive, send, settle};
 
 #[tokio::test]
 async fn random_traffic_arrives_byte_by_byte_in_both_directions_through_small_buffers() {
@@ -30,11 +30,7 @@ async fn sixty_four_megabytes_in_both_directions_at_once_are_spliced_and_unharme
     let meter = rig.meter.clone();
     rig.carry(0, LENGTH, LENGTH).await;
     let spliced = meter.bytes_spliced();
-    assert!(
-        spliced > LENGTH as u64,
-        "only {spliced} of {} bytes were spliced",
-        2 * LENGTH
-    );
+    assert!(spliced > LENGTH as u64, "only {spliced} of {} bytes were spliced", 2 * LENGTH);
 }
 
 #[tokio::test]
@@ -73,11 +69,7 @@ async fn a_server_that_stops_sending_still_gets_what_the_client_sends() {
     let mut notice = Vec::new();
     rig.app.read_to_end(&mut notice).await.unwrap();
     assert_eq!(notice, b"notice");
-    assert_eq!(
-        rig.server_ends.load(Ordering::Relaxed),
-        1,
-        "told at once, not when the client closes"
-    );
+    assert_eq!(rig.server_ends.load(Ordering::Relaxed), 1, "told at once, not when the client closes");
     rig.app.write_all(b"more").await.unwrap();
     rig.app.shutdown().await.unwrap();
     let mut more = Vec::new();
@@ -151,10 +143,7 @@ async fn after_a_cut_in_the_middle_of_bulk_not_one_byte_more_is_handed_over() {
         let enough = 3_000_000 * seed as u64;
         let cut = async {
             settle(&rig.meter, |meter| meter.bytes_in().min(meter.bytes_out()) > enough).await;
-            assert!(
-                rig.orders.cut(Cut::Demoted),
-                "no write can be under way on this very thread"
-            );
+            assert!(rig.orders.cut(Cut::Demoted), "no write can be under way on this very thread");
             (rig.meter.bytes_in(), rig.meter.bytes_out())
         };
         let ((bytes_in, bytes_out), _, db_wrote, _, db_read) = tokio::join!(
@@ -172,6 +161,39 @@ async fn after_a_cut_in_the_middle_of_bulk_not_one_byte_more_is_handed_over() {
         // The kernel reports a reset once, to whichever call comes first.
         let reset = Err(ErrorKind::ConnectionReset);
         assert!(db_read == reset || db_wrote == reset, "{db_read:?} {db_wrote:?}");
+    }
+}
+
+#[test]
+fn a_cut_from_another_thread_that_silences_the_server_as_well_is_nobody_elses_doing() {
+    for round in 0..20 {
+        let ready = std::sync::mpsc::channel();
+        let data_plane = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let (near, far) = connected(None).await;
+                let (db, server) = connected(None).await;
+                let handle = socket2::SockRef::from(&server).try_clone().unwrap();
+                let mut rig = Rig::over((near, far), (db, server));
+                let (app, db) = (rig.app.into_split(), rig.db.into_split());
+                let mut traffic = tokio::task::JoinSet::new();
+                for (to, seed) in [(app.1, 1), (db.1, 2)] {
+                    traffic.spawn(send(to, Stream::new(seed), usize::MAX, Chance::bulk()));
+                }
+                for (from, seed) in [(db.0, 1), (app.0, 2)] {
+                    traffic.spawn(async move { receive(from, &mut Stream::new(seed), Chance::bulk()).await });
+                }
+                settle(&rig.meter, |meter| meter.bytes_in() > 100_000 * round).await;
+                ready.0.send((rig.orders.clone(), handle)).unwrap();
+                ((&mut rig.relay).await.unwrap(), rig.server_ends.load(Ordering::Relaxed))
+            })
+        });
+        let (orders, server) = ready.1.recv().unwrap();
+        orders.cut(Cut::Demoted);
+        rustix::net::connect_unspec(&server).unwrap();
+        let (ended, server_ends) = data_plane.join().unwrap();
+        assert_eq!((ended.by, ended.reason), (By::Order, Reason::Cut(Cut::Demoted)), "round {round}");
+        assert_eq!(server_ends, 0, "round {round}");
     }
 }
 
@@ -203,17 +225,27 @@ async fn a_cut_does_not_wait_for_a_client_that_reads_nothing_and_takes_back_what
     let ended = rig.relay.await.unwrap();
     assert_eq!(ended.by, By::Order);
     let mut got = Vec::new();
-    assert_eq!(
-        rig.app.read_to_end(&mut got).await.unwrap_err().kind(),
-        ErrorKind::ConnectionReset
-    );
+    assert_eq!(rig.app.read_to_end(&mut got).await.unwrap_err().kind(), ErrorKind::ConnectionReset);
     assert!(got.len() as u64 <= ended.bytes_out);
 }
 
 #[tokio::test]
+async fn bytes_that_a_cut_left_in_a_pipe_reach_nobody_else() {
+    for _ in 0..5 {
+        let mut rig = Rig::new().await;
+        let mut sent = 0;
+        rig.until_stuck(|rig| rig.db.try_write(&[1; 65_536]), &mut sent).await;
+        assert!(rig.meter.bytes_spliced() > 0);
+        rig.orders.cut(Cut::Demoted);
+        assert!((rig.relay.await.unwrap().bytes_out as usize) < sent);
+        Rig::new().await.carry(0, 2 << 20, 2 << 20).await;
+    }
+}
+
+#[tokio::test]
 async fn the_first_reason_of_a_cut_stays_and_a_connection_cut_early_moves_nothing() {
-    let (app, client) = rig::connected(None).await;
-    let (mut db, server) = rig::connected(None).await;
+    let (app, client) = connected(None).await;
+    let (mut db, server) = connected(None).await;
     let orders = Orders::new();
     orders.cut(Cut::Removed);
     orders.cut(Cut::Shutdown);
@@ -273,6 +305,19 @@ async fn a_drain_lets_a_transaction_finish() {
 }
 
 #[tokio::test]
+async fn a_drain_waits_for_the_answer_to_a_request_that_was_sent() {
+    let mut rig = Rig::new().await;
+    rig.exchange(b"login", READY_IDLE).await;
+    rig.app.write_all(b"insert").await.unwrap();
+    rig.db.read_exact(&mut [0; 6]).await.unwrap();
+    rig.orders.drain();
+    rig::turn().await;
+    assert!(!rig.relay.is_finished());
+    rig.db.write_all(READY_IDLE).await.unwrap();
+    assert_eq!(rig.relay.await.unwrap().reason, Reason::Drained);
+}
+
+#[tokio::test]
 async fn a_drain_leaves_alone_what_it_cannot_see_into() {
     let mut rig = Rig::new().await;
     rig.exchange(b"login", READY_IDLE).await;
@@ -308,11 +353,7 @@ async fn a_connection_costs_no_poll_while_nothing_happens() {
     rig::turn().await;
     let before = rig.polls.load(Ordering::Relaxed);
     rig::turn().await;
-    assert_eq!(
-        rig.polls.load(Ordering::Relaxed),
-        before,
-        "stuck, the server's end behind it"
-    );
+    assert_eq!(rig.polls.load(Ordering::Relaxed), before, "stuck, the server's end behind it");
 }
 
 #[tokio::test]
@@ -320,21 +361,13 @@ async fn a_half_closed_connection_costs_no_poll() {
     for server_first in [false, true] {
         let mut rig = Rig::new().await;
         rig.exchange(b"warm", b"up").await;
-        let (ends, stays) = if server_first {
-            (&mut rig.db, &mut rig.app)
-        } else {
-            (&mut rig.app, &mut rig.db)
-        };
+        let (ends, stays) = if server_first { (&mut rig.db, &mut rig.app) } else { (&mut rig.app, &mut rig.db) };
         ends.shutdown().await.unwrap();
         assert_eq!(stays.read(&mut [0; 8]).await.unwrap(), 0);
         rig::turn().await;
         let before = rig.polls.load(Ordering::Relaxed);
         rig::turn().await;
-        assert_eq!(
-            rig.polls.load(Ordering::Relaxed),
-            before,
-            "server first: {server_first}"
-        );
+        assert_eq!(rig.polls.load(Ordering::Relaxed), before, "server first: {server_first}");
     }
 }
 
@@ -370,12 +403,7 @@ async fn the_meter_knows_since_when_a_side_owes_an_answer() {
 async fn many_connections_on_one_thread_do_not_mix_their_bytes() {
     let mut pairs = tokio::task::JoinSet::new();
     for seed in 1..=40 {
-        pairs.spawn(async move {
-            Rig::with_buffers(Some(65_536))
-                .await
-                .carry(seed, 100_000, 150_000)
-                .await
-        });
+        pairs.spawn(async move { Rig::with_buffers(Some(65_536)).await.carry(seed, 100_000, 150_000).await });
     }
     while let Some(pair) = pairs.join_next().await {
         pair.unwrap();
@@ -384,10 +412,7 @@ async fn many_connections_on_one_thread_do_not_mix_their_bytes() {
 
 #[test]
 fn a_relay_that_is_dropped_lets_its_task_go() {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let alive = Arc::new(AtomicUsize::new(0));
     let orders = runtime.block_on(async {
         let rig = Rig::new().await;

@@ -26,11 +26,7 @@ pub fn candidates<'a>(
         if !readers.is_empty() {
             return readers;
         }
-        return tier
-            .iter()
-            .filter(|backend| backend.name == *active)
-            .filter(fit)
-            .collect();
+        return tier.iter().filter(|backend| backend.name == *active).filter(fit).collect();
     }
     let mut tier: Vec<_> = tier.iter().filter(fit).collect();
     if tier.iter().any(weighty) {
@@ -50,8 +46,7 @@ impl Rotation {
     /// The index of the next of `candidates`; `None` when there is none. Who comes back after an absence starts
     /// from zero, so it is not flooded.
     pub fn next(&mut self, candidates: &[&OpenBackend]) -> Option<usize> {
-        self.credits
-            .retain(|(name, _)| candidates.iter().any(|candidate| candidate.name == *name));
+        self.credits.retain(|(name, _)| candidates.iter().any(|candidate| candidate.name == *name));
         // All zero = all alike.
         let alike = candidates.iter().all(|candidate| candidate.weight == 0);
         let weight = |candidate: &OpenBackend| if alike { 1 } else { i64::from(candidate.weight) };
@@ -71,14 +66,10 @@ impl Rotation {
     }
 
     fn credit(&mut self, name: &BackendName) -> &mut i64 {
-        let index = self
-            .credits
-            .iter()
-            .position(|(known, _)| known == name)
-            .unwrap_or_else(|| {
-                self.credits.push((name.clone(), 0));
-                self.credits.len() - 1
-            });
+        let index = self.credits.iter().position(|(known, _)| known == name).unwrap_or_else(|| {
+            self.credits.push((name.clone(), 0));
+            self.credits.len() - 1
+        });
         &mut self.credits[index].1
     }
 }
@@ -95,11 +86,7 @@ mod tests {
     use super::*;
 
     fn open(name: &str, weight: u32) -> OpenBackend {
-        OpenBackend {
-            name: name.into(),
-            weight,
-            addresses: vec!["127.0.0.1:1".parse().unwrap()],
-        }
+        OpenBackend { name: name.into(), weight, addresses: vec!["127.0.0.1:1".parse().unwrap()] }
     }
 
     fn names(candidates: &[&OpenBackend]) -> Vec<String> {
@@ -132,10 +119,7 @@ mod tests {
         let active = BackendName::new("a");
         assert_eq!(names(&candidates(Target::Active, &active, &tier, &[], &[])), ["b"]);
         assert_eq!(names(&candidates(Target::Active, &active, &tier[..1], &[], &[])), ["a"]);
-        assert_eq!(
-            names(&candidates(Target::Active, &active, &tier, &[], &["b".into()])),
-            ["a"]
-        );
+        assert_eq!(names(&candidates(Target::Active, &active, &tier, &[], &["b".into()])), ["a"]);
         let mut rotation = Rotation::default();
         let (a, c) = (open("a", 0), open("c", 0));
         let to_c = (0..10).filter(|_| rotation.next(&[&a, &c]) == Some(1)).count();

@@ -44,38 +44,16 @@ pub enum Route<'a> {
 impl Snapshot {
     /// Every one of these services closed, generation 0.
     pub fn closed(services: impl IntoIterator<Item = ServiceName>) -> Self {
-        let gate = Arc::new(Gate::Closed {
-            why: "starting".to_owned(),
-        });
-        let services = services
-            .into_iter()
-            .map(|name| {
-                (
-                    name,
-                    Entry {
-                        version: 0,
-                        gate: gate.clone(),
-                    },
-                )
-            })
-            .collect();
-        Self {
-            generation: 0,
-            services,
-        }
+        let gate = Arc::new(Gate::Closed { why: "starting".to_owned() });
+        let services = services.into_iter().map(|name| (name, Entry { version: 0, gate: gate.clone() })).collect();
+        Self { generation: 0, services }
     }
 
     /// The same but for one service's gate.
     #[must_use]
     pub fn with(&self, service: &ServiceName, gate: &Gate) -> Self {
-        let mut next = Self {
-            generation: self.generation + 1,
-            services: self.services.clone(),
-        };
-        let entry = Entry {
-            version: next.generation,
-            gate: Arc::new(gate.clone()),
-        };
+        let mut next = Self { generation: self.generation + 1, services: self.services.clone() };
+        let entry = Entry { version: next.generation, gate: Arc::new(gate.clone()) };
         next.services.insert(service.clone(), entry);
         next
     }
@@ -83,10 +61,7 @@ impl Snapshot {
     /// The same without one service.
     #[must_use]
     pub fn without(&self, service: &ServiceName) -> Self {
-        let mut next = Self {
-            generation: self.generation + 1,
-            services: self.services.clone(),
-        };
+        let mut next = Self { generation: self.generation + 1, services: self.services.clone() };
         next.services.remove(service);
         next
     }
@@ -104,34 +79,19 @@ impl Snapshot {
     /// What newcomers of a service may do.
     pub fn route(&self, service: &ServiceName) -> Route<'_> {
         match self.gate(service) {
-            None => Route::Held {
-                why: "the service is not configured any more",
-            },
+            None => Route::Held { why: "the service is not configured any more" },
             Some(Gate::Closed { why }) => Route::Held { why },
-            Some(Gate::Open { hold: true, .. }) => Route::Held {
-                why: "a switchover is under way",
-            },
-            Some(Gate::Open {
-                active,
-                epoch,
-                tier,
-                readers,
-                hold: false,
-            }) => Route::Open {
-                active,
-                epoch: *epoch,
-                tier,
-                readers,
-            },
+            Some(Gate::Open { hold: true, .. }) => Route::Held { why: "a switchover is under way" },
+            Some(Gate::Open { active, epoch, tier, readers, hold: false }) => {
+                Route::Open { active, epoch: *epoch, tier, readers }
+            }
         }
     }
 
     /// Who runs the work of `active` listeners now, held or not: the sides a CancelRequest may go to.
     pub fn serving(&self, service: &ServiceName) -> Option<(Epoch, &[OpenBackend], &[OpenBackend])> {
         match self.gate(service)? {
-            Gate::Open {
-                epoch, tier, readers, ..
-            } => Some((*epoch, tier, readers)),
+            Gate::Open { epoch, tier, readers, .. } => Some((*epoch, tier, readers)),
             Gate::Closed { .. } => None,
         }
     }
@@ -141,12 +101,9 @@ impl Snapshot {
     pub fn still_leads_to(&self, service: &ServiceName, backend: &BackendName, epoch: Epoch) -> bool {
         match self.route(service) {
             Route::Held { .. } => false,
-            Route::Open {
-                epoch: now,
-                tier,
-                readers,
-                ..
-            } => now == epoch && tier.iter().chain(readers).any(|open| open.name == *backend),
+            Route::Open { epoch: now, tier, readers, .. } => {
+                now == epoch && tier.iter().chain(readers).any(|open| open.name == *backend)
+            }
         }
     }
 }
@@ -156,18 +113,8 @@ mod tests {
     use super::*;
 
     fn open(hold: bool) -> Gate {
-        let east = OpenBackend {
-            name: "east".into(),
-            weight: 1,
-            addresses: vec![],
-        };
-        Gate::Open {
-            active: "east".into(),
-            epoch: Epoch(3),
-            tier: vec![east],
-            readers: vec![],
-            hold,
-        }
+        let east = OpenBackend { name: "east".into(), weight: 1, addresses: vec![] };
+        Gate::Open { active: "east".into(), epoch: Epoch(3), tier: vec![east], readers: vec![], hold }
     }
 
     #[test]

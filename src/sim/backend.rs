@@ -48,11 +48,7 @@ impl Pair {
         let east = TcpListener::bind(addresses[0]).await?;
         let west = TcpListener::bind(addresses[1]).await?;
         let model = Model::new(SYSTEM_ID, [east.local_addr()?, west.local_addr()?]);
-        let shared = Shared {
-            model: Mutex::new(model),
-            lives: Mutex::default(),
-            pids: AtomicU32::new(1_000),
-        };
+        let shared = Shared { model: Mutex::new(model), lives: Mutex::default(), pids: AtomicU32::new(1_000) };
         let pair = Self(Arc::new(shared));
         pair.0.serve(Side::East, east);
         pair.0.serve(Side::West, west);
@@ -123,13 +119,7 @@ impl Shared {
     /// Runs something for a session, with the whole pair standing still.
     pub(super) fn context<T>(&self, side: Side, session: &mut Session, run: impl FnOnce(&mut Context<'_>) -> T) -> T {
         let mut model = self.model();
-        run(&mut Context {
-            model: &mut model,
-            side,
-            session,
-            now: super::now(),
-            effect: None,
-        })
+        run(&mut Context { model: &mut model, side, session, now: super::now(), effect: None })
     }
 
     pub(super) fn next_pid(&self) -> u32 {
@@ -207,10 +197,7 @@ impl Shared {
     }
 
     fn serve(self: &Arc<Self>, side: Side, listener: TcpListener) {
-        let life = Life {
-            end: CancellationToken::new(),
-            tasks: TaskTracker::new(),
-        };
+        let life = Life { end: CancellationToken::new(), tasks: TaskTracker::new() };
         life.tasks.spawn(accept(listener, self.clone(), side, life.clone()));
         self.lives()[side as usize] = Some(life);
     }
@@ -239,8 +226,7 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>, side: Side, life: Li
             match listener.accept().await {
                 Ok((stream, _)) => {
                     let _ = stream.set_nodelay(true);
-                    life.tasks
-                        .spawn(connection::serve(stream, shared.clone(), side, life.end.clone()));
+                    life.tasks.spawn(connection::serve(stream, shared.clone(), side, life.end.clone()));
                 }
                 Err(_) => sleep(ACCEPT_PAUSE).await,
             }

@@ -28,13 +28,7 @@ const MOST_SESSIONS: usize = 100;
 
 /// Serves a client until one of both goes.
 pub(super) async fn serve(stream: TcpStream, shared: Arc<Shared>, side: Side, life: CancellationToken) {
-    let mut connection = Connection {
-        stream,
-        buffer: Vec::new(),
-        out: Outgoing::default(),
-        shared,
-        side,
-    };
+    let mut connection = Connection { stream, buffer: Vec::new(), out: Outgoing::default(), shared, side };
     tokio::select! {
         // A crash: neither a word nor an orderly end.
         () = life.cancelled() => { let _ = connection.stream.set_zero_linger(); }
@@ -82,11 +76,7 @@ impl Connection {
         };
         let shared = self.shared.clone();
         let pid = session.pid;
-        let _registered = Registered {
-            shared: &shared,
-            side: self.side,
-            pid,
-        };
+        let _registered = Registered { shared: &shared, side: self.side, pid };
         if !shared.enter(self.side, pid, entry, MOST_SESSIONS) {
             self.fatal(b"53300", "sorry, too many clients already");
             return self.flush().await;
@@ -143,14 +133,7 @@ impl Connection {
             self.out.message(b'v', |body| body.extend([0; 8]));
         }
         let pid = self.shared.next_pid();
-        Session {
-            pid,
-            user,
-            database,
-            started: super::now(),
-            settings,
-            transaction: None,
-        }
+        Session { pid, user, database, started: super::now(), settings, transaction: None }
     }
 
     async fn converse(&mut self, mut session: Session) -> io::Result<()> {
@@ -175,14 +158,7 @@ impl Connection {
                     self.out.ready(session.status());
                     None
                 }
-                _ => extended.handle(
-                    kind,
-                    Fields(&body),
-                    &mut session,
-                    &self.shared,
-                    self.side,
-                    &mut self.out,
-                ),
+                _ => extended.handle(kind, Fields(&body), &mut session, &self.shared, self.side, &mut self.out),
             };
             if matches!(kind, b'Q' | b'S' | b'H') || effect.is_some() {
                 self.flush().await?;
@@ -258,9 +234,7 @@ impl Connection {
     }
 
     fn fatal(&mut self, code: &[u8; 5], message: &str) {
-        self.out
-            .0
-            .extend(error_response(Severity::Fatal, Sqlstate::new(code), message, None));
+        self.out.0.extend(error_response(Severity::Fatal, Sqlstate::new(code), message, None));
     }
 
     /// The next whole message that is there.
@@ -281,9 +255,7 @@ impl Connection {
 
     async fn flush(&mut self) -> io::Result<()> {
         let out = std::mem::take(&mut self.out.0);
-        timeout(TAKE, self.stream.write_all(&out))
-            .await
-            .map_err(|_| io::ErrorKind::TimedOut)?
+        timeout(TAKE, self.stream.write_all(&out)).await.map_err(|_| io::ErrorKind::TimedOut)?
     }
 }
 
@@ -302,18 +274,12 @@ fn options(text: &str) -> Vec<(String, String)> {
     let mut chars = text.chars();
     while let Some(c) = chars.next() {
         match c {
-            '\\' => words[..]
-                .last_mut()
-                .into_iter()
-                .for_each(|word| word.extend(chars.next())),
+            '\\' => words[..].last_mut().into_iter().for_each(|word| word.extend(chars.next())),
             c if c.is_whitespace() => words.push(String::new()),
             c => words[..].last_mut().into_iter().for_each(|word| word.push(c)),
         }
     }
-    let setting = |word: &String| {
-        word.split_once('=')
-            .map(|(name, value)| (name.to_lowercase(), value.to_owned()))
-    };
+    let setting = |word: &String| word.split_once('=').map(|(name, value)| (name.to_lowercase(), value.to_owned()));
     words
         .iter()
         .map(|word| word.strip_prefix("-c").unwrap_or(word).to_owned())
@@ -330,11 +296,7 @@ mod tests {
         let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
         assert_eq!(
             options("-c Search_Path=pg_catalog  -cjit=off -c a.b=x\\ y\\\\z"),
-            [
-                pair("search_path", "pg_catalog"),
-                pair("jit", "off"),
-                pair("a.b", "x y\\z")
-            ]
+            [pair("search_path", "pg_catalog"), pair("jit", "off"), pair("a.b", "x y\\z")]
         );
         assert_eq!(options(""), []);
     }

@@ -83,15 +83,9 @@ impl Session {
 
 /// The columns of a statement's rows; `None` = it has none.
 pub(super) fn columns(parsed: &Parsed) -> Option<Vec<Column>> {
-    let column = |name: &str, kind| Column {
-        name: name.to_owned(),
-        kind,
-    };
+    let column = |name: &str, kind| Column { name: name.to_owned(), kind };
     let of_items = |items: &[Item]| {
-        items
-            .iter()
-            .map(|item| column(&item.name, functions::kind_of(&item.expr, &parsed.parameters)))
-            .collect()
+        items.iter().map(|item| column(&item.name, functions::kind_of(&item.expr, &parsed.parameters))).collect()
     };
     Some(match &parsed.statement {
         Statement::Select(select) => of_items(&select.items),
@@ -123,11 +117,7 @@ impl Context<'_> {
     /// A setting as this session sees it.
     pub(super) fn setting(&self, name: &str) -> Option<String> {
         let name = name.to_lowercase();
-        let own = self
-            .session
-            .settings
-            .get(&name)
-            .or_else(|| self.model.node(self.side).settings.get(&name));
+        let own = self.session.settings.get(&name).or_else(|| self.model.node(self.side).settings.get(&name));
         own.cloned().or_else(|| self.default_setting(&name).map(str::to_owned))
     }
 
@@ -179,10 +169,7 @@ impl Context<'_> {
             Statement::Set { name, value } => self.set(name, value.as_deref()),
             Statement::Show(name) => {
                 let value = self.setting(name).ok_or_else(|| Fault::NoSetting(name.clone()))?;
-                Ok(Answer {
-                    rows: vec![vec![Value::Text(value)]],
-                    tag: "SHOW".into(),
-                })
+                Ok(Answer { rows: vec![vec![Value::Text(value)]], tag: "SHOW".into() })
             }
             Statement::AlterSystem { name, value } => {
                 self.setting(name).ok_or_else(|| Fault::NoSetting(name.clone()))?;
@@ -198,32 +185,17 @@ impl Context<'_> {
                 let node = self.node();
                 let (timeline, lsn) = (Value::Int(node.timeline.0.into()), Value::Text(node.lsn.to_string()));
                 let row = vec![Value::Text(system), timeline, lsn, Value::Null];
-                Ok(Answer {
-                    rows: vec![row],
-                    tag: "IDENTIFY_SYSTEM".into(),
-                })
+                Ok(Answer { rows: vec![row], tag: "IDENTIFY_SYSTEM".into() })
             }
             Statement::TimelineHistory(timeline) => {
-                let older = self
-                    .node()
-                    .history
-                    .iter()
-                    .take_while(|(older, _)| i64::from(older.0) < *timeline);
-                let lines: String = older
-                    .map(|(older, lsn)| format!("{older}\t{lsn}\tsimulated\n"))
-                    .collect();
+                let older = self.node().history.iter().take_while(|(older, _)| i64::from(older.0) < *timeline);
+                let lines: String = older.map(|(older, lsn)| format!("{older}\t{lsn}\tsimulated\n")).collect();
                 let row = vec![Value::Text(format!("{timeline:08X}.history")), Value::Text(lines)];
-                Ok(Answer {
-                    rows: vec![row],
-                    tag: "TIMELINE_HISTORY".into(),
-                })
+                Ok(Answer { rows: vec![row], tag: "TIMELINE_HISTORY".into() })
             }
             Statement::Own(own) => {
                 let rows = own.answer(self);
-                Ok(Answer {
-                    tag: format!("SELECT {}", rows.len()),
-                    rows,
-                })
+                Ok(Answer { tag: format!("SELECT {}", rows.len()), rows })
             }
         }
     }
@@ -237,14 +209,9 @@ impl Context<'_> {
             vec![select.items.iter().map(aggregate).collect::<Result<_, _>>()?]
         } else {
             let ids = self.matching(select, parameters)?;
-            ids.into_iter()
-                .map(|id| self.row(&select.items, parameters, Some(id)))
-                .collect::<Result<_, _>>()?
+            ids.into_iter().map(|id| self.row(&select.items, parameters, Some(id))).collect::<Result<_, _>>()?
         };
-        Ok(Answer {
-            tag: format!("SELECT {}", rows.len()),
-            rows,
-        })
+        Ok(Answer { tag: format!("SELECT {}", rows.len()), rows })
     }
 
     /// The ids of the rows that a selection names, in its order.
@@ -271,10 +238,7 @@ impl Context<'_> {
     }
 
     fn row(&mut self, items: &[Item], parameters: &[Value], id: Option<i64>) -> Result<Vec<Value>, Fault> {
-        items
-            .iter()
-            .map(|item| self.value(&item.expr, parameters, id))
-            .collect()
+        items.iter().map(|item| self.value(&item.expr, parameters, id)).collect()
     }
 
     pub(super) fn value(&mut self, expr: &Expr, parameters: &[Value], id: Option<i64>) -> Result<Value, Fault> {
@@ -315,11 +279,7 @@ impl Context<'_> {
                 Some(_) => return Err(Fault::NotNull),
                 None => return Err(Fault::BadValue(value.to_text().unwrap_or_default())),
             };
-            let pending = self
-                .session
-                .transaction
-                .iter()
-                .any(|transaction| transaction.ids.contains(&id));
+            let pending = self.session.transaction.iter().any(|transaction| transaction.ids.contains(&id));
             match pending || new.contains(&id) || self.node().rows.contains_key(&id) {
                 false => new.push(id),
                 true if insert.or_nothing => {}
@@ -339,15 +299,9 @@ impl Context<'_> {
         }
         let mut rows = Vec::new();
         if !insert.returning.is_empty() {
-            rows = new
-                .iter()
-                .map(|&id| self.row(&insert.returning, parameters, Some(id)))
-                .collect::<Result<_, _>>()?;
+            rows = new.iter().map(|&id| self.row(&insert.returning, parameters, Some(id))).collect::<Result<_, _>>()?;
         }
-        Ok(Answer {
-            rows,
-            tag: format!("INSERT 0 {}", new.len()),
-        })
+        Ok(Answer { rows, tag: format!("INSERT 0 {}", new.len()) })
     }
 
     fn commit(&mut self) -> Result<Answer, Fault> {
@@ -385,8 +339,5 @@ impl Context<'_> {
 }
 
 fn done(tag: &str) -> Result<Answer, Fault> {
-    Ok(Answer {
-        rows: Vec::new(),
-        tag: tag.to_owned(),
-    })
+    Ok(Answer { rows: Vec::new(), tag: tag.to_owned() })
 }

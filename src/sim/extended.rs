@@ -63,9 +63,7 @@ impl Extended {
             b'P' => self.parse(&mut fields, out),
             b'B' => self.bind(&mut fields, out),
             b'D' => self.describe(&mut fields, out),
-            b'E' => self
-                .execute(&mut fields, session, shared, side, out)
-                .map(|done| effect = done),
+            b'E' => self.execute(&mut fields, session, shared, side, out).map(|done| effect = done),
             b'C' => self.close(&mut fields, out),
             b'H' => Ok(()),
             _ => Err(Fault::Protocol("unexpected message type")),
@@ -85,25 +83,16 @@ impl Extended {
             return Err(Fault::Several);
         }
         let parsed = parsed.pop();
-        let mut parameters = parsed
-            .as_ref()
-            .map_or_else(Vec::new, |parsed| parsed.parameters.clone());
+        let mut parameters = parsed.as_ref().map_or_else(Vec::new, |parsed| parsed.parameters.clone());
         for n in 0..fields.count()? {
             let declared = Type::of_oid(fields.int32()?.cast_unsigned());
             if let (Some(declared), Some(kind)) = (declared, parameters.get_mut(n)) {
                 *kind = declared;
             }
         }
-        let parsed = parsed.map(|parsed| Parsed {
-            parameters: parameters.clone(),
-            ..parsed
-        });
+        let parsed = parsed.map(|parsed| Parsed { parameters: parameters.clone(), ..parsed });
         let columns = parsed.as_ref().and_then(eval::columns);
-        let prepared = Prepared {
-            parsed,
-            parameters,
-            columns,
-        };
+        let prepared = Prepared { parsed, parameters, columns };
         insert(&mut self.statements, name, Arc::new(prepared))?;
         out.empty(b'1');
         Ok(())
@@ -115,9 +104,7 @@ impl Extended {
         let given = fields.formats()?;
         let count = fields.count()?;
         if count != prepared.parameters.len() {
-            return Err(Fault::Protocol(
-                "bind message supplies another number of parameters than the statement has",
-            ));
+            return Err(Fault::Protocol("bind message supplies another number of parameters than the statement has"));
         }
         let mut parameters = Vec::with_capacity(count);
         for (n, kind) in prepared.parameters.iter().enumerate() {
@@ -125,18 +112,11 @@ impl Extended {
             let value = match bytes {
                 None => Some(Value::Null),
                 Some(bytes) if given.is_binary(n) => Value::from_binary(bytes, *kind),
-                Some(bytes) => std::str::from_utf8(bytes)
-                    .ok()
-                    .and_then(|text| Value::parse(text, *kind)),
+                Some(bytes) => std::str::from_utf8(bytes).ok().and_then(|text| Value::parse(text, *kind)),
             };
             parameters.push(value.ok_or_else(|| Fault::BadValue(format!("${}", n + 1)))?);
         }
-        let portal = Portal {
-            prepared,
-            parameters,
-            formats: fields.formats()?,
-            running: None,
-        };
+        let portal = Portal { prepared, parameters, formats: fields.formats()?, running: None };
         insert(&mut self.portals, name, portal)?;
         out.empty(b'2');
         Ok(())
@@ -170,10 +150,7 @@ impl Extended {
     ) -> Result<Option<Effect>, Fault> {
         let name = fields.text()?;
         let most = usize::try_from(fields.int32()?).unwrap_or(0);
-        let portal = self
-            .portals
-            .get_mut(name)
-            .ok_or_else(|| Fault::NoPortal(name.to_owned()))?;
+        let portal = self.portals.get_mut(name).ok_or_else(|| Fault::NoPortal(name.to_owned()))?;
         let Some(parsed) = &portal.prepared.parsed else {
             out.empty(b'I');
             return Ok(None);
@@ -214,10 +191,7 @@ impl Extended {
     }
 
     fn statement(&self, name: &str) -> Result<Arc<Prepared>, Fault> {
-        self.statements
-            .get(name)
-            .cloned()
-            .ok_or_else(|| Fault::NoStatement(name.to_owned()))
+        self.statements.get(name).cloned().ok_or_else(|| Fault::NoStatement(name.to_owned()))
     }
 }
 

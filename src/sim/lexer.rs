@@ -114,17 +114,7 @@ mod tests {
         assert_eq!(pieces[0].1[3], Token::Text("x;y".into()));
         let word = |text: &str| Token::Word(text.into());
         let (comma, cast) = (Token::Symbol(","), Token::Symbol("::"));
-        assert_eq!(
-            pieces[1].1,
-            [
-                word("select"),
-                word("It"),
-                comma,
-                Token::Parameter(2),
-                cast,
-                word("int8")
-            ]
-        );
+        assert_eq!(pieces[1].1, [word("select"), word("It"), comma, Token::Parameter(2), cast, word("int8")]);
     }
 
     #[test]
@@ -132,10 +122,7 @@ mod tests {
         assert_eq!(split("select 'abc"), Err(Fault::Unterminated));
         assert_eq!(split("select /* abc"), Err(Fault::Unterminated));
         assert_eq!(split("select 'it''s'").unwrap()[0].1[1], Token::Text("it's".into()));
-        assert_eq!(
-            split("select 99999999999999999999"),
-            Err(Fault::BadValue("99999999999999999999".into()))
-        );
+        assert_eq!(split("select 99999999999999999999"), Err(Fault::BadValue("99999999999999999999".into())));
     }
 
     proptest::proptest! {

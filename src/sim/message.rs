@@ -71,9 +71,7 @@ impl Outgoing {
                     true => value.to_binary(column.kind),
                     false => value.to_text().map(String::into_bytes),
                 };
-                let length = bytes
-                    .as_ref()
-                    .map_or(-1, |bytes| i32::try_from(bytes.len()).unwrap_or(i32::MAX));
+                let length = bytes.as_ref().map_or(-1, |bytes| i32::try_from(bytes.len()).unwrap_or(i32::MAX));
                 body.extend(length.to_be_bytes());
                 body.extend(bytes.unwrap_or_default());
             }
@@ -139,10 +137,7 @@ impl<'a> Fields<'a> {
     }
 
     pub(super) fn formats(&mut self) -> Result<Formats, Fault> {
-        (0..self.count()?)
-            .map(|_| Ok(self.int16()? == 1))
-            .collect::<Result<_, _>>()
-            .map(Formats)
+        (0..self.count()?).map(|_| Ok(self.int16()? == 1)).collect::<Result<_, _>>().map(Formats)
     }
 
     /// A value with its length before it; `None` = NULL.

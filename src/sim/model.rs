@@ -113,12 +113,7 @@ impl Model {
     pub(super) fn new(system_id: SystemId, addresses: [SocketAddr; 2]) -> Self {
         let (mut east, mut west) = (Node::new(Timeline(1)), Node::new(Timeline(1)));
         (east.alive, west.alive, west.standby) = (true, true, true);
-        Self {
-            system_id,
-            lag: Duration::ZERO,
-            addresses,
-            nodes: [east, west],
-        }
+        Self { system_id, lag: Duration::ZERO, addresses, nodes: [east, west] }
     }
 
     /// A server as it is at `now`: what has arrived by then has been received.
@@ -157,10 +152,7 @@ impl Model {
         let upstream = self.node(side.other());
         let keepalive = WallTime(now.0 - now.0.rem_euclid(KEEPALIVE_MICROS));
         let spoke = upstream.log.back().map_or(keepalive, |last| last.at.max(keepalive));
-        self.streams(side).then_some(Stream {
-            latest: upstream.lsn,
-            spoke: spoke.min(now),
-        })
+        self.streams(side).then_some(Stream { latest: upstream.lsn, spoke: spoke.min(now) })
     }
 
     /// Ends a server as a crash does. What was not sent to the standby stays with it.
@@ -260,10 +252,7 @@ mod tests {
     use super::*;
 
     fn model() -> Model {
-        Model::new(
-            SystemId(1),
-            [([127, 0, 0, 1], 5001).into(), ([127, 0, 0, 1], 5002).into()],
-        )
+        Model::new(SystemId(1), [([127, 0, 0, 1], 5001).into(), ([127, 0, 0, 1], 5002).into()])
     }
 
     fn second(n: i64) -> WallTime {

@@ -21,6 +21,8 @@ pub(super) enum Own {
     EndClients,
     /// How many of these are left that began before.
     ClientsLeft { since: WallTime },
+    /// Who lacks a role that a freeze needs: nobody.
+    Missing,
     /// Take the lock between daemons.
     TryLock,
     /// Who has it.
@@ -34,23 +36,19 @@ const DAEMONS_LOCK: i64 = i64::MIN;
 pub(super) fn recognise(source: &str) -> Option<Own> {
     let has = |words: &str| source.contains(words);
     Some(if has("pg_stat_wal_receiver r LIMIT 1") {
-        Own::Probe {
-            system_id: has("pg_control_system()"),
-        }
+        Own::Probe { system_id: has("pg_control_system()") }
     } else if has("FROM pg_db_role_setting") {
         Own::Overrides
     } else if has("FROM pg_settings WHERE name = 'default_transaction_read_only'") {
         Own::LeftReadOnly
     } else if has("SELECT backend_start FROM pg_stat_activity") {
         Own::Began
-    } else if has("SELECT pg_terminate_backend(a.pid) FROM pg_stat_activity a") {
+    } else if has("SELECT pg_terminate_backend(a.pid)") {
         Own::EndClients
-    } else if has("count(*) FILTER (WHERE r.rolsuper") {
-        let since = source.rsplit_once("a.backend_start < '")?.1.strip_suffix('\'')?;
-        match Value::parse(since, Type::Time)? {
-            Value::Time(since) => Own::ClientsLeft { since },
-            _ => return None,
-        }
+    } else if has("SELECT count(*), count(*) FILTER (WHERE") {
+        Own::ClientsLeft { since: since(source)? }
+    } else if has("SELECT CASE WHEN pg_has_role(session_user") {
+        Own::Missing
     } else if has("SELECT pg_try_advisory_lock(") && has("FROM pg_control_system()") {
         Own::TryLock
     } else if has("FROM pg_locks l JOIN pg_stat_activity a") {
@@ -60,24 +58,28 @@ pub(super) fn recognise(source: &str) -> Option<Own> {
     })
 }
 
+/// The time in `a.backend_start < '...'`.
+fn since(source: &str) -> Option<WallTime> {
+    let (time, _) = source.split_once("a.backend_start < '")?.1.split_once('\'')?;
+    match (time, Value::parse(time, Type::Time)) {
+        ("infinity", _) => Some(WallTime(i64::MAX)),
+        (_, Some(Value::Time(since))) => Some(since),
+        _ => None,
+    }
+}
+
 impl Own {
     pub(super) fn columns(self) -> Vec<Column> {
         use Type::{Bool, Int8, Text, Time};
         let kinds: &[Type] = match self {
             Own::Probe { .. } => &PROBE,
-            Own::Overrides | Own::LockHolder => &[Text],
+            Own::Overrides | Own::LockHolder | Own::Missing => &[Text],
             Own::LeftReadOnly => &[Int8],
             Own::Began => &[Time],
             Own::EndClients | Own::TryLock => &[Bool],
             Own::ClientsLeft { .. } => &[Int8, Int8, Text],
         };
-        kinds
-            .iter()
-            .map(|&kind| Column {
-                name: "?column?".into(),
-                kind,
-            })
-            .collect()
+        kinds.iter().map(|&kind| Column { name: "?column?".into(), kind }).collect()
     }
 
     pub(super) fn answer(self, context: &mut Context<'_>) -> Vec<Vec<Value>> {
@@ -93,32 +95,22 @@ impl Own {
             Own::Began => vec![vec![Value::Time(context.session.started)]],
             Own::EndClients => {
                 let clients = clients(context).filter(|(_, entry)| !entry.end.is_cancelled());
-                clients
-                    .map(|(_, entry)| entry.end.cancel())
-                    .map(|()| vec![Value::Bool(true)])
-                    .collect()
+                clients.map(|(_, entry)| entry.end.cancel()).map(|()| vec![Value::Bool(true)]).collect()
             }
             Own::ClientsLeft { since } => {
                 let left = clients(context).filter(|(_, entry)| entry.started < since).count();
                 vec![vec![count(left), Value::Int(0), Value::Null]]
             }
+            Own::Missing => vec![vec![Value::Text(String::new())]],
             Own::TryLock => {
                 let pid = context.session.pid;
-                let holder = *context
-                    .model
-                    .at(side, context.now)
-                    .locks
-                    .entry(DAEMONS_LOCK)
-                    .or_insert(pid);
+                let holder = *context.model.at(side, context.now).locks.entry(DAEMONS_LOCK).or_insert(pid);
                 vec![vec![Value::Bool(holder == pid)]]
             }
             Own::LockHolder => {
                 let node = context.model.node(side);
                 let holder = node.locks.get(&DAEMONS_LOCK).and_then(|pid| node.sessions.get(pid));
-                holder
-                    .map(|entry| vec![Value::Text(entry.application_name.clone())])
-                    .into_iter()
-                    .collect()
+                holder.map(|entry| vec![Value::Text(entry.application_name.clone())]).into_iter().collect()
             }
         }
     }
@@ -181,20 +173,9 @@ fn probe(context: &Context<'_>, system_id: bool) -> Vec<Value> {
 fn daemons(context: &Context<'_>, side: Side) -> Value {
     let daemon = |name: &str| name.split('/').nth(1).unwrap_or_default().to_owned();
     let own = daemon(&context.session.application_name());
-    let names = context
-        .model
-        .node(side)
-        .sessions
-        .values()
-        .map(|entry| entry.application_name.clone());
-    let mut others: Vec<String> = names
-        .filter(|name| name.starts_with("pgpivot/") && daemon(name) != own)
-        .collect();
+    let names = context.model.node(side).sessions.values().map(|entry| entry.application_name.clone());
+    let mut others: Vec<String> = names.filter(|name| name.starts_with("pgpivot/") && daemon(name) != own).collect();
     others.sort();
     others.dedup();
-    if others.is_empty() {
-        Value::Null
-    } else {
-        Value::Text(others.join("\n"))
-    }
+    if others.is_empty() { Value::Null } else { Value::Text(others.join("\n")) }
 }

@@ -8,35 +8,18 @@ use super::value::{Type, Value};
 
 const COMPARISONS: [&str; 7] = ["=", "<", ">", "<=", ">=", "<>", "!="];
 /// Functions that are called without parentheses.
-const BARE: [&str; 6] = [
-    "current_user",
-    "session_user",
-    "current_catalog",
-    "current_timestamp",
-    "current_role",
-    "user",
-];
+const BARE: [&str; 6] =
+    ["current_user", "session_user", "current_catalog", "current_timestamp", "current_role", "user"];
 
 /// Reads a query text.
 pub(super) fn parse(text: &str) -> Result<Vec<Parsed>, Fault> {
     let read = |(source, tokens): lexer::Piece<'_>| match own::recognise(source) {
-        Some(own) => Ok(Parsed {
-            statement: Statement::Own(own),
-            parameters: Vec::new(),
-        }),
+        Some(own) => Ok(Parsed { statement: Statement::Own(own), parameters: Vec::new() }),
         None => {
-            let mut parser = Parser {
-                tokens: &tokens,
-                parameters: Vec::new(),
-                depth: 0,
-            };
+            let mut parser = Parser { tokens: &tokens, parameters: Vec::new(), depth: 0 };
             let statement = parser.statement()?;
             parser.end()?;
-            let parameters = parser
-                .parameters
-                .iter()
-                .map(|kind| kind.unwrap_or(Type::Text))
-                .collect();
+            let parameters = parser.parameters.iter().map(|kind| kind.unwrap_or(Type::Text)).collect();
             Ok(Parsed { statement, parameters })
         }
     };
@@ -64,10 +47,7 @@ impl Parser<'_> {
             "commit" | "end" => accept(self, Statement::Commit),
             "rollback" | "abort" => accept(self, Statement::Rollback),
             "set" => self.set(),
-            "reset" => Ok(Statement::Set {
-                name: self.word()?,
-                value: None,
-            }),
+            "reset" => Ok(Statement::Set { name: self.word()?, value: None }),
             "show" => Ok(Statement::Show(self.word()?)),
             "alter" => self.alter_system(),
             "discard" => accept(self, Statement::Accepted("DISCARD ALL")),
@@ -81,23 +61,15 @@ impl Parser<'_> {
 
     fn select(&mut self) -> Result<Statement, Fault> {
         let items = self.items()?;
-        let mut select = Select {
-            items,
-            from_table: false,
-            filter: None,
-            descending: false,
-            limit: None,
-        };
+        let mut select = Select { items, from_table: false, filter: None, descending: false, limit: None };
         if self.take_word("from") {
             self.table()?;
             select.from_table = true;
         }
         if self.take_word("where") {
             self.column_id()?;
-            let comparison = COMPARISONS
-                .into_iter()
-                .find(|symbol| self.take(symbol))
-                .ok_or_else(|| self.unexpected())?;
+            let comparison =
+                COMPARISONS.into_iter().find(|symbol| self.take(symbol)).ok_or_else(|| self.unexpected())?;
             select.filter = Some((comparison, self.integer()?));
         }
         if self.take_word("order") {
@@ -124,11 +96,7 @@ impl Parser<'_> {
             self.expect(")")?;
         }
         self.expect_word("values")?;
-        let mut insert = Insert {
-            ids: Vec::new(),
-            or_nothing: false,
-            returning: Vec::new(),
-        };
+        let mut insert = Insert { ids: Vec::new(), or_nothing: false, returning: Vec::new() };
         loop {
             self.expect("(")?;
             insert.ids.push(self.integer()?);
@@ -164,10 +132,7 @@ impl Parser<'_> {
             self.tokens = &[];
             return Ok(Statement::Accepted("SET"));
         }
-        Ok(Statement::Set {
-            name,
-            value: self.setting()?,
-        })
+        Ok(Statement::Set { name, value: self.setting()? })
     }
 
     fn alter_system(&mut self) -> Result<Statement, Fault> {
@@ -175,20 +140,14 @@ impl Parser<'_> {
             return Err(Fault::NotSupported("ALTER".into()));
         }
         if self.take_word("reset") {
-            return Ok(Statement::AlterSystem {
-                name: self.word()?,
-                value: None,
-            });
+            return Ok(Statement::AlterSystem { name: self.word()?, value: None });
         }
         self.expect_word("set")?;
         let name = self.word()?;
         if !self.take("=") {
             self.expect_word("to")?;
         }
-        Ok(Statement::AlterSystem {
-            name,
-            value: self.setting()?,
-        })
+        Ok(Statement::AlterSystem { name, value: self.setting()? })
     }
 
     fn setting(&mut self) -> Result<Option<String>, Fault> {
@@ -206,21 +165,11 @@ impl Parser<'_> {
         let mut items = Vec::new();
         loop {
             if self.take("*") {
-                items.push(Item {
-                    expr: Expr::Id,
-                    name: "id".into(),
-                });
-                items.push(Item {
-                    expr: Expr::At,
-                    name: "at".into(),
-                });
+                items.push(Item { expr: Expr::Id, name: "id".into() });
+                items.push(Item { expr: Expr::At, name: "at".into() });
             } else {
                 let expr = self.expr()?;
-                let name = if self.take_word("as") {
-                    self.word()?
-                } else {
-                    name_of(&expr)
-                };
+                let name = if self.take_word("as") { self.word()? } else { name_of(&expr) };
                 items.push(Item { expr, name });
             }
             if !self.take(",") {
@@ -333,28 +282,16 @@ impl Parser<'_> {
         if name == "public" && self.take(".") {
             name = self.word()?;
         }
-        if name == "commits" {
-            Ok(())
-        } else {
-            Err(Fault::NoTable(name))
-        }
+        if name == "commits" { Ok(()) } else { Err(Fault::NoTable(name)) }
     }
 
     fn column_id(&mut self) -> Result<(), Fault> {
         let name = self.word()?;
-        if name == "id" {
-            Ok(())
-        } else {
-            Err(Fault::NotSupported(name))
-        }
+        if name == "id" { Ok(()) } else { Err(Fault::NotSupported(name)) }
     }
 
     fn end(&self) -> Result<(), Fault> {
-        if self.tokens.is_empty() {
-            Ok(())
-        } else {
-            Err(self.unexpected())
-        }
+        if self.tokens.is_empty() { Ok(()) } else { Err(self.unexpected()) }
     }
 
     fn next(&mut self) -> Result<Token, Fault> {
@@ -396,19 +333,11 @@ impl Parser<'_> {
     }
 
     fn expect(&mut self, symbol: &str) -> Result<(), Fault> {
-        if self.take(symbol) {
-            Ok(())
-        } else {
-            Err(self.unexpected())
-        }
+        if self.take(symbol) { Ok(()) } else { Err(self.unexpected()) }
     }
 
     fn expect_word(&mut self, word: &str) -> Result<(), Fault> {
-        if self.take_word(word) {
-            Ok(())
-        } else {
-            Err(self.unexpected())
-        }
+        if self.take_word(word) { Ok(()) } else { Err(self.unexpected()) }
     }
 
     /// A token where another one should be: words may be SQL that is not known here.
@@ -493,10 +422,7 @@ mod tests {
     fn parameters_get_their_types_from_where_they_stand() {
         let types = |text: &str| parse(text).unwrap().remove(0).parameters;
         assert_eq!(types("INSERT INTO commits (id) VALUES ($1)"), [Type::Int8]);
-        assert_eq!(
-            types("SELECT count(*) FROM commits WHERE id < $1 LIMIT $2"),
-            [Type::Int8, Type::Int8]
-        );
+        assert_eq!(types("SELECT count(*) FROM commits WHERE id < $1 LIMIT $2"), [Type::Int8, Type::Int8]);
         assert_eq!(types("SELECT $2::int4, $1"), [Type::Text, Type::Int4]);
     }
 

@@ -48,17 +48,11 @@ impl Type {
     ];
 
     pub(super) fn named(name: &str) -> Option<Type> {
-        Self::ALL
-            .iter()
-            .find(|(.., names)| names.contains(&name))
-            .map(|(kind, ..)| *kind)
+        Self::ALL.iter().find(|(.., names)| names.contains(&name)).map(|(kind, ..)| *kind)
     }
 
     pub(super) fn of_oid(oid: u32) -> Option<Type> {
-        Self::ALL
-            .iter()
-            .find(|(_, known, ..)| *known == oid)
-            .map(|(kind, ..)| *kind)
+        Self::ALL.iter().find(|(_, known, ..)| *known == oid).map(|(kind, ..)| *kind)
     }
 
     /// Its number in `pg_type` and its width in bytes (-1 = varies).
@@ -159,10 +153,7 @@ mod tests {
         for (value, kind) in values {
             assert_eq!(Value::parse(&value.to_text().unwrap(), kind), Some(value));
         }
-        assert_eq!(
-            Value::Time(WallTime(1_500_000)).to_text().unwrap(),
-            "1970-01-01 00:00:01.500000+00"
-        );
+        assert_eq!(Value::Time(WallTime(1_500_000)).to_text().unwrap(), "1970-01-01 00:00:01.500000+00");
     }
 
     #[test]

@@ -162,11 +162,7 @@ impl Order {
         let mut parts = text.split(':');
         let (step, when) = (parts.next()?, parts.next()?);
         let nth = parts.next().map_or(Some(1), |n| n.parse().ok())?;
-        Some(Self {
-            step: step.into(),
-            when: when.into(),
-            nth,
-        })
+        Some(Self { step: step.into(), when: when.into(), nth })
     }
 }
 
@@ -180,10 +176,7 @@ mod tests {
         for (step, when) in CRASH_POINTS {
             let text = format!("{step}:{when}:2");
             let order = Order::parse(&text).unwrap();
-            assert_eq!(
-                (order.step.as_str(), order.when.as_str(), order.nth),
-                (step.as_str(), when.as_str(), 2)
-            );
+            assert_eq!((order.step.as_str(), order.when.as_str(), order.nth), (step.as_str(), when.as_str(), 2));
             assert!(seen.insert(text));
         }
         assert_eq!(seen.len(), Step::ALL.len() * 3);

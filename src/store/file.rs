@@ -62,15 +62,7 @@ impl FileStore {
             pairs.insert(name, Arc::new(pair));
         }
         let dir = dir.to_path_buf();
-        Ok((
-            Self {
-                dir,
-                faults,
-                pairs: Mutex::new(pairs),
-                _lock: lock,
-            },
-            records,
-        ))
+        Ok((Self { dir, faults, pairs: Mutex::new(pairs), _lock: lock }, records))
     }
 
     pub(super) fn write(&self, pair: &str, record: &Record) -> Result<(), StoreError> {
@@ -97,9 +89,7 @@ impl FileStore {
     }
 
     pub(super) fn reader(&self, pair: &str) -> Result<HistoryReader, StoreError> {
-        Ok(HistoryReader::of_segments(
-            self.dir.join(dir_name(pair)?).join("history"),
-        ))
+        Ok(HistoryReader::of_segments(self.dir.join(dir_name(pair)?).join("history")))
     }
 
     pub(super) fn pairs(&self) -> Result<Vec<String>, StoreError> {
@@ -134,11 +124,7 @@ impl FileStore {
 impl Pair {
     fn new(dir: PathBuf, faults: &Faults) -> Self {
         let journal = Journal::new(dir.join("history"), faults.clone(), Limits::default());
-        Self {
-            dir,
-            slots: Mutex::new(None),
-            journal: Mutex::new(journal),
-        }
+        Self { dir, slots: Mutex::new(None), journal: Mutex::new(journal) }
     }
 
     fn open(state: &Path, name: &str, faults: &Faults) -> Result<Self, StoreError> {

@@ -65,11 +65,7 @@ impl HistoryLine {
         };
         line.hash = digest(line.body().as_bytes());
         let bytes = line.to_string().len() + 1;
-        if bytes > LINE {
-            Err(StoreError::LongEvent { bytes })
-        } else {
-            Ok(line)
-        }
+        if bytes > LINE { Err(StoreError::LongEvent { bytes }) } else { Ok(line) }
     }
 
     /// Reads a line and checks its own hash.
@@ -84,12 +80,7 @@ impl HistoryLine {
     }
 
     fn body(&self) -> String {
-        let body = Body {
-            seq: self.seq,
-            time: self.time.clone(),
-            prev: &self.prev,
-            event: &self.event,
-        };
+        let body = Body { seq: self.seq, time: self.time.clone(), prev: &self.prev, event: &self.event };
         let mut text = serde_json::to_string(&body).unwrap_or_default();
         text.pop();
         text
@@ -204,10 +195,7 @@ impl HistoryReader {
     fn segments(&self) -> Result<Vec<Segment>, StoreError> {
         match &self.0 {
             Source::Segments(dir) => segments(dir),
-            Source::Memory(_) => Ok(vec![Segment {
-                number: 1,
-                path: PathBuf::from("memory"),
-            }]),
+            Source::Memory(_) => Ok(vec![Segment { number: 1, path: PathBuf::from("memory") }]),
         }
     }
 
@@ -254,11 +242,7 @@ impl Chain {
     fn note(&mut self, segment: &Segment, line: u64, what: BreakKind) {
         self.verified.broken += 1;
         if self.verified.breaks.len() < BREAKS {
-            self.verified.breaks.push(Break {
-                segment: segment.name(),
-                line,
-                what,
-            });
+            self.verified.breaks.push(Break { segment: segment.name(), line, what });
         }
     }
 }
@@ -272,10 +256,7 @@ pub(super) struct Segment {
 
 impl Segment {
     pub(super) fn new(dir: &Path, number: u64) -> Self {
-        Self {
-            number,
-            path: dir.join(format!("{number:08}.jsonl")),
-        }
+        Self { number, path: dir.join(format!("{number:08}.jsonl")) }
     }
 
     pub(super) fn name(&self) -> String {
@@ -294,10 +275,7 @@ pub(super) fn segments(dir: &Path) -> Result<Vec<Segment>, StoreError> {
     let mut found = Vec::new();
     for entry in entries {
         let path = entry.map_err(failed)?.path();
-        let name = path
-            .file_name()
-            .and_then(|name| name.to_str())
-            .and_then(|name| name.strip_suffix(".jsonl"));
+        let name = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_suffix(".jsonl"));
         if let Some(number) = name.and_then(|digits| digits.parse().ok()) {
             found.push(Segment { number, path });
         }
@@ -339,11 +317,7 @@ pub(super) fn tail(bytes: &[u8]) -> Tail {
     }
     let rest = &bytes[end..];
     let torn = rest.last().is_some_and(|b| *b != b'\n') || rest.contains(&0);
-    Tail {
-        last,
-        end: end as u64,
-        torn,
-    }
+    Tail { last, end: end as u64, torn }
 }
 
 /// Lines that end with a newline: the last one may still be in the writing.

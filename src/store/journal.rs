@@ -35,10 +35,7 @@ pub(super) struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self {
-            segment: SEGMENT,
-            segments: SEGMENTS,
-        }
+        Self { segment: SEGMENT, segments: SEGMENTS }
     }
 }
 
@@ -56,13 +53,7 @@ struct Open {
 
 impl Journal {
     pub(super) fn new(dir: PathBuf, faults: Faults, limits: Limits) -> Self {
-        Self {
-            dir,
-            faults,
-            limits,
-            open: None,
-            missed: 0,
-        }
+        Self { dir, faults, limits, open: None, missed: 0 }
     }
 
     /// Cuts a torn end, if there is a history at all.
@@ -100,10 +91,7 @@ impl Journal {
             self.opened()?.found = None;
         }
         if self.missed > 0 {
-            self.add_notice(
-                event,
-                format!("{} events before this one could not be written", self.missed),
-            )?;
+            self.add_notice(event, format!("{} events before this one could not be written", self.missed))?;
             self.missed = 0;
         }
         self.add(event)
@@ -112,16 +100,7 @@ impl Journal {
     fn add_notice(&mut self, event: &Event, sentence: String) -> Result<(), StoreError> {
         let (epoch, active) = (event.epoch, event.active.clone());
         let kind = EventKind::Notice;
-        self.add(&Event {
-            at: now(),
-            episode: None,
-            epoch,
-            kind,
-            sentence,
-            took: None,
-            operator: None,
-            active,
-        })
+        self.add(&Event { at: now(), episode: None, epoch, kind, sentence, took: None, operator: None, active })
     }
 
     fn add(&mut self, event: &Event) -> Result<(), StoreError> {
@@ -170,11 +149,7 @@ impl Journal {
             return self.create(Segment::new(&self.dir, 1), None);
         };
         let failed = |doing| move |error| StoreError::io(&self.dir, doing, error);
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .open(&segment.path)
-            .map_err(failed(Doing::Open))?;
+        let file = OpenOptions::new().read(true).write(true).open(&segment.path).map_err(failed(Doing::Open))?;
         let bytes = history::load_bytes(&segment.path).map_err(failed(Doing::Read))?;
         let Tail { mut last, end, torn } = history::tail(&bytes);
         let (length, name) = (bytes.len() as u64, segment.name());
@@ -184,12 +159,7 @@ impl Journal {
                 file.set_len(end).map_err(failed(Doing::Write))?;
                 (end, Some(format!("a torn end of {rest} bytes was cut from {name}")))
             }
-            rest => (
-                length,
-                Some(format!(
-                    "the last {rest} bytes of {name} are damaged and were left as they are"
-                )),
-            ),
+            rest => (length, Some(format!("the last {rest} bytes of {name} are damaged and were left as they are"))),
         };
         if let Some(sentence) = &found {
             tracing::warn!(path = %segment.path.display(), what = %sentence, "history end not whole");
@@ -201,14 +171,7 @@ impl Journal {
             last = history::tail(&history::load_bytes(&older.path).map_err(failed(Doing::Read))?).last;
         }
         reserve(&file, self.limits.segment);
-        Ok(Open {
-            segment,
-            file,
-            size,
-            last,
-            unsynced: found.is_some(),
-            found,
-        })
+        Ok(Open { segment, file, size, last, unsynced: found.is_some(), found })
     }
 
     fn rotate(&mut self) -> Result<(), StoreError> {
@@ -224,23 +187,10 @@ impl Journal {
         let failed = |error| StoreError::io(&segment.path, Doing::Create, error);
         self.faults.check(Operation::Create).map_err(failed)?;
         let mut options = OpenOptions::new();
-        let file = options
-            .read(true)
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&segment.path)
-            .map_err(failed)?;
+        let file = options.read(true).write(true).create_new(true).mode(0o600).open(&segment.path).map_err(failed)?;
         reserve(&file, self.limits.segment);
         sync_parent(&segment.path).map_err(failed)?;
-        Ok(Open {
-            segment,
-            file,
-            size: 0,
-            last,
-            unsynced: false,
-            found: None,
-        })
+        Ok(Open { segment, file, size: 0, last, unsynced: false, found: None })
     }
 
     /// Drops segments until at most `kept` are left.

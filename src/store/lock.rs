@@ -21,16 +21,11 @@ impl Lock {
         let path = dir.join("lock");
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false).mode(0o600);
-        let file = options
-            .open(&path)
-            .map_err(|error| StoreError::io(&path, Doing::Open, error))?;
+        let file = options.open(&path).map_err(|error| StoreError::io(&path, Doing::Open, error))?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
-                return Err(StoreError::Locked {
-                    path: dir.to_path_buf(),
-                    holder: holder(&file),
-                });
+                return Err(StoreError::Locked { path: dir.to_path_buf(), holder: holder(&file) });
             }
             Err(TryLockError::Error(error)) => return Err(StoreError::io(&path, Doing::Lock, error)),
         }
@@ -50,11 +45,7 @@ fn holder(file: &File) -> Holder {
 fn parse(text: &str) -> Option<Holder> {
     let value = |key: &str| text.lines().find_map(|line| line.strip_prefix(key));
     let pid = value("pid ")?.parse().ok()?;
-    Some(Holder::Daemon {
-        pid,
-        name: value("daemon ")?.to_owned(),
-        since: value("since ")?.to_owned(),
-    })
+    Some(Holder::Daemon { pid, name: value("daemon ")?.to_owned(), since: value("since ")?.to_owned() })
 }
 
 /// The wall clock.
@@ -76,10 +67,7 @@ mod tests {
         assert!(matches!(error, StoreError::Locked { .. }));
         assert!(text.contains("daemon db-a:77"), "{text}");
         assert!(text.contains(&format!("pid {}", std::process::id())), "{text}");
-        assert!(
-            text.contains("stop it, or give this daemon another [state] path"),
-            "{text}"
-        );
+        assert!(text.contains("stop it, or give this daemon another [state] path"), "{text}");
         drop(first);
         Lock::take(dir.path(), "other").unwrap();
     }
@@ -87,11 +75,7 @@ mod tests {
     #[test]
     fn a_name_that_a_dead_daemon_left_locks_nobody_out() {
         let dir = tempfile::tempdir().unwrap();
-        std::fs::write(
-            dir.path().join("lock"),
-            "pid 1\nsince then\ndaemon dead with a very long name\n",
-        )
-        .unwrap();
+        std::fs::write(dir.path().join("lock"), "pid 1\nsince then\ndaemon dead with a very long name\n").unwrap();
         drop(Lock::take(dir.path(), "next").unwrap());
         let text = std::fs::read_to_string(dir.path().join("lock")).unwrap();
         assert!(text.ends_with("daemon next\n"), "{text}");

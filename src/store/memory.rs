@@ -28,11 +28,7 @@ impl MemoryStore {
         // The same limit as on disk, so that a test meets it.
         let bytes = slot::encoded_len(pair, record)?;
         if bytes > slot::CAPACITY {
-            return Err(StoreError::Oversize {
-                pair: pair.into(),
-                bytes,
-                limit: slot::CAPACITY,
-            });
+            return Err(StoreError::Oversize { pair: pair.into(), bytes, limit: slot::CAPACITY });
         }
         self.lock().entry(pair.into()).or_default().record = record.clone();
         Ok(())

@@ -57,11 +57,7 @@ pub fn encoded_len(pair: &str, record: &Record) -> Result<usize, StoreError> {
 pub(super) fn encode(pair: &str, sequence: u64, record: &Record) -> Result<Box<[u8; SIZE]>, StoreError> {
     let payload = payload(pair, record)?;
     if payload.len() > CAPACITY {
-        return Err(StoreError::Oversize {
-            pair: pair.into(),
-            bytes: payload.len(),
-            limit: CAPACITY,
-        });
+        return Err(StoreError::Oversize { pair: pair.into(), bytes: payload.len(), limit: CAPACITY });
     }
     let mut bytes = Box::new([0; SIZE]);
     bytes[..8].copy_from_slice(&MAGIC);
@@ -92,23 +88,14 @@ pub(super) fn decode(pair: &str, bytes: &[u8]) -> Content {
     let sequence = u64::from(number(16)) | u64::from(number(20)) << 32;
     let length = (number(12) as usize).min(CAPACITY);
     match serde_json::from_slice::<Incoming>(&bytes[HEADER..HEADER + length]) {
-        Ok(found) if found.pair == pair => Content::Valid {
-            sequence,
-            record: found.record,
-        },
+        Ok(found) if found.pair == pair => Content::Valid { sequence, record: found.record },
         Ok(found) => Content::Foreign(Foreign::Pair(found.pair)),
-        Err(error) => Content::Foreign(Foreign::Payload {
-            line: error.line(),
-            column: error.column(),
-        }),
+        Err(error) => Content::Foreign(Foreign::Payload { line: error.line(), column: error.column() }),
     }
 }
 
 fn payload(pair: &str, record: &Record) -> Result<Vec<u8>, StoreError> {
-    serde_json::to_vec(&Outgoing { pair, record }).map_err(|source| StoreError::Encoding {
-        pair: pair.into(),
-        source,
-    })
+    serde_json::to_vec(&Outgoing { pair, record }).map_err(|source| StoreError::Encoding { pair: pair.into(), source })
 }
 
 #[cfg(test)]
@@ -118,23 +105,13 @@ mod tests {
 
     #[test]
     fn a_slot_reads_back_and_any_flipped_bit_is_found() {
-        let record = Record {
-            other_daemon_seen: Some(WallTime(77)),
-            ..Record::default()
-        };
+        let record = Record { other_daemon_seen: Some(WallTime(77)), ..Record::default() };
         let mut bytes = encode("main", 7, &record).unwrap();
-        let sound = Content::Valid {
-            sequence: 7,
-            record: Box::new(record),
-        };
+        let sound = Content::Valid { sequence: 7, record: Box::new(record) };
         assert_eq!(decode("main", &bytes[..]), sound);
         for bit in 0..SIZE * 8 {
             bytes[bit / 8] ^= 1 << (bit % 8);
-            assert_eq!(
-                decode("main", &bytes[..]),
-                Content::Damaged(SlotDamage::Checksum),
-                "bit {bit}"
-            );
+            assert_eq!(decode("main", &bytes[..]), Content::Damaged(SlotDamage::Checksum), "bit {bit}");
             bytes[bit / 8] ^= 1 << (bit % 8);
         }
         assert_eq!(decode("main", &bytes[..]), sound);
@@ -149,10 +126,7 @@ mod tests {
         bytes[8] = 1;
         bytes[HEADER] = b'?';
         reseal(&mut bytes);
-        assert!(matches!(
-            decode("main", &bytes[..]),
-            Content::Foreign(Foreign::Payload { line: 1, .. })
-        ));
+        assert!(matches!(decode("main", &bytes[..]), Content::Foreign(Foreign::Payload { line: 1, .. })));
     }
 
     #[test]

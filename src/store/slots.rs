@@ -48,26 +48,14 @@ impl Slots {
         let (newest, sequence, record) = choose(path, found)?;
         let faults = faults.clone();
         let (path, pair) = (path.to_path_buf(), pair.to_owned());
-        Ok(Some(Self {
-            path,
-            pair,
-            file,
-            faults,
-            record,
-            newest,
-            sequence,
-            condemned: false,
-            mirrored: false,
-        }))
+        Ok(Some(Self { path, pair, file, faults, record, newest, sequence, condemned: false, mirrored: false }))
     }
 
     /// Makes the file with an empty record in both slots. It appears complete or not at all.
     pub(super) fn create(path: &Path, pair: &str, faults: &Faults) -> Result<Self, StoreError> {
         let failed = |doing| move |error| StoreError::io(path, doing, error);
         if path.exists() {
-            return Err(StoreError::Moved {
-                path: path.to_path_buf(),
-            });
+            return Err(StoreError::Moved { path: path.to_path_buf() });
         }
         let record = Record::default();
         let new = path.with_extension("new");
@@ -84,17 +72,7 @@ impl Slots {
         std::fs::rename(&new, path).map_err(failed(Doing::Create))?;
         sync_parent(path).map_err(failed(Doing::Sync))?;
         let (path, pair, faults) = (path.to_path_buf(), pair.to_owned(), faults.clone());
-        Ok(Self {
-            path,
-            pair,
-            file,
-            faults,
-            record,
-            newest: 1,
-            sequence: 2,
-            condemned: false,
-            mirrored: true,
-        })
+        Ok(Self { path, pair, file, faults, record, newest: 1, sequence: 2, condemned: false, mirrored: true })
     }
 
     /// The last record that is known to be on disk.
@@ -130,9 +108,7 @@ impl Slots {
         self.still_ours()?;
         crash::reach(step, When::Before);
         let repair = std::mem::replace(&mut self.condemned, true);
-        let written = self
-            .faults
-            .write(Operation::WriteSlot, &self.file, &bytes[..], offset(target));
+        let written = self.faults.write(Operation::WriteSlot, &self.file, &bytes[..], offset(target));
         written.map_err(|error| StoreError::io(&self.path, Doing::Write, error))?;
         crash::reach(step, When::Between);
         let synced = self.faults.sync(Operation::SyncSlot, &self.file);
@@ -153,12 +129,8 @@ impl Slots {
         let ours = self.file.metadata().map_err(read)?;
         match std::fs::metadata(&self.path) {
             Ok(named) if (named.dev(), named.ino()) == (ours.dev(), ours.ino()) => Ok(()),
-            Ok(_) => Err(StoreError::Moved {
-                path: self.path.clone(),
-            }),
-            Err(error) if error.kind() == ErrorKind::NotFound => Err(StoreError::Moved {
-                path: self.path.clone(),
-            }),
+            Ok(_) => Err(StoreError::Moved { path: self.path.clone() }),
+            Err(error) if error.kind() == ErrorKind::NotFound => Err(StoreError::Moved { path: self.path.clone() }),
             Err(error) => Err(read(error)),
         }
     }
@@ -172,13 +144,7 @@ impl Slots {
             .map_err(|error| failed(error.into()))?;
         let mut found = [0; SIZE];
         self.file.read_exact_at(&mut found, offset(n)).map_err(failed)?;
-        if found == *expected {
-            Ok(())
-        } else {
-            Err(StoreError::Condemned {
-                path: self.path.clone(),
-            })
-        }
+        if found == *expected { Ok(()) } else { Err(StoreError::Condemned { path: self.path.clone() }) }
     }
 }
 
@@ -187,11 +153,7 @@ fn choose(path: &Path, found: [Content; 2]) -> Result<(usize, u64, Record), Stor
     let path = || path.to_path_buf();
     match found {
         [Content::Foreign(what), _] | [_, Content::Foreign(what)] => Err(StoreError::Foreign { path: path(), what }),
-        [Content::Damaged(first), Content::Damaged(second)] => Err(StoreError::Corrupt {
-            path: path(),
-            first,
-            second,
-        }),
+        [Content::Damaged(first), Content::Damaged(second)] => Err(StoreError::Corrupt { path: path(), first, second }),
         [Content::Valid { sequence, record }, Content::Damaged(damage)] => {
             fell_back(&path(), 1, damage, sequence);
             Ok((0, sequence, *record))
@@ -200,16 +162,9 @@ fn choose(path: &Path, found: [Content; 2]) -> Result<(usize, u64, Record), Stor
             fell_back(&path(), 0, damage, sequence);
             Ok((1, sequence, *record))
         }
-        [
-            Content::Valid {
-                sequence: a,
-                record: first,
-            },
-            Content::Valid {
-                sequence: b,
-                record: second,
-            },
-        ] => Ok(if a > b { (0, a, *first) } else { (1, b, *second) }),
+        [Content::Valid { sequence: a, record: first }, Content::Valid { sequence: b, record: second }] => {
+            Ok(if a > b { (0, a, *first) } else { (1, b, *second) })
+        }
     }
 }
 

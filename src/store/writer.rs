@@ -54,26 +54,14 @@ struct Write {
 impl Writer {
     /// Starts the thread.
     pub fn start(store: SharedStore) -> io::Result<Self> {
-        let shared = Arc::new(Shared {
-            queue: Mutex::default(),
-            changed: Condvar::new(),
-        });
+        let shared = Arc::new(Shared { queue: Mutex::default(), changed: Condvar::new() });
         let inside = shared.clone();
         let run = move || {
             let _end = End(&inside);
-            Work {
-                store: &store,
-                shared: &inside,
-                unmirrored: BTreeSet::new(),
-                unsynced: 0,
-            }
-            .run();
+            Work { store: &store, shared: &inside, unmirrored: BTreeSet::new(), unsynced: 0 }.run();
         };
         let thread = std::thread::Builder::new().name("state".into()).spawn(run)?;
-        Ok(Self {
-            shared,
-            thread: Mutex::new(Some(thread)),
-        })
+        Ok(Self { shared, thread: Mutex::new(Some(thread)) })
     }
 
     /// Writes a record. `reply` gets the ticket back once the record survives a power cut, or why it does not; it
@@ -86,20 +74,12 @@ impl Writer {
         reply: impl FnOnce(u64, Result<(), StoreError>) + Send + 'static,
     ) {
         let reply = Box::new(move |result| reply(ticket, result));
-        self.submit(Write {
-            pair: pair.to_owned(),
-            record: Some(record),
-            reply,
-        });
+        self.submit(Write { pair: pair.to_owned(), record: Some(record), reply });
     }
 
     /// Writes the current record of `pair` once more: does the disk take writes?
     pub fn touch(&self, pair: &str, reply: impl FnOnce(Result<(), StoreError>) + Send + 'static) {
-        self.submit(Write {
-            pair: pair.to_owned(),
-            record: None,
-            reply: Box::new(reply),
-        });
+        self.submit(Write { pair: pair.to_owned(), record: None, reply: Box::new(reply) });
     }
 
     /// Adds an event to the pair's history. Nobody waits for it; see [`Writer::history_error`].
@@ -176,8 +156,7 @@ impl fmt::Debug for Writer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let queue = self.shared.lock();
         let mut text = f.debug_struct("Writer");
-        text.field("writes", &queue.writes.len())
-            .field("events", &queue.events.len());
+        text.field("writes", &queue.writes.len()).field("events", &queue.events.len());
         text.field("ended", &queue.ended).finish_non_exhaustive()
     }
 }

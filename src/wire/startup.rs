@@ -134,11 +134,7 @@ fn parse_packet(bytes: &[u8], length: usize) -> FirstPacket {
     };
     let code = u32::from_be_bytes([a, b, c, d]);
     let exact = |packet| {
-        if length == 8 {
-            packet
-        } else {
-            FirstPacket::Garbage(Garbage::Foreign)
-        }
+        if length == 8 { packet } else { FirstPacket::Garbage(Garbage::Foreign) }
     };
     match code {
         CODE_SSL => exact(FirstPacket::SslRequest),
@@ -153,10 +149,9 @@ fn parse_cancel(bytes: &[u8], length: usize) -> FirstPacket {
     match length {
         ..16 => FirstPacket::Garbage(Garbage::TooShort),
         16..=MAX_CANCEL => match bytes.get(8..12) {
-            Some(&[a, b, c, d]) if bytes.len() >= length => FirstPacket::Cancel {
-                process: u32::from_be_bytes([a, b, c, d]),
-                length,
-            },
+            Some(&[a, b, c, d]) if bytes.len() >= length => {
+                FirstPacket::Cancel { process: u32::from_be_bytes([a, b, c, d]), length }
+            }
             _ => FirstPacket::NeedMore { wanted: length },
         },
         _ => FirstPacket::Garbage(Garbage::TooLong),
@@ -194,21 +189,9 @@ mod tests {
     fn every_kind_of_first_packet_is_told_apart() {
         assert_eq!(parse(&packet(CODE_SSL, b"")), FirstPacket::SslRequest);
         assert_eq!(parse(&packet(CODE_GSSENC, b"")), FirstPacket::GssencRequest);
-        assert_eq!(
-            parse(&packet(CODE_CANCEL, b"\0\0\x01\x02keyk")),
-            FirstPacket::Cancel {
-                process: 258,
-                length: 16
-            }
-        );
+        assert_eq!(parse(&packet(CODE_CANCEL, b"\0\0\x01\x02keyk")), FirstPacket::Cancel { process: 258, length: 16 });
         let login = startup();
-        assert_eq!(
-            parse(&login),
-            FirstPacket::Startup {
-                minor: 0,
-                length: login.len()
-            }
-        );
+        assert_eq!(parse(&login), FirstPacket::Startup { minor: 0, length: login.len() });
         assert_eq!(parse(b"\x16\x03\x01\x02\x00\x01"), FirstPacket::DirectTls);
     }
 
@@ -218,10 +201,7 @@ mod tests {
         assert!(matches!(parse(&long), FirstPacket::Cancel { length: 268, .. }));
         let longer = packet(CODE_CANCEL, &[7; 4 + 257]);
         assert_eq!(parse(&longer), FirstPacket::Garbage(Garbage::TooLong));
-        assert_eq!(
-            parse(&packet(CODE_CANCEL, b"\0\0\0\x01key")),
-            FirstPacket::Garbage(Garbage::TooShort)
-        );
+        assert_eq!(parse(&packet(CODE_CANCEL, b"\0\0\0\x01key")), FirstPacket::Garbage(Garbage::TooShort));
     }
 
     #[test]
@@ -238,45 +218,20 @@ mod tests {
 
     #[test]
     fn garbage_is_told_by_its_first_byte() {
-        for foreign in [
-            &b"G"[..],
-            b"GET / HTTP/1.1\r\n",
-            b"PROXY TCP4",
-            b"SSH-2.0",
-            b"\xff",
-            b"\x16\x04",
-            b"\0\x01",
-        ] {
+        for foreign in [&b"G"[..], b"GET / HTTP/1.1\r\n", b"PROXY TCP4", b"SSH-2.0", b"\xff", b"\x16\x04", b"\0\x01"] {
             assert_eq!(parse(foreign), FirstPacket::Garbage(Garbage::Foreign), "{foreign:?}");
         }
-        assert_eq!(
-            parse(b"\x16\x03\x01\x02\x00\x02"),
-            FirstPacket::Garbage(Garbage::Foreign),
-            "no ClientHello"
-        );
+        assert_eq!(parse(b"\x16\x03\x01\x02\x00\x02"), FirstPacket::Garbage(Garbage::Foreign), "no ClientHello");
         assert_eq!(parse(&packet(CODE_SSL, b"x")), FirstPacket::Garbage(Garbage::Foreign));
-        assert_eq!(
-            parse(&packet(1234 << 16 | 5999, b"")),
-            FirstPacket::Garbage(Garbage::Foreign)
-        );
+        assert_eq!(parse(&packet(1234 << 16 | 5999, b"")), FirstPacket::Garbage(Garbage::Foreign));
     }
 
     #[test]
     fn lengths_are_postgresqls() {
         let at_limit = packet(3 << 16, &[0; MAX_STARTUP - 8]);
-        assert_eq!(
-            parse(&at_limit),
-            FirstPacket::Startup {
-                minor: 0,
-                length: MAX_STARTUP
-            }
-        );
+        assert_eq!(parse(&at_limit), FirstPacket::Startup { minor: 0, length: MAX_STARTUP });
         let over = packet(3 << 16, &[0; MAX_STARTUP - 7]);
-        assert_eq!(
-            parse(&over[..4]),
-            FirstPacket::Garbage(Garbage::TooLong),
-            "the length word is enough"
-        );
+        assert_eq!(parse(&over[..4]), FirstPacket::Garbage(Garbage::TooLong), "the length word is enough");
         assert_eq!(parse(&over[..3]), FirstPacket::NeedMore { wanted: 8 });
         assert_eq!(parse(b"\0\0\0\x07"), FirstPacket::Garbage(Garbage::TooShort));
         assert_eq!(parse(b"\0\0\0\0\0\0\0\0"), FirstPacket::Garbage(Garbage::TooShort));
@@ -284,18 +239,9 @@ mod tests {
 
     #[test]
     fn protocols_that_nobody_speaks_are_named() {
-        assert_eq!(
-            parse(&packet(2 << 16, b"")),
-            FirstPacket::Garbage(Garbage::Protocol { major: 2, minor: 0 })
-        );
-        assert_eq!(
-            Garbage::Protocol { major: 4, minor: 1 }.to_string(),
-            "unsupported frontend protocol 4.1"
-        );
-        assert!(matches!(
-            parse(&packet(3 << 16 | 2, b"\0")),
-            FirstPacket::Startup { minor: 2, .. }
-        ));
+        assert_eq!(parse(&packet(2 << 16, b"")), FirstPacket::Garbage(Garbage::Protocol { major: 2, minor: 0 }));
+        assert_eq!(Garbage::Protocol { major: 4, minor: 1 }.to_string(), "unsupported frontend protocol 4.1");
+        assert!(matches!(parse(&packet(3 << 16 | 2, b"\0")), FirstPacket::Startup { minor: 2, .. }));
         assert_eq!(parse(&packet(3 << 16, b"user")), FirstPacket::Garbage(Garbage::Layout));
         assert_eq!(parse(&packet(3 << 16, b"")), FirstPacket::Garbage(Garbage::Layout));
     }

@@ -27,10 +27,7 @@ fn effects(pair: &Pair) -> Effects {
 
 fn backend(pair: &Pair, name: &str) -> config::Backend {
     let backends = service(&[&pair.east, &pair.west]).backends;
-    backends
-        .into_iter()
-        .find(|backend| backend.name.as_str() == name)
-        .unwrap()
+    backends.into_iter().find(|backend| backend.name.as_str() == name).unwrap()
 }
 
 async fn app(server: &Cluster) -> tokio_postgres::Client {
@@ -38,9 +35,7 @@ async fn app(server: &Cluster) -> tokio_postgres::Client {
 }
 
 async fn connect(server: &Cluster, user: &str, name: &str) -> tokio_postgres::Client {
-    try_connect(server.address(), user, name)
-        .await
-        .unwrap_or_else(|error| panic!("{error}\n{}", server.log_tail()))
+    try_connect(server.address(), user, name).await.unwrap_or_else(|error| panic!("{error}\n{}", server.log_tail()))
 }
 
 async fn try_connect(to: SocketAddr, user: &str, name: &str) -> Result<tokio_postgres::Client, tokio_postgres::Error> {
@@ -60,11 +55,7 @@ async fn try_connect(to: SocketAddr, user: &str, name: &str) -> Result<tokio_pos
 /// In the database that the daemon logs in to: grants on functions hold for one database.
 async fn as_superuser(server: &Cluster, sql: &str) {
     let mut config = tokio_postgres::Config::new();
-    config
-        .host_path(server.data().parent().unwrap())
-        .port(server.port)
-        .user("postgres")
-        .dbname("postgres");
+    config.host_path(server.data().parent().unwrap()).port(server.port).user("postgres").dbname("postgres");
     let (client, connection) = config.connect(tokio_postgres::NoTls).await.unwrap();
     tokio::spawn(connection);
     client.batch_execute(sql).await.unwrap();
@@ -77,11 +68,8 @@ fn auto_conf(server: &Cluster) -> String {
 fn service(servers: &[&Cluster]) -> Service {
     let mut text = String::from("[service.main]\nkind = \"postgres\"\n");
     for server in servers {
-        text += &format!(
-            "[[service.main.backend]]\nname = \"{}\"\naddresses = [\"{}\"]\n",
-            server.name,
-            server.address()
-        );
+        text +=
+            &format!("[[service.main.backend]]\nname = \"{}\"\naddresses = [\"{}\"]\n", server.name, server.address());
         text += "tls = { mode = \"disable\" }\n";
     }
     text += "[service.main.probe]\nkind = \"sql\"\nuser = \"pgpivot\"\ndatabase = \"postgres\"\n";

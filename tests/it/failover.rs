@@ -1,10 +1,14 @@
 //! The active side dies, hangs, is cut off, or only seems to: what applications and operators see of it.
 
+use crate::harness::psql::heard;
 use crate::harness::status::{blocked, find, is_active, traffic};
-use crate::harness::{Checker, Cluster, Daemon, Pair, SOON, Writers};
+use crate::harness::{Checker, Cluster, Daemon, Pair, Psql, SOON, Writers};
 use pgpivot::view::{Level, ServiceStatus};
 use rustix::process::Signal;
-use std::time::Duration;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+use tokio_postgres::error::SqlState;
+use tokio_postgres::{Client, NoTls};
 use toml::{Table, Value};
 
 /// For a failover with the fast preset on a busy machine; the benches measure how long it really takes.
@@ -27,18 +31,8 @@ async fn when_the_primary_is_killed_the_writers_go_on_at_the_promoted_standby() 
     let count = writers.count;
     let journal = writers.stop().await;
     println!("longest gap {:?}, errors {:?}", journal.longest_gap(), journal.errors);
-    assert!(
-        journal.error_count() <= count,
-        "more errors than connections: {:?}",
-        journal.errors
-    );
-    Checker {
-        journal: &journal,
-        new: &pair.west,
-        old: &pair.east,
-    }
-    .no_acknowledged_row_is_lost()
-    .await;
+    assert!(journal.error_count() <= count, "more errors than connections: {:?}", journal.errors);
+    Checker { journal: &journal, new: &pair.west, old: &pair.east }.no_acknowledged_row_is_lost().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -51,25 +45,13 @@ async fn when_every_process_of_the_primary_is_stopped_the_writers_go_on_at_the_s
     daemon.until_active("west", FAILOVER).await;
     writers.go_on_at(pair.west.port, 100, SOON).await;
     pair.east.thaw();
-    daemon
-        .until("east is quarantined", SOON, |s| find(s, "east").quarantined.is_some())
-        .await;
+    daemon.until("east is quarantined", SOON, |s| find(s, "east").quarantined.is_some()).await;
     writers.go_on_at(pair.west.port, 100, SOON).await;
     let count = writers.count;
     let journal = writers.stop().await;
     println!("longest gap {:?}, errors {:?}", journal.longest_gap(), journal.errors);
-    assert!(
-        journal.error_count() <= count,
-        "more errors than connections: {:?}",
-        journal.errors
-    );
-    Checker {
-        journal: &journal,
-        new: &pair.west,
-        old: &pair.east,
-    }
-    .no_acknowledged_row_is_lost()
-    .await;
+    assert!(journal.error_count() <= count, "more errors than connections: {:?}", journal.errors);
+    Checker { journal: &journal, new: &pair.west, old: &pair.east }.no_acknowledged_row_is_lost().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -79,29 +61,14 @@ async fn a_primary_whose_postmaster_alone_is_stopped_is_shown_as_hung_and_not_re
     let writers = Writers::start(daemon.listen, 4);
     writers.go_on_at(pair.east.port, 50, SOON).await;
     pair.east.freeze_postmaster();
-    daemon
-        .stays("east is active while it answers", WATCH, |s| is_active(s, "east"))
-        .await;
+    daemon.stays("east is active while it answers", WATCH, |s| is_active(s, "east")).await;
     let journal = writers.stop().await;
-    assert_eq!(
-        journal.error_count(),
-        0,
-        "connections that were open must go on: {:?}",
-        journal.errors
-    );
-    daemon
-        .until("hung, not dead", Duration::from_secs(40), |s| {
-            blocked(s) == "hung, not dead"
-        })
-        .await;
+    assert_eq!(journal.error_count(), 0, "connections that were open must go on: {:?}", journal.errors);
+    daemon.until("hung, not dead", Duration::from_secs(40), |s| blocked(s) == "hung, not dead").await;
     daemon.stays("east is active", WATCH, |s| is_active(s, "east")).await;
     assert!(!pair.west.is_primary().await);
     pair.east.thaw();
-    daemon
-        .until("steady", SOON, |s| {
-            s.open && s.phase == "steady" && is_active(s, "east")
-        })
-        .await;
+    daemon.until("steady", SOON, |s| s.open && s.phase == "steady" && is_active(s, "east")).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -114,25 +81,13 @@ async fn when_the_primary_swallows_every_packet_the_writers_go_on_at_the_standby
     daemon.until_active("west", FAILOVER).await;
     writers.go_on_at(pair.west.port, 100, SOON).await;
     pair.wire().heal();
-    daemon
-        .until("east is quarantined", SOON, |s| find(s, "east").quarantined.is_some())
-        .await;
+    daemon.until("east is quarantined", SOON, |s| find(s, "east").quarantined.is_some()).await;
     writers.go_on_at(pair.west.port, 100, SOON).await;
     let count = writers.count;
     let journal = writers.stop().await;
     println!("longest gap {:?}, errors {:?}", journal.longest_gap(), journal.errors);
-    assert!(
-        journal.error_count() <= count,
-        "more errors than connections: {:?}",
-        journal.errors
-    );
-    Checker {
-        journal: &journal,
-        new: &pair.west,
-        old: &pair.east,
-    }
-    .no_acknowledged_row_is_lost()
-    .await;
+    assert!(journal.error_count() <= count, "more errors than connections: {:?}", journal.errors);
+    Checker { journal: &journal, new: &pair.west, old: &pair.east }.no_acknowledged_row_is_lost().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -155,19 +110,13 @@ async fn a_primary_that_recovers_from_the_crash_of_a_backend_stays_active() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_primary_without_a_free_connection_slot_stays_active() {
-    let pair = Pair::plan()
-        .setting("max_connections", "12")
-        .setting("max_wal_senders", "4")
-        .start()
-        .await;
+    let pair = Pair::start().await;
     let daemon = Daemon::start(&[&pair.east, &pair.west]).await;
     let before = daemon.service().await;
     let hogs = take_every_slot(pair.east.address()).await;
-    assert!(hogs.len() >= 3, "only {} slots were free", hogs.len());
+    assert!(hogs.len() > 50, "only {} slots were free", hogs.len());
     daemon
-        .stays("east is active and not down", WATCH, |s| {
-            is_active(s, "east") && find(s, "east").health != "down"
-        })
+        .stays("east is active and not down", WATCH, |s| is_active(s, "east") && find(s, "east").health != "down")
         .await;
     drop(hogs);
     let after = daemon.until("steady", SOON, |s| s.open && s.phase == "steady").await;
@@ -188,9 +137,7 @@ async fn an_old_primary_that_comes_back_is_quarantined_and_gets_not_one_byte() {
     let logins = pair.east.logins_of("app");
     pair.east.start().await;
     assert!(pair.east.is_primary().await, "it knows nothing of the failover");
-    let shown = daemon
-        .until("quarantine", SOON, |s| find(s, "east").quarantined.is_some())
-        .await;
+    let shown = daemon.until("quarantine", SOON, |s| find(s, "east").quarantined.is_some()).await;
     assert_eq!(shown.level, Level::Bad);
     assert!(is_active(&shown, "west"));
     let patient =
@@ -200,13 +147,7 @@ async fn an_old_primary_that_comes_back_is_quarantined_and_gets_not_one_byte() {
     assert_eq!(traffic(&daemon.backend("east").await), traffic(&before));
     assert_eq!(pair.east.logins_of("app"), logins);
     let journal = writers.stop().await;
-    Checker {
-        journal: &journal,
-        new: &pair.west,
-        old: &pair.east,
-    }
-    .no_acknowledged_row_is_lost()
-    .await;
+    Checker { journal: &journal, new: &pair.west, old: &pair.east }.no_acknowledged_row_is_lost().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -217,30 +158,18 @@ async fn a_proxy_that_is_cut_off_from_a_living_primary_promotes_nobody_and_says_
     let writers = Writers::start(daemon.listen, 4);
     writers.go_on_at(pair.east.port, 50, SOON).await;
     pair.wire().cut_wire(pair.east.port);
-    let stuck = daemon
-        .until("blocked by the witness", FAILOVER, |s| blocked(s) == "witness alive")
-        .await;
+    let stuck = daemon.until("blocked by the witness", FAILOVER, |s| blocked(s) == "witness alive").await;
     let sentence = &stuck.blocked.as_ref().unwrap().sentence;
     assert!(sentence.contains("west"), "names no witness: {sentence}");
     assert_eq!(stuck.level, Level::Bad);
     for row in 0..20 {
-        pair.east
-            .run(&format!("INSERT INTO ledger VALUES (-{row} - 1, 0, 1, 1)"))
-            .await;
+        pair.east.run(&format!("INSERT INTO ledger VALUES (-{row} - 1, 0, 1, 1)")).await;
     }
-    daemon
-        .stays("nobody is promoted", WATCH, |s| {
-            is_active(s, "east") && s.epoch == before.epoch
-        })
-        .await;
+    daemon.stays("nobody is promoted", WATCH, |s| is_active(s, "east") && s.epoch == before.epoch).await;
     assert!(!pair.west.is_primary().await);
     pair.wire().heal();
     writers.go_on_at(pair.east.port, 50, Duration::from_secs(60)).await;
-    daemon
-        .until("steady", SOON, |s| {
-            s.open && s.phase == "steady" && is_active(s, "east")
-        })
-        .await;
+    daemon.until("steady", SOON, |s| s.open && s.phase == "steady" && is_active(s, "east")).await;
     let journal = writers.stop().await;
     assert_eq!(journal.acknowledged_by(pair.west.port), 0);
 }
@@ -260,26 +189,16 @@ async fn a_primary_that_dies_and_returns_again_and_again_is_replaced_once() {
         pair.east.kill().await;
         writers.go_on_at(pair.west.port, 50, SOON).await;
     }
-    let after = daemon
-        .until("west is active", SOON, |s| s.open && is_active(s, "west"))
-        .await;
+    let after = daemon.until("west is active", SOON, |s| s.open && is_active(s, "west")).await;
     assert_eq!(after.epoch, before.epoch.next());
     let journal = writers.stop().await;
-    Checker {
-        journal: &journal,
-        new: &pair.west,
-        old: &pair.east,
-    }
-    .never_two_primaries()
-    .await;
+    Checker { journal: &journal, new: &pair.west, old: &pair.east }.never_two_primaries().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_death_within_the_cool_down_waits_for_its_end() {
     let pair = Pair::start().await;
-    let plan = Daemon::plan(&[&pair.east, &pair.west])
-        .failover("cooldown", "20s")
-        .failover("hold_timeout", "60s");
+    let plan = Daemon::plan(&[&pair.east, &pair.west]).failover("cooldown", "20s").failover("hold_timeout", "60s");
     let daemon = plan.start().await;
     pair.east.kill().await;
     let first = daemon.until_active("west", FAILOVER).await;
@@ -295,21 +214,13 @@ async fn a_second_death_within_the_cool_down_waits_for_its_end() {
     assert_eq!(second.epoch, first.epoch.next());
     writers.go_on_at(pair.east.port, 50, SOON).await;
     let journal = writers.stop().await;
-    Checker {
-        journal: &journal,
-        new: &pair.east,
-        old: &pair.west,
-    }
-    .never_two_primaries()
-    .await;
+    Checker { journal: &journal, new: &pair.east, old: &pair.west }.never_two_primaries().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_exhausted_budget_leaves_the_next_failover_to_an_operator() {
     let pair = Pair::start().await;
-    let plan = Daemon::plan(&[&pair.east, &pair.west])
-        .failover("cooldown", "1s")
-        .failover("max_per_day", 1);
+    let plan = Daemon::plan(&[&pair.east, &pair.west]).failover("cooldown", "1s").failover("max_per_day", 1);
     let daemon = plan.start().await;
     pair.east.kill().await;
     let first = daemon.until_active("west", FAILOVER).await;
@@ -317,15 +228,9 @@ async fn an_exhausted_budget_leaves_the_next_failover_to_an_operator() {
     pair.east.rebuild_as_standby_of(&pair.west).await;
     daemon.until("east is armed", SOON, |s| find(s, "east").armed).await;
     pair.west.kill().await;
-    let held = daemon
-        .until("budget exhausted", FAILOVER, |s| blocked(s) == "budget exhausted")
-        .await;
+    let held = daemon.until("budget exhausted", FAILOVER, |s| blocked(s) == "budget exhausted").await;
     assert_eq!(held.level, Level::Bad);
-    daemon
-        .stays("nobody is promoted", WATCH, |s| {
-            is_active(s, "west") && s.epoch == first.epoch
-        })
-        .await;
+    daemon.stays("nobody is promoted", WATCH, |s| is_active(s, "west") && s.epoch == first.epoch).await;
     daemon.ctl_done(&["failover", "--to", "east", "--force", "--yes"]).await;
     daemon.until_active("east", FAILOVER).await;
 }
@@ -351,10 +256,7 @@ async fn a_server_of_another_pair_in_the_place_of_a_backend_is_quarantined() {
     pair.east.kill().await;
     daemon.until_active("west", FAILOVER).await;
     writers.go_on_at(pair.west.port, 20, SOON).await;
-    assert_eq!(
-        (traffic(&daemon.backend("stranger").await), stranger.logins_of("app")),
-        ((0, 0, 0), 0)
-    );
+    assert_eq!((traffic(&daemon.backend("stranger").await), stranger.logins_of("app")), ((0, 0, 0), 0));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -362,13 +264,9 @@ async fn a_wrong_password_of_the_probe_is_no_reason_to_fail_over() {
     let pair = Pair::start().await;
     let daemon = Daemon::start(&[&pair.east, &pair.west]).await;
     pair.east.run("ALTER ROLE pgpivot PASSWORD 'changed'").await;
-    pair.east
-        .run("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'pgpivot'")
-        .await;
+    pair.east.run("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'pgpivot'").await;
     daemon
-        .stays("east is active and not down", WATCH, |s| {
-            is_active(s, "east") && find(s, "east").health != "down"
-        })
+        .stays("east is active and not down", WATCH, |s| is_active(s, "east") && find(s, "east").health != "down")
         .await;
     assert!(!pair.west.is_primary().await);
 }
@@ -388,19 +286,44 @@ async fn a_restart_of_the_primary_is_waited_for() {
     assert_eq!(journal.acknowledged_by(pair.west.port), 0);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn who_connects_during_a_failover_waits_instead_of_failing() {
+    let pair = Pair::start().await;
+    let daemon = Daemon::start(&[&pair.east, &pair.west]).await;
+    pair.east.kill().await;
+    let psql = Psql::to(daemon.listen);
+    let newcomers: Vec<_> = (0..10).map(|_| psql.begin("SELECT inet_server_port()")).collect();
+    for newcomer in newcomers {
+        let spoken = heard(newcomer).await;
+        assert_eq!((spoken.code, spoken.out.trim()), (Some(0), pair.west.port.to_string().as_str()), "{spoken:#?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_waits_longer_than_the_hold_is_told_so_with_57p03() {
+    let pair = Pair::start().await;
+    let daemon = Daemon::plan(&[&pair.east, &pair.west]).failover("hold_timeout", "2s").start().await;
+    pair.west.kill().await;
+    pair.east.kill().await;
+    daemon.until("closed", FAILOVER, |s| !s.open || find(s, "east").health == "down").await;
+    let begun = Instant::now();
+    let Err(error) = as_app(daemon.listen).connect(NoTls).await else { panic!("nobody can serve") };
+    assert_eq!(error.code().map(SqlState::code), Some("57P03"), "{error:?}\n{}", daemon.log_tail());
+    assert!(begun.elapsed() < Duration::from_secs(10), "it took {:?}", begun.elapsed());
+}
+
 /// Connections as `app`, as many as the server takes.
-async fn take_every_slot(server: std::net::SocketAddr) -> Vec<tokio_postgres::Client> {
-    let mut config = tokio_postgres::Config::new();
-    config
-        .host(server.ip().to_string())
-        .port(server.port())
-        .user("app")
-        .password("app")
-        .dbname("app");
+async fn take_every_slot(server: SocketAddr) -> Vec<Client> {
     let mut clients = Vec::new();
-    while let Ok((client, connection)) = config.connect(tokio_postgres::NoTls).await {
+    while let Ok((client, connection)) = as_app(server).connect(NoTls).await {
         tokio::spawn(connection);
         clients.push(client);
     }
     clients
+}
+
+fn as_app(to: SocketAddr) -> tokio_postgres::Config {
+    let mut config = tokio_postgres::Config::new();
+    config.host(to.ip().to_string()).port(to.port()).user("app").password("app").dbname("app");
+    config
 }

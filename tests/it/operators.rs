@@ -1,7 +1,7 @@
 //! What operators do on purpose: switch over, bring home, promote by hand, pause, run two daemons.
 
 use crate::harness::status::{find, is_active};
-use crate::harness::{Checker, Daemon, Pair, SOON, Shutdown, Writers};
+use crate::harness::{Checker, Daemon, Pair, SOON, Shutdown, Writers, eventually};
 use std::time::Duration;
 
 const FAILOVER: Duration = Duration::from_secs(15);
@@ -10,30 +10,20 @@ const WATCH: Duration = Duration::from_secs(5);
 #[tokio::test(flavor = "multi_thread")]
 async fn an_observing_proxy_follows_a_promotion_made_by_hand() {
     let pair = Pair::start().await;
-    let plan = Daemon::plan(&[&pair.east, &pair.west])
-        .failover("authority", "observe")
-        .failover("promoter", "none");
+    let plan = Daemon::plan(&[&pair.east, &pair.west]).failover("authority", "observe").failover("promoter", "none");
     let daemon = plan.launch();
     let before = daemon.until_active("east", SOON).await;
     let writers = Writers::start(daemon.listen, 4);
     writers.go_on_at(pair.east.port, 50, SOON).await;
     pair.east.stop(Shutdown::Fast).await;
-    daemon
-        .stays("nobody is promoted", WATCH, |s| s.epoch == before.epoch)
-        .await;
+    daemon.stays("nobody is promoted", WATCH, |s| s.epoch == before.epoch).await;
     assert!(!pair.west.is_primary().await, "an observer promotes nobody");
     pair.west.promote();
     daemon.until_active("west", FAILOVER).await;
     writers.go_on_at(pair.west.port, 50, SOON).await;
     let journal = writers.stop().await;
     // A fast shutdown sends everything to the standby before it ends.
-    Checker {
-        journal: &journal,
-        new: &pair.west,
-        old: &pair.east,
-    }
-    .no_acknowledged_row_is_lost()
-    .await;
+    Checker { journal: &journal, new: &pair.west, old: &pair.east }.no_acknowledged_row_is_lost().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -50,24 +40,11 @@ async fn a_switchover_under_load_loses_no_acknowledged_row_and_fences_the_old_si
     let count = writers.count;
     let journal = writers.stop().await;
     println!("longest gap {:?}, errors {:?}", journal.longest_gap(), journal.errors);
-    assert!(
-        journal.error_count() <= count,
-        "more errors than connections: {:?}",
-        journal.errors
-    );
-    Checker {
-        journal: &journal,
-        new: &pair.west,
-        old: &pair.east,
-    }
-    .no_acknowledged_row_is_lost()
-    .await;
+    assert!(journal.error_count() <= count, "more errors than connections: {:?}", journal.errors);
+    Checker { journal: &journal, new: &pair.west, old: &pair.east }.no_acknowledged_row_is_lost().await;
     let direct = crate::harness::Psql::to(pair.east.address());
     let spoken = direct.say("INSERT INTO ledger VALUES (-1, 0, 0, 0)").await;
-    assert!(
-        spoken.talk.contains("read-only transaction"),
-        "the old side takes writes: {spoken:#?}"
-    );
+    assert!(spoken.talk.contains("read-only transaction"), "the old side takes writes: {spoken:#?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -91,56 +68,32 @@ async fn a_switchover_that_cannot_be_lossless_is_called_off_and_undone() {
 #[tokio::test(flavor = "multi_thread")]
 async fn restore_is_refused_until_the_old_side_is_rebuilt_and_then_brings_traffic_home() {
     let pair = Pair::plan().synchronous().start().await;
-    let daemon = Daemon::plan(&[&pair.east, &pair.west])
-        .failover("cooldown", "1s")
-        .start()
-        .await;
+    let daemon = Daemon::plan(&[&pair.east, &pair.west]).failover("cooldown", "1s").start().await;
     let writers = Writers::start(daemon.listen, 4);
     writers.go_on_at(pair.east.port, 50, SOON).await;
     pair.east.kill().await;
     daemon.until_active("west", FAILOVER).await;
     writers.go_on_at(pair.west.port, 50, SOON).await;
     let journal = writers.stop().await;
-    Checker {
-        journal: &journal,
-        new: &pair.west,
-        old: &pair.east,
-    }
-    .no_acknowledged_row_is_lost()
-    .await;
+    Checker { journal: &journal, new: &pair.west, old: &pair.east }.no_acknowledged_row_is_lost().await;
 
     pair.east.start().await;
-    daemon
-        .until("quarantine", SOON, |s| find(s, "east").quarantined.is_some())
-        .await;
+    daemon.until("quarantine", SOON, |s| find(s, "east").quarantined.is_some()).await;
     let refused = daemon.ctl(&["restore", "--yes"]).await;
     assert_eq!(refused.code, Some(1), "{refused:#?}");
     let said = format!("{}{}", refused.out, refused.talk);
-    assert!(
-        said.contains("east") && said.contains("timeline"),
-        "no reason is given: {said}"
-    );
+    assert!(said.contains("east") && said.contains("timeline"), "no reason is given: {said}");
     assert!(is_active(&daemon.service().await, "west"));
 
     pair.east.rebuild_as_standby_of(&pair.west).await;
-    daemon
-        .until("quarantine lifts", SOON, |s| {
-            find(s, "east").quarantined.is_none() && find(s, "east").armed
-        })
-        .await;
+    daemon.until("quarantine lifts", SOON, |s| find(s, "east").quarantined.is_none() && find(s, "east").armed).await;
     let writers = Writers::start(daemon.listen, 4);
     writers.go_on_at(pair.west.port, 50, SOON).await;
     daemon.ctl_done(&["restore", "--yes"]).await;
     daemon.until_active("east", SOON).await;
     writers.go_on_at(pair.east.port, 50, SOON).await;
     let journal = writers.stop().await;
-    Checker {
-        journal: &journal,
-        new: &pair.east,
-        old: &pair.west,
-    }
-    .no_acknowledged_row_is_lost()
-    .await;
+    Checker { journal: &journal, new: &pair.east, old: &pair.west }.no_acknowledged_row_is_lost().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -150,9 +103,7 @@ async fn a_paused_proxy_decides_nothing_until_it_is_resumed() {
     daemon.ctl_done(&["pause", "--reason", "network maintenance"]).await;
     daemon.until("paused", SOON, |s| s.paused.is_some()).await;
     pair.east.kill().await;
-    daemon
-        .stays("nobody is promoted", WATCH, |s| is_active(s, "east"))
-        .await;
+    daemon.stays("nobody is promoted", WATCH, |s| is_active(s, "east")).await;
     assert!(!pair.west.is_primary().await);
     daemon.ctl_done(&["resume"]).await;
     daemon.until_active("west", FAILOVER).await;
@@ -166,11 +117,7 @@ async fn a_dry_run_explains_and_changes_nothing() {
     let spoken = daemon.ctl(&["switchover", "--dry-run"]).await;
     assert_eq!(spoken.code, Some(0), "{spoken:#?}");
     assert!(format!("{}{}", spoken.out, spoken.talk).contains("west"), "{spoken:#?}");
-    daemon
-        .stays("nothing changes", WATCH, |s| {
-            is_active(s, "east") && s.epoch == before.epoch && s.open
-        })
-        .await;
+    daemon.stays("nothing changes", WATCH, |s| is_active(s, "east") && s.epoch == before.epoch && s.open).await;
     assert!(!pair.west.is_primary().await);
 }
 
@@ -178,16 +125,10 @@ async fn a_dry_run_explains_and_changes_nothing() {
 async fn an_unknown_command_or_backend_is_refused_with_the_reason() {
     let pair = Pair::start().await;
     let daemon = Daemon::start(&[&pair.east, &pair.west]).await;
-    let (code, body) = daemon
-        .post("/failover/switchover", r#"{"to": "nowhere"}"#)
-        .await
-        .unwrap();
+    let (code, body) = daemon.post("/failover/switchover", r#"{"to": "nowhere"}"#).await.unwrap();
     assert!((400..500).contains(&code) && body.contains("nowhere"), "{code}: {body}");
     let (code, body) = daemon.post("/failover/trigger?dryrun=true", "{}").await.unwrap();
-    assert!(
-        (400..500).contains(&code),
-        "a misspelt dry_run must not act: {code}: {body}"
-    );
+    assert!((400..500).contains(&code), "a misspelt dry_run must not act: {code}: {body}");
     assert_eq!(daemon.ctl(&["failover", "--sideways"]).await.code, Some(2));
     assert!(is_active(&daemon.service().await, "east"));
 }
@@ -198,10 +139,12 @@ async fn history_tells_a_failover_with_evidence_and_steps() {
     let daemon = Daemon::start(&[&pair.east, &pair.west]).await;
     pair.east.kill().await;
     daemon.until_active("west", FAILOVER).await;
-    let spoken = daemon.ctl_done(&["history", "--json"]).await;
-    for word in ["decided", "step", "switched", "west"] {
-        assert!(spoken.out.contains(word), "no `{word}` in {}", spoken.out);
-    }
+    eventually("the history is written", SOON, async || {
+        let spoken = daemon.ctl_done(&["history", "--json"]).await;
+        let lacking = ["decided", "step", "switched", "west"].into_iter().find(|word| !spoken.out.contains(word));
+        lacking.map_or(Ok(()), |word| Err(format!("no `{word}` in {}", spoken.out)))
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -209,12 +152,8 @@ async fn two_daemons_that_decide_end_on_the_same_side_with_one_promotion() {
     let pair = Pair::plan().synchronous().start().await;
     let first = Daemon::plan(&[&pair.east, &pair.west]).launch();
     let second = Daemon::plan(&[&pair.east, &pair.west]).launch();
-    first
-        .until("the other daemon", SOON, |s| s.open && !s.other_daemons.is_empty())
-        .await;
-    second
-        .until("the other daemon", SOON, |s| s.open && !s.other_daemons.is_empty())
-        .await;
+    first.until("the other daemon", SOON, |s| s.open && !s.other_daemons.is_empty()).await;
+    second.until("the other daemon", SOON, |s| s.open && !s.other_daemons.is_empty()).await;
     both_end_on_west(&pair, &first, &second).await;
 }
 
@@ -222,9 +161,9 @@ async fn two_daemons_that_decide_end_on_the_same_side_with_one_promotion() {
 async fn an_observing_daemon_ends_on_the_side_that_the_deciding_one_chose() {
     let pair = Pair::plan().synchronous().start().await;
     let first = Daemon::plan(&[&pair.east, &pair.west]).launch();
-    let second = Daemon::plan(&[&pair.east, &pair.west])
-        .failover("authority", "observe")
-        .launch();
+    let observer =
+        Daemon::plan(&[&pair.east, &pair.west]).failover("authority", "observe").failover("promoter", "none");
+    let second = observer.launch();
     first.until_active("east", SOON).await;
     second.until_active("east", SOON).await;
     both_end_on_west(&pair, &first, &second).await;
@@ -241,26 +180,11 @@ async fn both_end_on_west(pair: &Pair, first: &Daemon, second: &Daemon) {
     there.go_on_at(pair.west.port, 50, SOON).await;
     pair.east.start().await;
     for daemon in [first, second] {
-        daemon
-            .until("quarantine", SOON, |s| {
-                is_active(s, "west") && find(s, "east").quarantined.is_some()
-            })
-            .await;
+        daemon.until("quarantine", SOON, |s| is_active(s, "west") && find(s, "east").quarantined.is_some()).await;
     }
     let mut journal = here.stop().await;
     journal.append(there.stop().await);
-    Checker {
-        journal: &journal,
-        new: &pair.west,
-        old: &pair.east,
-    }
-    .no_acknowledged_row_is_lost()
-    .await;
+    Checker { journal: &journal, new: &pair.west, old: &pair.east }.no_acknowledged_row_is_lost().await;
     // One promotion makes one timeline.
-    assert_eq!(
-        pair.west
-            .ask("SELECT substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8)")
-            .await,
-        "00000002"
-    );
+    assert_eq!(pair.west.ask("SELECT substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8)").await, "00000002");
 }

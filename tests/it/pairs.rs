@@ -50,15 +50,10 @@ async fn replication_goes_on_while_the_postmaster_alone_is_frozen() {
     let pair = Pair::start().await;
     let client = pair.east.client().await;
     pair.east.freeze_postmaster();
-    client
-        .batch_execute("INSERT INTO ledger VALUES (1, 1, 1, 1)")
-        .await
-        .unwrap();
-    eventually("the row arrives", SOON, async || {
-        match pair.west.ask("SELECT count(*) FROM ledger").await.as_str() {
-            "1" => Ok(()),
-            other => Err(other.to_owned()),
-        }
+    client.batch_execute("INSERT INTO ledger VALUES (1, 1, 1, 1)").await.unwrap();
+    eventually("the row arrives", SOON, async || match pair.west.ask("SELECT count(*) FROM ledger").await.as_str() {
+        "1" => Ok(()),
+        other => Err(other.to_owned()),
     })
     .await;
 }
@@ -67,10 +62,8 @@ async fn replication_goes_on_while_the_postmaster_alone_is_frozen() {
 async fn a_server_recovers_from_the_crash_of_one_backend() {
     let pair = Pair::start().await;
     pair.east.crash_one_backend().await;
-    eventually("east answers again", SOON, async || {
-        pair.east.try_ask("SELECT 1").await.map_err(|e| e.to_string())
-    })
-    .await;
+    eventually("east answers again", SOON, async || pair.east.try_ask("SELECT 1").await.map_err(|e| e.to_string()))
+        .await;
     assert!(pair.east.runs() && pair.east.is_primary().await);
     pair.east.is_followed_by(&pair.west).await;
 }
@@ -80,9 +73,7 @@ async fn a_cut_wire_swallows_packets_while_the_standby_still_streams() {
     let pair = Pair::plan().behind_a_wire().start().await;
     let reach = async || {
         let connect = tokio::net::TcpStream::connect(pair.east.address());
-        tokio::time::timeout(std::time::Duration::from_millis(300), connect)
-            .await
-            .is_ok_and(|c| c.is_ok())
+        tokio::time::timeout(std::time::Duration::from_millis(300), connect).await.is_ok_and(|c| c.is_ok())
     };
     assert!(reach().await);
     pair.wire().cut_wire(pair.east.port);
@@ -94,12 +85,7 @@ async fn a_cut_wire_swallows_packets_while_the_standby_still_streams() {
     pair.wire().swallow(pair.east.port);
     assert!(!reach().await);
     eventually("the standby loses its stream", SOON, async || {
-        match pair
-            .west
-            .ask("SELECT count(*) FROM pg_stat_wal_receiver WHERE status = 'streaming'")
-            .await
-            .as_str()
-        {
+        match pair.west.ask("SELECT count(*) FROM pg_stat_wal_receiver WHERE status = 'streaming'").await.as_str() {
             "0" => Ok(()),
             other => Err(format!("{other} streams")),
         }
@@ -129,37 +115,21 @@ async fn a_clean_switch_passes_the_checker() {
     let writers = Writers::start(pair.west.address(), 3);
     writers.go_on_at(pair.west.port, 50, SOON).await;
     journal.append(writers.stop().await);
-    Checker {
-        journal: &journal,
-        new: &pair.west,
-        old: &pair.east,
-    }
-    .no_acknowledged_row_is_lost()
-    .await;
+    Checker { journal: &journal, new: &pair.west, old: &pair.east }.no_acknowledged_row_is_lost().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_primaries_do_not_pass_the_checker() {
     let pair = Pair::start().await;
     pair.west.promote();
-    let (here, there) = (
-        Writers::start(pair.west.address(), 2),
-        Writers::start(pair.east.address(), 2),
-    );
+    let (here, there) = (Writers::start(pair.west.address(), 2), Writers::start(pair.east.address(), 2));
     here.go_on_at(pair.west.port, 20, SOON).await;
     there.go_on_at(pair.east.port, 20, SOON).await;
     let mut journal = here.stop().await;
     journal.append(there.stop().await);
-    let checker = Checker {
-        journal: &journal,
-        new: &pair.west,
-        old: &pair.east,
-    };
+    let checker = Checker { journal: &journal, new: &pair.west, old: &pair.east };
     let found = checker.breaches().await.join("\n");
-    assert!(
-        found.contains("were acknowledged by the old side when the new one served already"),
-        "{found}"
-    );
+    assert!(found.contains("were acknowledged by the old side when the new one served already"), "{found}");
     assert!(found.contains("were sent to the old side after the cut"), "{found}");
     assert!(checker.losses().await.is_some());
     pair.west.run("DELETE FROM ledger").await;

@@ -32,10 +32,7 @@ async fn a_pair_tells_who_is_primary_who_follows_and_from_whom() {
 
     let standby = watch.facts("west").await;
     assert_eq!(standby.role, Role::Standby);
-    assert_eq!(
-        (standby.system_id, standby.timeline),
-        (primary.system_id, Some(Timeline(1)))
-    );
+    assert_eq!((standby.system_id, standby.timeline), (primary.system_id, Some(Timeline(1))));
     assert!(standby.lsn >= standby.replay_lsn && standby.replay_lsn.is_some());
     assert_eq!(standby.receiver_timeout, Some(Duration::from_secs(3)));
     assert_eq!((standby.may_promote, standby.may_read_stats), (Some(true), Some(true)));
@@ -48,28 +45,17 @@ async fn a_pair_tells_who_is_primary_who_follows_and_from_whom() {
 async fn synchronous_standbys_are_named() {
     let pair = Pair::plan().synchronous().start().await;
     let mut watch = Watch::of(&[&pair.east], login("pgpivot", "pgpivot"));
-    let seen = |o: &Observation| {
-        answered(o)
-            .and_then(|f| f.sync.clone())
-            .filter(|sync| !sync.synchronous.is_empty())
-    };
+    let seen = |o: &Observation| answered(o).and_then(|f| f.sync.clone()).filter(|sync| !sync.synchronous.is_empty());
     let sync = watch.until("the synchronous standby is seen", seen).await;
-    assert_eq!(
-        (sync.names.as_str(), sync.synchronous),
-        ("west", vec!["west".to_owned()])
-    );
+    assert_eq!((sync.names.as_str(), sync.synchronous), ("west", vec!["west".to_owned()]));
 }
 
 #[tokio::test]
 async fn every_password_method_logs_in_and_a_wrong_password_is_unknown_not_down() {
     let server = Cluster::create("east", &[], None);
     server.start().await;
-    server
-        .run("SET password_encryption = 'md5'; CREATE ROLE old LOGIN PASSWORD 'old'")
-        .await;
-    server
-        .run("CREATE ROLE plain LOGIN PASSWORD 'plain'; CREATE ROLE open LOGIN")
-        .await;
+    server.run("SET password_encryption = 'md5'; CREATE ROLE old LOGIN PASSWORD 'old'").await;
+    server.run("CREATE ROLE plain LOGIN PASSWORD 'plain'; CREATE ROLE open LOGIN").await;
     let access = server.data().join("pg_hba.conf");
     let rules = std::fs::read_to_string(&access).unwrap();
     let first = "host all old all md5\nhost all plain all password\nhost all open all trust\n";
@@ -81,24 +67,13 @@ async fn every_password_method_logs_in_and_a_wrong_password_is_unknown_not_down(
         assert_eq!(watch.facts("east").await.role, Role::Primary, "{user}");
     }
     let unknown = Verdict::Unknown(Unknown::Authentication);
-    for (user, password) in [
-        ("pgpivot", "guess"),
-        ("old", "guess"),
-        ("plain", "guess"),
-        ("pgpivot", ""),
-        ("who", "x"),
-    ] {
+    for (user, password) in [("pgpivot", "guess"), ("old", "guess"), ("plain", "guess"), ("pgpivot", ""), ("who", "x")]
+    {
         let mut watch = Watch::of(&[&server], login(user, password));
         assert_eq!(watch.first("east").await.verdict, unknown, "{user}");
     }
-    let nowhere = Login {
-        database: "nowhere".into(),
-        ..login("pgpivot", "pgpivot")
-    };
-    assert_eq!(
-        Watch::of(&[&server], nowhere).first("east").await.verdict,
-        Verdict::Unknown(Unknown::NoDatabase)
-    );
+    let nowhere = Login { database: "nowhere".into(), ..login("pgpivot", "pgpivot") };
+    assert_eq!(Watch::of(&[&server], nowhere).first("east").await.verdict, Verdict::Unknown(Unknown::NoDatabase));
 }
 
 #[tokio::test]
@@ -114,15 +89,9 @@ async fn a_killed_primary_is_refused_and_its_standby_receives_nothing() {
     watch.lost("east").await;
     watch.probes.set_cadence(Cadence::Death);
     let refused = |o: &Observation| (o.backend.as_str() == "east" && o.fresh).then(|| o.verdict.clone());
-    assert_eq!(
-        watch.until("a fresh connect ends", refused).await,
-        Verdict::Failed(Failure::Refused)
-    );
-    let gone = |o: &Observation| {
-        answered(o)
-            .filter(|f| f.role == Role::Standby && f.receiver == Receiver::Gone)
-            .map(|_| ())
-    };
+    assert_eq!(watch.until("a fresh connect ends", refused).await, Verdict::Failed(Failure::Refused));
+    let gone =
+        |o: &Observation| answered(o).filter(|f| f.role == Role::Standby && f.receiver == Receiver::Gone).map(|_| ());
     watch.until("the standby has no receiver", gone).await;
     assert_eq!(watch.shutdowns, 0, "a dead postmaster is not a shutdown on purpose");
 }
@@ -140,6 +109,19 @@ async fn a_login_that_may_not_see_the_receiver_knows_when_there_is_none() {
 }
 
 #[tokio::test]
+async fn a_login_without_the_identifiers_function_learns_it_by_replication() {
+    let server = Cluster::create("east", &[], None);
+    server.start().await;
+    let identifier = server.ask("SELECT system_identifier FROM pg_control_system()").await;
+    let login = |user: &str| Login { database: "app".into(), ..login(user, user) };
+    server.run("REVOKE EXECUTE ON FUNCTION pg_control_system() FROM public, pgpivot").await;
+    let facts = Watch::of(&[&server], login("pgpivot")).facts("east").await;
+    assert_eq!(facts.system_id, Some(SystemId(identifier.parse().unwrap())));
+    let facts = Watch::of(&[&server], login("app")).facts("east").await;
+    assert_eq!((facts.role, facts.system_id), (Role::Primary, None), "without REPLICATION it stays unknown");
+}
+
+#[tokio::test]
 async fn a_promoted_standby_shows_its_timeline_and_history_at_once() {
     let pair = Pair::start().await;
     let mut watch = Watch::of(&[&pair.west], login("pgpivot", "pgpivot"));
@@ -152,19 +134,13 @@ async fn a_promoted_standby_shows_its_timeline_and_history_at_once() {
 
     let primary = |o: &Observation| answered(o).filter(|f| f.role == Role::Primary).cloned();
     let descends = |o: &Observation| primary(o).filter(|f| f.history.is_some());
-    let facts = watch
-        .until("it is primary and tells where it branched off", descends)
-        .await;
+    let facts = watch.until("it is primary and tells where it branched off", descends).await;
     assert_eq!((facts.timeline, facts.system_id), (Some(Timeline(2)), before.system_id));
     let history = facts.history.unwrap();
     assert_eq!(history.iter().map(|a| a.timeline).collect::<Vec<_>>(), [Timeline(1)]);
     assert!(Some(history[0].switch_lsn) <= facts.lsn);
     let facts = modest.until("the standby is primary", primary).await;
-    assert_eq!(
-        (facts.timeline, facts.history),
-        (Some(Timeline(2)), None),
-        "without REPLICATION there is no history"
-    );
+    assert_eq!((facts.timeline, facts.history), (Some(Timeline(2)), None), "without REPLICATION there is no history");
 }
 
 #[tokio::test]
@@ -193,11 +169,8 @@ async fn a_frozen_server_times_out_and_is_never_refused() {
     watch.reports_so_far();
     watch.probes.set_cadence(Cadence::Fast);
     for kept in [true, false] {
-        let failed = |o: &Observation| {
-            (o.fresh != kept)
-                .then(|| o.verdict.clone())
-                .filter(|v| matches!(v, Verdict::Failed(_)))
-        };
+        let failed =
+            |o: &Observation| (o.fresh != kept).then(|| o.verdict.clone()).filter(|v| matches!(v, Verdict::Failed(_)));
         let verdict = watch.until("a probe of a frozen server ends", failed).await;
         assert_eq!(verdict, Verdict::Failed(Failure::TimedOut), "kept: {kept}");
     }
@@ -220,9 +193,7 @@ async fn a_crash_of_one_backend_is_recovery_not_death() {
         answered(o).map(|_| ())
     };
     watch.until("the server is back", back).await;
-    let refused = verdicts
-        .iter()
-        .find(|v| matches!(v, Verdict::Failed(Failure::Refused | Failure::ShuttingDown)));
+    let refused = verdicts.iter().find(|v| matches!(v, Verdict::Failed(Failure::Refused | Failure::ShuttingDown)));
     assert_eq!(refused, None);
 }
 
@@ -234,16 +205,7 @@ async fn a_server_without_a_free_slot_is_alive() {
     for _ in 0..1 {
         let mut command = tokio::process::Command::new(postgres("psql"));
         command.env_clear().env("PGPASSWORD", "app").kill_on_drop(true);
-        command.args([
-            "-h",
-            "127.0.0.1",
-            "-p",
-            &server.port.to_string(),
-            "-U",
-            "app",
-            "-d",
-            "app",
-        ]);
+        command.args(["-h", "127.0.0.1", "-p", &server.port.to_string(), "-U", "app", "-d", "app"]);
         psql.push(command.args(["-c", "SELECT pg_sleep(60)"]).spawn().unwrap());
     }
     let mut watch = Watch::of(&[&server], login("pgpivot", "pgpivot"));
@@ -263,34 +225,23 @@ async fn daemons_see_each_other_and_the_epoch_they_are_in() {
     let mut theirs = Watch::start("theirs", service(&[&server], sql(login("pgpivot", "pgpivot"))));
     theirs.facts("east").await;
     theirs.probes.set_active(Some("east".into()), Epoch(7));
-    let seen = |o: &Observation| {
-        answered(o)
-            .filter(|f| f.daemons == ["pgpivot/theirs/main/7"])
-            .map(|_| ())
-    };
+    let seen = |o: &Observation| answered(o).filter(|f| f.daemons == ["pgpivot/theirs/main/7"]).map(|_| ());
     ours.until("the other daemon is seen in its epoch", seen).await;
 }
 
 #[tokio::test]
-async fn the_startup_and_tcp_probes_need_no_password() {
+async fn the_startup_and_tcp_probes_need_no_password_and_leave_no_complaint_in_the_log() {
     let server = Cluster::create("east", &[], None);
     server.start().await;
-    for kind in [
-        ProbeKind::Tcp,
-        ProbeKind::Startup {
-            login: login("nobody", ""),
-        },
-    ] {
+    for kind in [ProbeKind::Tcp, ProbeKind::Startup { login: login("nobody", "") }] {
         let mut watch = Watch::start("ours", service(&[&server], kind));
         assert_eq!(*watch.facts("east").await, Facts::default());
     }
+    let log = server.log_tail();
+    let complaint = |line: &str| line.contains("nobody@") && (line.contains("FATAL") || line.contains("could not"));
+    assert!(!log.lines().any(complaint), "{log}");
     server.kill().await;
-    for kind in [
-        ProbeKind::Tcp,
-        ProbeKind::Startup {
-            login: login("nobody", ""),
-        },
-    ] {
+    for kind in [ProbeKind::Tcp, ProbeKind::Startup { login: login("nobody", "") }] {
         let mut watch = Watch::start("ours", service(&[&server], kind));
         assert_eq!(watch.first("east").await.verdict, Verdict::Failed(Failure::Refused));
     }
@@ -306,11 +257,7 @@ async fn tls_is_as_strict_as_its_mode() {
         let mut service = service(&[&server], sql(login("pgpivot", "pgpivot")));
         let ca_file = name.map(|_| certificate.clone());
         let server_name = name.map(str::to_owned);
-        service.backends[0].tls = config::Tls {
-            mode,
-            ca_file,
-            server_name,
-        };
+        service.backends[0].tls = config::Tls { mode, ca_file, server_name };
         match Watch::start("ours", service).first("localhost").await.verdict {
             Verdict::Answered(_) => None,
             Verdict::Unknown(why) => Some(why),
@@ -318,18 +265,12 @@ async fn tls_is_as_strict_as_its_mode() {
         }
     };
     let (ours, other) = (Some("localhost"), Some("another.example.com"));
-    assert_eq!(
-        verdict_with(TlsMode::Disable, None).await,
-        Some(Unknown::Authentication)
-    );
+    assert_eq!(verdict_with(TlsMode::Disable, None).await, Some(Unknown::Authentication));
     assert_eq!(verdict_with(TlsMode::Prefer, None).await, None);
     assert_eq!(verdict_with(TlsMode::Require, None).await, None);
     assert_eq!(verdict_with(TlsMode::VerifyCa, other).await, None);
     assert_eq!(verdict_with(TlsMode::VerifyFull, ours).await, None);
-    assert_eq!(
-        verdict_with(TlsMode::VerifyFull, other).await,
-        Some(Unknown::Certificate)
-    );
+    assert_eq!(verdict_with(TlsMode::VerifyFull, other).await, Some(Unknown::Certificate));
 }
 
 /// Probes of some servers and what they reported.
@@ -348,11 +289,7 @@ impl Watch {
     fn start(daemon: &str, service: Service) -> Self {
         let (sender, reports) = mpsc::channel(1024);
         let probes = Probes::start(&service, daemon, sender, now).unwrap();
-        Self {
-            probes,
-            reports,
-            shutdowns: 0,
-        }
+        Self { probes, reports, shutdowns: 0 }
     }
 
     /// The first observation in which `pick` finds what it looks for.
@@ -366,27 +303,18 @@ impl Watch {
 
     /// The facts of the next answer of this backend.
     async fn facts(&mut self, backend: &str) -> Box<Facts> {
-        let pick = |o: &Observation| {
-            answered(o)
-                .filter(|_| o.backend.as_str() == backend)
-                .cloned()
-                .map(Box::new)
-        };
+        let pick = |o: &Observation| answered(o).filter(|_| o.backend.as_str() == backend).cloned().map(Box::new);
         self.until(&format!("{backend} answers"), pick).await
     }
 
     async fn first(&mut self, backend: &str) -> Observation {
-        self.until("a verdict", |o| (o.backend.as_str() == backend).then(|| o.clone()))
-            .await
+        self.until("a verdict", |o| (o.backend.as_str() == backend).then(|| o.clone())).await
     }
 
     async fn lost(&mut self, backend: &str) {
         let backend = BackendName::from(backend);
         let evidence = ProbeReport::Evidence(Evidence::ProbeConnectionLost { backend });
-        self.report("the kept connection is lost", |report| {
-            (*report == evidence).then_some(())
-        })
-        .await;
+        self.report("the kept connection is lost", |report| (*report == evidence).then_some(())).await;
     }
 
     fn reports_so_far(&mut self) {
@@ -398,13 +326,9 @@ impl Watch {
         let mut seen = Vec::new();
         loop {
             let report = timeout_at(deadline, self.reports.recv()).await;
-            let report = report
-                .unwrap_or_else(|_| panic!("not soon: {what}\n{seen:#?}"))
-                .unwrap();
-            if let ProbeReport::Observation(Observation {
-                verdict: Verdict::Failed(Failure::ShuttingDown),
-                ..
-            }) = report
+            let report = report.unwrap_or_else(|_| panic!("not soon: {what}\n{seen:#?}")).unwrap();
+            if let ProbeReport::Observation(Observation { verdict: Verdict::Failed(Failure::ShuttingDown), .. }) =
+                report
             {
                 self.shutdowns += 1;
             }
@@ -432,19 +356,12 @@ fn row(facts: &Facts) -> &ReceiverRow {
 
 fn now() -> Now {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
-    Now {
-        at: Moment(since),
-        wall: WallTime(i64::try_from(since.as_micros()).unwrap()),
-    }
+    Now { at: Moment(since), wall: WallTime(i64::try_from(since.as_micros()).unwrap()) }
 }
 
 fn login(user: &str, password: &str) -> Login {
     let password = (!password.is_empty()).then(|| Secret::new(password.to_owned()));
-    Login {
-        user: user.to_owned(),
-        database: "postgres".to_owned(),
-        password,
-    }
+    Login { user: user.to_owned(), database: "postgres".to_owned(), password }
 }
 
 fn sql(login: Login) -> ProbeKind {

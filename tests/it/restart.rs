@@ -23,24 +23,13 @@ async fn a_killed_proxy_remembers_the_failover_although_the_old_primary_is_back(
     pair.east.start().await;
     daemon.launch();
     let after = daemon.until_active("west", SOON).await;
-    assert_eq!(
-        (after.epoch, after.since, &after.why),
-        (before.epoch, before.since, &before.why)
-    );
-    daemon
-        .until("quarantine", SOON, |s| find(s, "east").quarantined.is_some())
-        .await;
+    assert_eq!((after.epoch, after.since, &after.why), (before.epoch, before.since, &before.why));
+    daemon.until("quarantine", SOON, |s| find(s, "east").quarantined.is_some()).await;
     writers.go_on_at(pair.west.port, 50, SOON).await;
     let journal = writers.stop().await;
     assert_eq!(traffic(&daemon.backend("east").await), (0, 0, 0));
     assert_eq!(pair.east.logins_of("app"), logins);
-    Checker {
-        journal: &journal,
-        new: &pair.west,
-        old: &pair.east,
-    }
-    .no_acknowledged_row_is_lost()
-    .await;
+    Checker { journal: &journal, new: &pair.west, old: &pair.east }.no_acknowledged_row_is_lost().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -51,13 +40,8 @@ async fn a_rival_that_was_promoted_while_the_proxy_was_down_is_not_followed() {
     pair.west.promote();
     assert!(pair.east.is_primary().await && pair.west.is_primary().await);
     daemon.launch();
-    let shown = daemon
-        .until("a rival is seen", SOON, |s| find(s, "west").role == "primary")
-        .await;
-    assert!(
-        !is_active(&shown, "west"),
-        "a lone daemon does not follow a rival: {shown:#?}"
-    );
+    let shown = daemon.until("a rival is seen", SOON, |s| find(s, "west").role == "primary").await;
+    assert!(!is_active(&shown, "west"), "a lone daemon does not follow a rival: {shown:#?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -65,18 +49,17 @@ async fn reading_the_file_again_disturbs_none_of_200_connections() {
     let pair = Pair::plan().setting("max_connections", "250").start().await;
     let daemon = Daemon::start(&[&pair.east, &pair.west]).await;
     let writers = Writers::start_at_pace(daemon.listen, 200, Duration::from_millis(400));
-    eventually("200 are connected", Duration::from_secs(60), async || {
-        match writers.journal().logins {
-            200 => Ok(()),
-            other => Err(format!("{other} are")),
-        }
+    eventually("200 are connected", Duration::from_secs(60), async || match writers.journal().logins {
+        200 => Ok(()),
+        other => Err(format!("{other} are")),
     })
     .await;
     let extra = crate::harness::ports::free_port();
     for round in 0..6_i64 {
         let before = daemon.try_status().await.unwrap();
         daemon.edit_service(|service| {
-            service["backend"][1]["weight"] = (round + 1).into();
+            let west = service["backend"][1].as_table_mut().unwrap();
+            west.insert("weight".into(), (round + 1).into());
             let listeners = service["listener"].as_array_mut().unwrap();
             listeners.truncate(1);
             if round % 2 == 0 {
@@ -96,12 +79,7 @@ async fn reading_the_file_again_disturbs_none_of_200_connections() {
         writers.go_on_at(pair.east.port, 200, SOON).await;
     }
     let journal = writers.stop().await;
-    assert_eq!(
-        (journal.error_count(), journal.logins),
-        (0, 200),
-        "{:?}",
-        journal.errors
-    );
+    assert_eq!((journal.error_count(), journal.logins), (0, 200), "{:?}", journal.errors);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -114,11 +92,7 @@ async fn a_bad_file_changes_nothing_and_is_complained_of() {
     daemon.signal(Signal::HUP);
     eventually("the log names the key", SOON, async || {
         let log = daemon.log();
-        if log.contains("wheight") && log.contains("oracle") {
-            Ok(())
-        } else {
-            Err(daemon.log_tail())
-        }
+        if log.contains("wheight") && log.contains("oracle") { Ok(()) } else { Err(daemon.log_tail()) }
     })
     .await;
     writers.go_on_at(pair.east.port, 50, SOON).await;
@@ -133,9 +107,7 @@ async fn a_proxy_that_is_told_to_stop_lets_running_work_end() {
     let pair = Pair::start().await;
     let daemon = Daemon::start(&[&pair.east, &pair.west]).await;
     let child = crate::harness::Psql::to(daemon.listen).begin("SELECT 'done' FROM pg_sleep(1.5)");
-    daemon
-        .until("one client", SOON, |s| find(s, "east").connections == 1)
-        .await;
+    daemon.until("one client", SOON, |s| find(s, "east").connections == 1).await;
     daemon.signal(Signal::TERM);
     let spoken = crate::harness::psql::heard(child).await;
     assert_eq!((spoken.code, spoken.out.trim()), (Some(0), "done"), "{spoken:#?}");
@@ -148,18 +120,12 @@ async fn a_second_sigterm_ends_the_proxy_at_once() {
     let pair = Pair::start().await;
     let daemon = Daemon::start(&[&pair.east, &pair.west]).await;
     let child = crate::harness::Psql::to(daemon.listen).begin("SELECT pg_sleep(50)");
-    daemon
-        .until("one client", SOON, |s| find(s, "east").connections == 1)
-        .await;
+    daemon.until("one client", SOON, |s| find(s, "east").connections == 1).await;
     daemon.signal(Signal::TERM);
-    eventually(
-        "it stops accepting",
-        SOON,
-        async || match tokio::net::TcpStream::connect(daemon.listen).await {
-            Ok(_) => Err("still accepts".to_owned()),
-            Err(_) => Ok(()),
-        },
-    )
+    eventually("it stops accepting", SOON, async || match tokio::net::TcpStream::connect(daemon.listen).await {
+        Ok(_) => Err("still accepts".to_owned()),
+        Err(_) => Ok(()),
+    })
     .await;
     assert!(daemon.runs(), "it must wait for its client");
     daemon.signal(Signal::TERM);
@@ -171,9 +137,7 @@ async fn a_second_sigterm_ends_the_proxy_at_once() {
 async fn a_second_daemon_on_the_same_state_is_refused_and_told_by_whom() {
     let pair = Pair::start().await;
     let first = Daemon::start(&[&pair.east, &pair.west]).await;
-    let second = Daemon::plan(&[&pair.east, &pair.west])
-        .state(&first.state_path())
-        .launch();
+    let second = Daemon::plan(&[&pair.east, &pair.west]).state(&first.state_path()).launch();
     let status = second.ended(SOON).await;
     assert!(!status.success());
     let log = second.log();
@@ -189,4 +153,21 @@ async fn a_port_that_is_taken_is_named() {
     let status = second.ended(SOON).await;
     assert!(!status.success());
     assert!(second.log().contains(&first.listen.to_string()), "{}", second.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_state_stops_the_proxy_with_a_remedy_and_is_not_overwritten() {
+    let pair = Pair::start().await;
+    let daemon = Daemon::start(&[&pair.east, &pair.west]).await;
+    daemon.kill().await;
+    let slots = daemon.state_path().join("main.pair/latch");
+    let mut bytes = std::fs::read(&slots).unwrap();
+    bytes.iter_mut().for_each(|byte| *byte ^= 0x5a);
+    std::fs::write(&slots, &bytes).unwrap();
+    daemon.launch();
+    let status = daemon.ended(SOON).await;
+    assert!(!status.success());
+    let log = daemon.log();
+    assert!(log.contains("latch") && log.contains("main"), "the damaged file is not named: {}", daemon.log_tail());
+    assert_eq!(std::fs::read(&slots).unwrap(), bytes, "the evidence was overwritten");
 }

@@ -74,11 +74,7 @@ pub fn paths(tokens: &[Token]) -> Vec<UsedPath> {
                     i += 2;
                 }
                 if segments.len() > 1 {
-                    found.push(UsedPath {
-                        segments,
-                        line,
-                        depth: modules.len(),
-                    });
+                    found.push(UsedPath { segments, line, depth: modules.len() });
                 }
             }
             _ => {}
@@ -233,11 +229,7 @@ fn quote_end(chars: &[char], start: usize) -> usize {
     if chars.get(start + 1) == Some(&'\\') {
         return find(chars, start + 3, |rest| rest[0] == '\'') + 1;
     }
-    if chars.get(start + 2) == Some(&'\'') {
-        start + 3
-    } else {
-        start + 1
-    }
+    if chars.get(start + 2) == Some(&'\'') { start + 3 } else { start + 1 }
 }
 
 fn is_word(text: &str) -> bool {

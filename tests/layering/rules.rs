@@ -55,35 +55,18 @@ pub const TABLE: &[Room] = &[
     room("view", Pure::All, Import(&["types"])),
     room(
         "config",
-        Pure::These(&[
-            "config",
-            "config::raw",
-            "config::env",
-            "config::validate",
-            "config::diff",
-        ]),
+        Pure::These(&["config", "config::raw", "config::env", "config::validate", "config::diff"]),
         Import(&[]),
     ),
     room("wire", Pure::All, Import(&[])),
     room("failover", Pure::All, Import(&["config"])),
-    room(
-        "routing",
-        Pure::These(&["routing::snapshot", "routing::select"]),
-        Import(&["config", "failover::action"]),
-    ),
+    room("routing", Pure::These(&["routing::snapshot", "routing::select"]), Import(&["config", "failover::action"])),
     room("net", Pure::None, Import(&["wire", "config"])),
     // `action` for the cadence at which the machine wants to be told.
     room(
         "probe",
         Pure::None,
-        Import(&[
-            "net",
-            "wire",
-            "config",
-            "cockroach_cloud",
-            "failover::observation",
-            "failover::action",
-        ]),
+        Import(&["net", "wire", "config", "cockroach_cloud", "failover::observation", "failover::action"]),
     ),
     // `observation` for the evidence it sends; `relay` for the orders it gives and the meters it reads.
     room("connections", Pure::None, Import(&["relay", "failover::observation"])),
@@ -91,14 +74,7 @@ pub const TABLE: &[Room] = &[
     room(
         "promote",
         Pure::None,
-        Import(&[
-            "net",
-            "wire",
-            "config",
-            "cockroach_cloud",
-            "failover::action",
-            "failover::phase",
-        ]),
+        Import(&["net", "wire", "config", "cockroach_cloud", "failover::action", "failover::phase"]),
     ),
     room("cockroach_cloud", Pure::None, Import(&[])),
     // `action` for the events of the history.
@@ -119,17 +95,9 @@ pub const TABLE: &[Room] = &[
         ]),
     ),
     room("relay", Pure::None, Import(&["net"])),
-    room(
-        "session",
-        Pure::None,
-        Import(&["net", "wire", "config", "routing", "relay", "connections"]),
-    ),
+    room("session", Pure::None, Import(&["net", "wire", "config", "routing", "relay", "connections"])),
     // `config` for its own addresses and tokens.
-    room(
-        "admin",
-        Pure::None,
-        Import(&["view", "routing", "config", "failover::action", "failover::phase"]),
-    ),
+    room("admin", Pure::None, Import(&["view", "routing", "config", "failover::action", "failover::phase"])),
     room("follow", Pure::None, Import(&["routing::snapshot"])),
     room("pcr", Pure::None, Import(&["cockroach_cloud", "net", "wire", "view"])),
     room("client", Pure::None, Import(&["view", "backoff", "cockroach_cloud"])),
@@ -172,18 +140,7 @@ const PURE_CRATES: [&str; 12] = [
 ];
 /// Parts of the standard library that touch the world, and what of them is only data.
 const WORLD: [(&str, &[&str]); 8] = [
-    (
-        "net",
-        &[
-            "SocketAddr",
-            "SocketAddrV4",
-            "SocketAddrV6",
-            "IpAddr",
-            "Ipv4Addr",
-            "Ipv6Addr",
-            "AddrParseError",
-        ],
-    ),
+    ("net", &["SocketAddr", "SocketAddrV4", "SocketAddrV6", "IpAddr", "Ipv4Addr", "Ipv6Addr", "AddrParseError"]),
     ("time", &["Duration"]),
     ("io", &["ErrorKind"]),
     ("fs", &[]),
@@ -195,21 +152,14 @@ const WORLD: [(&str, &[&str]); 8] = [
 /// Lines a file may have, in-file tests apart.
 const CEILING: usize = 500;
 /// File names that say nothing.
-const EMPTY_NAMES: [&str; 8] = [
-    "util", "utils", "helper", "helpers", "common", "manager", "misc", "shared",
-];
+const EMPTY_NAMES: [&str; 8] = ["util", "utils", "helper", "helpers", "common", "manager", "misc", "shared"];
 
 /// Every breach of the house rules in these files, one line each.
 pub fn violations(tree: &[Source], dependencies: &[String]) -> Vec<String> {
     let mut found = Vec::new();
     for source in tree {
         let (tokens, test_lines) = tokens_without_tests(&source.text);
-        let file = File {
-            source,
-            module: module_of(&source.path),
-            tokens,
-            dependencies,
-        };
+        let file = File { source, module: module_of(&source.path), tokens, dependencies };
         let mut say = |line: usize, what: String| found.push(format!("{}:{line}: {what}", source.path));
         check_shape(&file, test_lines, &mut say);
         if source.path.starts_with("src/") && !is_tests_of_a_room(&source.path) {
@@ -239,13 +189,7 @@ fn check_shape(file: &File<'_>, test_lines: usize, say: &mut impl FnMut(usize, S
     if lines > CEILING && !is_tests_of_a_room(&file.source.path) {
         say(1, format!("has {lines} lines, tests apart; the ceiling is {CEILING}"));
     }
-    let stem = file
-        .source
-        .path
-        .rsplit('/')
-        .next()
-        .unwrap_or_default()
-        .trim_end_matches(".rs");
+    let stem = file.source.path.rsplit('/').next().unwrap_or_default().trim_end_matches(".rs");
     if stem == "mod" {
         say(1, "write foo.rs beside foo/ instead of foo/mod.rs".into());
     }
@@ -261,16 +205,10 @@ fn check_escapes(file: &File<'_>, say: &mut impl FnMut(usize, String)) {
             say(token.line, format!("`unsafe` may stand only in {}", UNSAFE.join(", ")));
         }
         if token.text == "anyhow" && !ANYHOW.contains(&path) {
-            say(
-                token.line,
-                format!("`anyhow` may be used only in {}", ANYHOW.join(", ")),
-            );
+            say(token.line, format!("`anyhow` may be used only in {}", ANYHOW.join(", ")));
         }
         if path == "src/lib.rs"
-            && matches!(
-                token.text.as_str(),
-                "fn" | "struct" | "enum" | "trait" | "impl" | "use" | "{"
-            )
+            && matches!(token.text.as_str(), "fn" | "struct" | "enum" | "trait" | "impl" | "use" | "{")
         {
             say(token.line, "lib.rs holds no code, only the map".into());
         }
@@ -282,13 +220,7 @@ fn check_imports(file: &File<'_>, say: &mut impl FnMut(usize, String)) {
         return;
     }
     let Some(room) = TABLE.iter().find(|room| room.name == file.module[0]) else {
-        say(
-            1,
-            format!(
-                "`{}` is no room of the table in tests/layering/rules.rs",
-                file.module[0]
-            ),
-        );
+        say(1, format!("`{}` is no room of the table in tests/layering/rules.rs", file.module[0]));
         return;
     };
     let this = file.module.join("::");
@@ -299,10 +231,7 @@ fn check_imports(file: &File<'_>, say: &mut impl FnMut(usize, String)) {
             say(used.line, format!("`{this}` is pure and may not use `{outside}`"));
         }
         if is_pure(&this) && used.segments[0] == "jiff" && used.segments.last().is_some_and(|s| s == "now") {
-            say(
-                used.line,
-                format!("`{this}` is pure, and `{}` reads a clock", used.segments.join("::")),
-            );
+            say(used.line, format!("`{this}` is pure, and `{}` reads a clock", used.segments.join("::")));
         }
         let Some(target) = inside_crate(&file.module, &used) else {
             continue;
@@ -311,10 +240,7 @@ fn check_imports(file: &File<'_>, say: &mut impl FnMut(usize, String)) {
         let named = target.iter().take(2).cloned().collect::<Vec<_>>().join("::");
         if *head == file.module[0] {
             if is_pure(&this) && target.len() > 1 && is_module(&named) && !is_pure(&named) {
-                say(
-                    used.line,
-                    format!("`{this}` is pure and may not import `{named}`, which is not"),
-                );
+                say(used.line, format!("`{this}` is pure and may not import `{named}`, which is not"));
             }
         } else if !may_import(room, &target) {
             let shown = if is_part_listed(head) { &named } else { head };
@@ -362,9 +288,7 @@ fn touches_world(used: &UsedPath, dependencies: &[String]) -> Option<String> {
     if head != "std" {
         return None;
     }
-    let (_, data) = WORLD
-        .iter()
-        .find(|(part, _)| used.segments.get(1).is_some_and(|s| s == part))?;
+    let (_, data) = WORLD.iter().find(|(part, _)| used.segments.get(1).is_some_and(|s| s == part))?;
     let item = used.segments.get(2).map(String::as_str);
     let harmless = item.is_some_and(|item| data.contains(&item));
     (!harmless).then(|| used.segments[..used.segments.len().min(3)].join("::"))
@@ -372,21 +296,16 @@ fn touches_world(used: &UsedPath, dependencies: &[String]) -> Option<String> {
 
 fn is_pure(module: &str) -> bool {
     let head = module.split("::").next().unwrap_or_default();
-    TABLE
-        .iter()
-        .find(|room| room.name == head)
-        .is_some_and(|room| match room.pure {
-            Pure::All => true,
-            Pure::These(files) => files.contains(&module),
-            Pure::None => false,
-        })
+    TABLE.iter().find(|room| room.name == head).is_some_and(|room| match room.pure {
+        Pure::All => true,
+        Pure::These(files) => files.contains(&module),
+        Pure::None => false,
+    })
 }
 
 /// Does `config::source` name a file, as opposed to an item of `config`?
 fn is_module(path: &str) -> bool {
-    path.rsplit("::")
-        .next()
-        .is_some_and(|last| last.starts_with(|c: char| c.is_lowercase()))
+    path.rsplit("::").next().is_some_and(|last| last.starts_with(|c: char| c.is_lowercase()))
 }
 
 fn is_part_listed(head: &str) -> bool {
@@ -401,9 +320,6 @@ fn is_tests_of_a_room(path: &str) -> bool {
 }
 
 fn module_of(path: &str) -> Vec<String> {
-    let inner = path
-        .trim_start_matches("src/")
-        .trim_start_matches("bin/")
-        .trim_end_matches(".rs");
+    let inner = path.trim_start_matches("src/").trim_start_matches("bin/").trim_end_matches(".rs");
     inner.split('/').map(str::to_owned).collect()
 }

@@ -26,16 +26,8 @@ pub(in crate::config) fn policy(service: &Service) -> Vec<Line> {
         "failover.promoter_login",
     ];
     let mut lines = vec![line("kind", quote(kind_word(service.kind)))];
-    lines.extend(
-        probe(&service.probe)
-            .into_iter()
-            .map(|(key, value)| (format!("probe.{key}"), value)),
-    );
-    lines.extend(
-        failover(&service.failover)
-            .into_iter()
-            .map(|(key, value)| (format!("failover.{key}"), value)),
-    );
+    lines.extend(probe(&service.probe).into_iter().map(|(key, value)| (format!("probe.{key}"), value)));
+    lines.extend(failover(&service.failover).into_iter().map(|(key, value)| (format!("failover.{key}"), value)));
     lines.retain(|(key, _)| !OWN.iter().any(|own| key == own));
     lines
 }
@@ -61,11 +53,7 @@ pub(in crate::config) fn listener(listener: &Listener) -> Vec<Line> {
 
 /// `[[service.NAME.backend]]` but for its name and `tls`.
 pub(in crate::config) fn backend(backend: &Backend) -> Vec<Line> {
-    let mut addresses: Vec<String> = backend
-        .addresses
-        .iter()
-        .map(|a| quote(&a.to_string().to_lowercase()))
-        .collect();
+    let mut addresses: Vec<String> = backend.addresses.iter().map(|a| quote(&a.to_string().to_lowercase())).collect();
     addresses.sort();
     let role = match backend.role {
         None => "not set".into(),
@@ -85,10 +73,7 @@ pub(in crate::config) fn tls(backend: &Backend) -> Vec<Line> {
     let tls = &backend.tls;
     vec![
         line("tls.mode", quote(tls_word(tls.mode))),
-        line(
-            "tls.ca_file",
-            option(tls.ca_file.as_ref().map(|file| quote(&file.display().to_string()))),
-        ),
+        line("tls.ca_file", option(tls.ca_file.as_ref().map(|file| quote(&file.display().to_string())))),
         line("tls.server_name", option(tls.server_name.as_deref().map(quote))),
     ]
 }
@@ -143,20 +128,10 @@ pub(in crate::config) fn failover(failover: &Failover) -> Vec<Line> {
         line("drain_timeout", time(failover.drain_timeout)),
         line("promote_timeout", time(failover.promote_timeout)),
         line("authority", quote(authority_word(failover.authority))),
-        line(
-            "fence",
-            quote(if failover.fence_required {
-                "required"
-            } else {
-                "optional"
-            }),
-        ),
+        line("fence", quote(if failover.fence_required { "required" } else { "optional" })),
         line("fence_command", argv(failover.fence_command.as_deref())),
         line("standby_serves", failover.standby_serves.to_string()),
-        line(
-            "foreign_promotion",
-            option(failover.foreign_promotion.map(foreign_word).map(quote)),
-        ),
+        line("foreign_promotion", option(failover.foreign_promotion.map(foreign_word).map(quote))),
         line("sync_after_failover", quote(sync_word(failover.sync_after_failover))),
         line("recovery_patience", time(failover.recovery_patience)),
         line("restart_grace", time(failover.restart_grace)),

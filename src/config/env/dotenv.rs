@@ -18,10 +18,7 @@ pub fn parse(text: &str, file: &str) -> (BTreeMap<String, String>, Vec<Problem>)
         }
         let line = line.strip_prefix("export ").unwrap_or(line);
         let mut fail = |what: &str| problems.push(Problem::new(format!("{file}:{}", index + 1), what));
-        let Some((name, rest)) = line
-            .split_once('=')
-            .map(|(name, rest)| (name.trim(), rest.trim_start()))
-        else {
+        let Some((name, rest)) = line.split_once('=').map(|(name, rest)| (name.trim(), rest.trim_start())) else {
             fail("is not a setting; write NAME=value, or # before a comment");
             continue;
         };

@@ -69,10 +69,9 @@ impl Env {
         for (at, mode) in modes {
             let written = mode.as_ref().map(|Text(mode)| mode.as_str());
             match (encrypt, written) {
-                (true, Some("disable")) => problems.add(
-                    "DB_SSL",
-                    format!("is true, but {at} is \"disable\"; change one of them"),
-                ),
+                (true, Some("disable")) => {
+                    problems.add("DB_SSL", format!("is true, but {at} is \"disable\"; change one of them"))
+                }
                 (false, Some(mode @ ("require" | "verify-ca" | "verify-full"))) => {
                     problems.add("DB_SSL", format!("is false, but {at} is {mode:?}; change one of them"));
                 }
@@ -117,19 +116,10 @@ impl Servers {
     /// The one service without backends gets them; without any service there will be one called `main`.
     fn overlay(&self, raw: &mut Raw, problems: &mut Problems) {
         if raw.services.is_empty() && !problems.touches("service") {
-            let listener = raw::Listener {
-                address: Some(DEFAULT_LISTENER.into()),
-                ..raw::Listener::default()
-            };
+            let listener = raw::Listener { address: Some(DEFAULT_LISTENER.into()), ..raw::Listener::default() };
             let kind = Some(Text::from(self.kind));
-            raw.services.push((
-                "main".into(),
-                raw::Service {
-                    kind,
-                    listener: vec![listener],
-                    ..raw::Service::default()
-                },
-            ));
+            raw.services
+                .push(("main".into(), raw::Service { kind, listener: vec![listener], ..raw::Service::default() }));
         }
         match raw.services.as_mut_slice() {
             [(name, service)] if service.backend.is_empty() => {
@@ -138,10 +128,7 @@ impl Servers {
                     self.fill(&path, service, problems);
                 }
             }
-            _ => problems.warn(format!(
-                "{} is not used: the configuration file names the backends",
-                self.primary.0
-            )),
+            _ => problems.warn(format!("{} is not used: the configuration file names the backends", self.primary.0)),
         }
     }
 
@@ -153,12 +140,7 @@ impl Servers {
         for ((variable, address), role) in std::iter::once((&self.primary, "primary")).chain(standbys) {
             let name = backend_name(address);
             let at = backend_path(path, service.backend.len(), Some(&name));
-            for key in [
-                at.clone(),
-                format!("{at}.name"),
-                format!("{at}.addresses"),
-                format!("{at}.role"),
-            ] {
+            for key in [at.clone(), format!("{at}.name"), format!("{at}.addresses"), format!("{at}.role")] {
                 problems.set_by(key, variable);
             }
             service.backend.push(raw::Backend {
@@ -203,18 +185,10 @@ fn backend_name(address: &HostPort) -> String {
         port => format!("-{port}"),
     };
     let plain = |c: char| {
-        if c.is_ascii_alphanumeric() {
-            c.to_ascii_lowercase()
-        } else {
-            '-'
-        }
+        if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' }
     };
     let host: String = address.host.chars().map(plain).collect();
     let host = host.trim_matches('-');
-    let host: String = if host.is_empty() {
-        "server".into()
-    } else {
-        host.chars().take(63 - port.len()).collect()
-    };
+    let host: String = if host.is_empty() { "server".into() } else { host.chars().take(63 - port.len()).collect() };
     format!("{host}{port}")
 }

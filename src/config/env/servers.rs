@@ -64,25 +64,14 @@ impl Reader<'_> {
         let primary = primary.or_else(|| self.meant(["DATABASE_URL", "DB_HOST"]));
         let Some(primary) = primary else {
             let (name, _) = standbys.first()?;
-            self.problem(
-                name,
-                "names a standby, but no primary is named; set DATABASE_URL or DB_HOST too",
-            );
+            self.problem(name, "names a standby, but no primary is named; set DATABASE_URL or DB_HOST too");
             return None;
         };
         if let Some((name, _)) = standbys.iter().find(|(_, standby)| *standby == primary.1) {
-            let message = format!(
-                "names the same server as {}; a server is no standby of itself",
-                primary.0
-            );
+            let message = format!("names the same server as {}; a server is no standby of itself", primary.0);
             self.problem(name, message);
         }
-        Some(Servers {
-            kind: "postgres",
-            primary,
-            standbys,
-            url,
-        })
+        Some(Servers { kind: "postgres", primary, standbys, url })
     }
 
     fn cockroach(&mut self) -> Option<Servers> {
@@ -96,27 +85,17 @@ impl Reader<'_> {
             let named = ["PRIMARY_CLUSTER_ID", "STANDBY_CLUSTER_ID", "STANDBY_SQL_DNS"];
             let name = named.into_iter().find(|name| self.text(name).is_some())?;
             if self.meant(["DATABASE_URL", "DB_HOST"]).is_none() {
-                self.warnings.push(format!(
-                    "{name} is set, but PRIMARY_SQL_DNS is not: it makes no service"
-                ));
+                self.warnings.push(format!("{name} is set, but PRIMARY_SQL_DNS is not: it makes no service"));
             }
             return None;
         };
-        Some(Servers {
-            kind: "cockroach",
-            primary,
-            standbys: standby.into_iter().collect(),
-            url: endpoint,
-        })
+        Some(Servers { kind: "cockroach", primary, standbys: standby.into_iter().collect(), url: endpoint })
     }
 
     /// A server that one of these should have named, but its value was wrong: the rest is to be judged all the same.
     fn meant(&self, names: [&'static str; 2]) -> Option<Named<HostPort>> {
         let name = names.into_iter().find(|name| self.text(name).is_some())?;
-        let address = HostPort {
-            host: "unknown".into(),
-            port: POSTGRES_PORT,
-        };
+        let address = HostPort { host: "unknown".into(), port: POSTGRES_PORT };
         Some((name, address))
     }
 
@@ -135,11 +114,7 @@ impl Reader<'_> {
     fn host(&mut self, name: &'static str, port_name: &'static str) -> Option<Named<HostPort>> {
         let port = self.port(port_name, POSTGRES_PORT);
         let host = self.text(name)?;
-        let literal = if host.contains(':') && !host.starts_with('[') {
-            format!("[{host}]")
-        } else {
-            host.clone()
-        };
+        let literal = if host.contains(':') && !host.starts_with('[') { format!("[{host}]") } else { host.clone() };
         match format!("{literal}:{port}").parse() {
             Ok(address) => Some((name, address)),
             Err(_) => {

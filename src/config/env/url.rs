@@ -44,9 +44,7 @@ pub(super) enum UrlError {
 impl Url {
     /// Reads it; `port` is meant when it names none.
     pub(super) fn parse(text: &str, port: u16) -> Result<Self, UrlError> {
-        let rest = ["postgres://", "postgresql://"]
-            .iter()
-            .find_map(|scheme| text.strip_prefix(scheme));
+        let rest = ["postgres://", "postgresql://"].iter().find_map(|scheme| text.strip_prefix(scheme));
         let rest = rest.ok_or(UrlError::Scheme)?;
         let rest = rest.split('#').next().unwrap_or_default();
         let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
@@ -102,11 +100,7 @@ fn address(host: &str, port: u16) -> Result<HostPort, UrlError> {
         return Err(UrlError::NoHost);
     }
     let has_port = host.rsplit_once(':').is_some_and(|(_, port)| !port.contains(']'));
-    let text = if has_port {
-        host.to_owned()
-    } else {
-        format!("{host}:{port}")
-    };
+    let text = if has_port { host.to_owned() } else { format!("{host}:{port}") };
     text.parse().map_err(|_| UrlError::BadHost)
 }
 
@@ -165,10 +159,7 @@ mod tests {
     fn what_a_url_leaves_out_has_defaults() {
         let url = parse("postgresql://localhost").unwrap();
         assert_eq!(url.address.to_string(), "localhost:5432");
-        assert_eq!(
-            (url.user, url.password, url.database, url.tls_mode),
-            (None, None, None, None)
-        );
+        assert_eq!((url.user, url.password, url.database, url.tls_mode), (None, None, None, None));
         assert_eq!(parse("postgres://u@[::1]/x").unwrap().address.to_string(), "[::1]:5432");
         assert_eq!(parse("postgres://u@[::1]:7/x").unwrap().address.to_string(), "[::1]:7");
     }

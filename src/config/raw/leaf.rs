@@ -111,9 +111,7 @@ impl Visitor<'_> for ShareVisitor {
     }
 
     fn visit_i64<E: Error>(self, v: i64) -> Result<Share, E> {
-        i32::try_from(v)
-            .map(|v| Share(f64::from(v)))
-            .map_err(|_| E::invalid_value(Unexpected::Signed(v), &self))
+        i32::try_from(v).map(|v| Share(f64::from(v))).map_err(|_| E::invalid_value(Unexpected::Signed(v), &self))
     }
 
     fn visit_f64<E: Error>(self, v: f64) -> Result<Share, E> {
@@ -179,15 +177,13 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for ListVisitor<T> {
 impl<'de> Deserialize<'de> for Texts {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
         let wanted = "a list of texts in brackets, for example [\"one\", \"two\"]";
-        d.deserialize_any(ListVisitor(wanted, std::marker::PhantomData))
-            .map(Self)
+        d.deserialize_any(ListVisitor(wanted, std::marker::PhantomData)).map(Self)
     }
 }
 
 impl<'de> Deserialize<'de> for Numbers {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
         let wanted = "a list of whole numbers in brackets, for example [200, 204]";
-        d.deserialize_any(ListVisitor(wanted, std::marker::PhantomData))
-            .map(Self)
+        d.deserialize_any(ListVisitor(wanted, std::marker::PhantomData)).map(Self)
     }
 }

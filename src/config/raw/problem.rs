@@ -16,20 +16,13 @@ pub struct Problem {
 impl Problem {
     /// A mistake at this place.
     pub fn new(path: impl Into<String>, message: impl Into<String>) -> Self {
-        Self {
-            path: path.into(),
-            message: message.into(),
-        }
+        Self { path: path.into(), message: message.into() }
     }
 }
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.path.is_empty() {
-            f.write_str(&self.message)
-        } else {
-            write!(f, "{}: {}", self.path, self.message)
-        }
+        if self.path.is_empty() { f.write_str(&self.message) } else { write!(f, "{}: {}", self.path, self.message) }
     }
 }
 
@@ -236,9 +229,6 @@ mod tests {
         problems.set_by("service.b.probe.interval", "HEALTH_CHECK_INTERVAL");
         problems.add("service.a.probe.interval", "is too short");
         problems.add("service.b.probe.interval", "is too short");
-        assert_eq!(
-            problems.into_result(),
-            Err(vec![Problem::new("HEALTH_CHECK_INTERVAL", "is too short")])
-        );
+        assert_eq!(problems.into_result(), Err(vec![Problem::new("HEALTH_CHECK_INTERVAL", "is too short")]));
     }
 }

@@ -77,10 +77,7 @@ fn service(mut table: Table, path: &str, problems: &mut Problems) -> Service {
     for (index, mut row) in backends.into_iter().enumerate() {
         let path = backend_path(path, index, row.get("name").and_then(Value::as_str));
         let tls = section(&mut row, &path, "tls", problems);
-        service.backend.push(super::Backend {
-            tls,
-            ..read(row, &path, problems)
-        });
+        service.backend.push(super::Backend { tls, ..read(row, &path, problems) });
     }
     service
 }
@@ -89,24 +86,15 @@ fn probe(service: &mut Table, path: &str, problems: &mut Problems) -> super::Pro
     let mut table = take_table(service, path, "probe", problems);
     let path = format!("{path}.probe");
     let tls = section(&mut table, &path, "tls", problems);
-    let http = table
-        .contains_key("http")
-        .then(|| section(&mut table, &path, "http", problems));
-    super::Probe {
-        tls,
-        http,
-        ..read(table, &path, problems)
-    }
+    let http = table.contains_key("http").then(|| section(&mut table, &path, "http", problems));
+    super::Probe { tls, http, ..read(table, &path, problems) }
 }
 
 fn failover(service: &mut Table, path: &str, problems: &mut Problems) -> super::Failover {
     let mut table = take_table(service, path, "failover", problems);
     let path = format!("{path}.failover");
     let promoter_login = section(&mut table, &path, "promoter_login", problems);
-    super::Failover {
-        promoter_login,
-        ..read(table, &path, problems)
-    }
+    super::Failover { promoter_login, ..read(table, &path, problems) }
 }
 
 /// Takes the sub-table `key` out and reads it.
@@ -121,10 +109,7 @@ fn take_table(table: &mut Table, path: &str, key: &str, problems: &mut Problems)
         None => Table::new(),
         Some(Value::Table(inner)) => inner,
         Some(Value::Array(items)) if items.iter().all(Value::is_table) => {
-            problems.add(
-                &path,
-                format!("is there more than once; write its header with single brackets: [{path}]"),
-            );
+            problems.add(&path, format!("is there more than once; write its header with single brackets: [{path}]"));
             Table::new()
         }
         Some(other) => {
@@ -145,10 +130,7 @@ fn rows(table: &mut Table, path: &str, key: &str, problems: &mut Problems) -> Ve
             for (index, item) in items.into_iter().enumerate() {
                 match item {
                     Value::Table(row) => found.push(row),
-                    other => problems.add(
-                        format!("{path}#{}", index + 1),
-                        format!("is {}; {wanted}", article(&other)),
-                    ),
+                    other => problems.add(format!("{path}#{}", index + 1), format!("is {}; {wanted}", article(&other))),
                 }
             }
         }
@@ -187,11 +169,7 @@ fn unknown(problems: &mut Problems, path: &str, key: &str, known: &[&'static str
 }
 
 fn join(path: &str, key: &str) -> String {
-    if path.is_empty() {
-        quoted(key)
-    } else {
-        format!("{path}.{}", quoted(key))
-    }
+    if path.is_empty() { quoted(key) } else { format!("{path}.{}", quoted(key)) }
 }
 
 fn article(value: &Value) -> &'static str {
@@ -286,10 +264,7 @@ mod tests {
     fn the_mirror_announces_its_keys() {
         assert_eq!(keys::<Admin>(), ["listen", "socket", "token_file", "metrics_listen"]);
         assert!(keys::<Probe>().contains(&"hang_trigger"));
-        assert!(
-            !keys::<Probe>().contains(&"password"),
-            "a password is no key of the file"
-        );
+        assert!(!keys::<Probe>().contains(&"password"), "a password is no key of the file");
     }
 
     /// Lines that look like a configuration, some of them broken.

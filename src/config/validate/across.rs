@@ -19,9 +19,8 @@ pub(super) fn check(config: &Config, problems: &mut Problems) {
     }
     for (index, one) in config.services.iter().enumerate() {
         // The first one that shares is enough: what differs from it is said once.
-        if let Some((other, address)) = config.services[..index]
-            .iter()
-            .find_map(|other| Some((other, shared(one, other)?)))
+        if let Some((other, address)) =
+            config.services[..index].iter().find_map(|other| Some((other, shared(one, other)?)))
         {
             check_pair(one, other, address, problems);
         }
@@ -32,20 +31,10 @@ pub(super) fn check(config: &Config, problems: &mut Problems) {
 fn listening(config: &Config) -> Vec<(String, SocketAddr)> {
     let mut all: Vec<(String, SocketAddr)> = Vec::new();
     all.extend(config.admin.listen.map(|address| ("admin.listen".to_owned(), address)));
-    all.extend(
-        config
-            .admin
-            .metrics_listen
-            .map(|address| ("admin.metrics_listen".to_owned(), address)),
-    );
+    all.extend(config.admin.metrics_listen.map(|address| ("admin.metrics_listen".to_owned(), address)));
     for service in &config.services {
         let path = format!("{}.listener", service_path(service.name.as_str()));
-        all.extend(
-            service
-                .listeners
-                .iter()
-                .map(|listener| (path.clone(), listener.address)),
-        );
+        all.extend(service.listeners.iter().map(|listener| (path.clone(), listener.address)));
     }
     all
 }
@@ -79,15 +68,8 @@ fn check_backends(service: &Service, problems: &mut Problems) {
             let known = |other: &&super::super::Backend| other.addresses.iter().any(|a| same_address(a, address));
             if let Some(other) = service.backends[..index].iter().find(known) {
                 problems.add(
-                    format!(
-                        "{}.backend.{}.addresses",
-                        service_path(service.name.as_str()),
-                        backend.name
-                    ),
-                    format!(
-                        "{address} is also an address of backend {}; a server belongs to one backend",
-                        other.name
-                    ),
+                    format!("{}.backend.{}.addresses", service_path(service.name.as_str()), backend.name),
+                    format!("{address} is also an address of backend {}; a server belongs to one backend", other.name),
                 );
             }
         }
@@ -100,11 +82,7 @@ fn check_loops(service: &Service, listening: &[(String, SocketAddr)], problems: 
         for address in &backend.addresses {
             if let Some((path, own)) = listening.iter().find(|(_, own)| leads_to(address, *own)) {
                 problems.add(
-                    format!(
-                        "{}.backend.{}.addresses",
-                        service_path(service.name.as_str()),
-                        backend.name
-                    ),
+                    format!("{}.backend.{}.addresses", service_path(service.name.as_str()), backend.name),
                     format!(
                         "{address} is where pgpivot itself listens ({path}, {own}); name the database server there"
                     ),
@@ -129,11 +107,7 @@ fn leads_to(address: &HostPort, own: SocketAddr) -> bool {
 /// An address that both services name.
 fn shared<'a>(one: &'a Service, other: &Service) -> Option<&'a HostPort> {
     let known = |address: &&HostPort| {
-        other
-            .backends
-            .iter()
-            .flat_map(|backend| &backend.addresses)
-            .any(|other| same_address(other, address))
+        other.backends.iter().flat_map(|backend| &backend.addresses).any(|other| same_address(other, address))
     };
     one.backends.iter().flat_map(|backend| &backend.addresses).find(known)
 }
@@ -143,10 +117,7 @@ fn check_pair(one: &Service, other: &Service, address: &HostPort, problems: &mut
     let (path, other_path) = (service_path(one.name.as_str()), service_path(other.name.as_str()));
     let same_backends = one.backends.len() == other.backends.len()
         && (one.backends.iter()).all(|backend| {
-            other
-                .backends
-                .iter()
-                .any(|b| b.name == backend.name && keys::backend(b) == keys::backend(backend))
+            other.backends.iter().any(|b| b.name == backend.name && keys::backend(b) == keys::backend(backend))
         });
     if !same_backends {
         problems.add(

@@ -45,13 +45,7 @@ pub(super) fn build(raw: &Raw, problems: &mut Problems) -> Admin {
             "is \"off\" and there is no admin.socket, so nobody could command; write one of the two",
         );
     }
-    Admin {
-        listen,
-        socket,
-        token_file,
-        tokens,
-        metrics_listen,
-    }
+    Admin { listen, socket, token_file, tokens, metrics_listen }
 }
 
 /// An address to listen on, not a name: what a name stands for may change.
@@ -63,21 +57,13 @@ pub(super) fn address(section: &mut Section<'_>, key: &str, value: &Option<Text>
     };
     match parsed {
         Ok(address) if address.port() == 0 => {
-            section.problem(
-                key,
-                format!("has port 0, which nobody could find; write for example \"{example}\""),
-            );
+            section.problem(key, format!("has port 0, which nobody could find; write for example \"{example}\""));
             None
         }
         Ok(address) => Some(address),
         Err(_) => {
-            section.problem(
-                key,
-                format!(
-                    "{} is not an address and port; write for example \"{example}\"",
-                    shown(text)
-                ),
-            );
+            section
+                .problem(key, format!("{} is not an address and port; write for example \"{example}\"", shown(text)));
             None
         }
     }
@@ -91,27 +77,16 @@ fn tokens(section: &mut Section<'_>, text: &Secret) -> Vec<(String, Secret)> {
             continue;
         }
         let Some((name, token)) = line.split_once(':').map(|(name, token)| (name.trim(), token.trim())) else {
-            section.problem(
-                "token_file",
-                format!("has no name:token in line {number}; write for example alice:… there"),
-            );
+            section
+                .problem("token_file", format!("has no name:token in line {number}; write for example alice:… there"));
             continue;
         };
         let usable = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | '@');
         if name.is_empty() || name.len() > 63 || !name.chars().all(usable) {
-            section.problem(
-                "token_file",
-                format!("has no usable name before the colon in line {number}"),
-            );
+            section.problem("token_file", format!("has no usable name before the colon in line {number}"));
         } else if token.is_empty() || !token.chars().all(|c| c.is_ascii_graphic()) {
-            section.problem(
-                "token_file",
-                format!("has no token, or one with odd characters, in line {number}"),
-            );
-        } else if tokens
-            .iter()
-            .any(|(other, known)| known.expose() == token && other != name)
-        {
+            section.problem("token_file", format!("has no token, or one with odd characters, in line {number}"));
+        } else if tokens.iter().any(|(other, known)| known.expose() == token && other != name) {
             section.problem(
                 "token_file",
                 format!("gives line {number} the token of another name; each name needs its own"),

@@ -21,10 +21,7 @@ pub(super) fn argv(section: &mut Section<'_>, key: &str, value: &Option<Texts>) 
         return None;
     }
     if words.len() == 1 && words[0].trim().contains(' ') {
-        section.problem(
-            key,
-            format!("is one text with spaces, and no shell takes it apart; {example}"),
-        );
+        section.problem(key, format!("is one text with spaces, and no shell takes it apart; {example}"));
         return None;
     }
     for word in &words {
@@ -45,11 +42,7 @@ fn check_placeholders(section: &mut Section<'_>, key: &str, word: &str) {
             let meant = nearest(&found, PLACEHOLDERS).map_or(String::new(), |meant| format!("did you mean {meant}? "));
             section.problem(
                 key,
-                format!(
-                    "has the unknown placeholder {}; {meant}known are {}",
-                    shown(&found),
-                    PLACEHOLDERS.join(", ")
-                ),
+                format!("has the unknown placeholder {}; {meant}known are {}", shown(&found), PLACEHOLDERS.join(", ")),
             );
         }
         rest = after;

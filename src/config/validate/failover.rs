@@ -41,12 +41,8 @@ pub(super) fn build(
     let witnesses = [("required", WitnessRule::Required), ("optional", WitnessRule::Optional)];
     let policy = Policy {
         automatic: s.flag(&raw.automatic, true),
-        authority: s
-            .choice("authority", &raw.authority, &authorities, &["patroni"])
-            .unwrap_or(Authority::SelfDecides),
-        witness: s
-            .choice("witness", &raw.witness, &witnesses, &[])
-            .unwrap_or(WitnessRule::Required),
+        authority: s.choice("authority", &raw.authority, &authorities, &["patroni"]).unwrap_or(Authority::SelfDecides),
+        witness: s.choice("witness", &raw.witness, &witnesses, &[]).unwrap_or(WitnessRule::Required),
         standby_serves: s.flag(&raw.standby_serves, false),
     };
     let word = promoter_word(s, service, raw, policy, defaults.kind, probe);
@@ -138,18 +134,10 @@ fn promoter_word(
     kind: Kind,
     probe: &Probe,
 ) -> Word {
-    let words = [
-        ("none", Word::None),
-        ("command", Word::Command),
-        ("postgres", Word::Postgres),
-    ];
+    let words = [("none", Word::None), ("command", Word::Command), ("postgres", Word::Postgres)];
     let written = s.choice("promoter", &raw.promoter, &words, &["cockroach_cloud", "cockroach_sql"]);
     let promotes = policy.authority == Authority::SelfDecides && !policy.standby_serves;
-    let by_default = if kind == Kind::Postgres && promotes {
-        Word::Postgres
-    } else {
-        Word::None
-    };
+    let by_default = if kind == Kind::Postgres && promotes { Word::Postgres } else { Word::None };
     let word = written.unwrap_or(by_default);
     if s.faulty("promoter") {
         return Word::None;
@@ -189,16 +177,10 @@ fn refuse(word: Word, written: bool, service: &str, policy: Policy, kind: Kind, 
 fn promoter(s: &mut Section<'_>, raw: &raw::Failover, word: Word, probe: &Probe, files: &Raw) -> Promoter {
     let argv = command::argv(s, "promote_command", &raw.promote_command);
     if argv.is_some() && word != Word::Command && !s.faulty("promoter") {
-        s.problem(
-            "promote_command",
-            "is never used without promoter = \"command\"; write that, or remove it",
-        );
+        s.problem("promote_command", "is never used without promoter = \"command\"; write that, or remove it");
     }
     if raw.promoter_login != raw::PromoterLogin::default() && word != Word::Postgres && !s.faulty("promoter") {
-        s.problem(
-            "promoter_login",
-            "is never used without promoter = \"postgres\"; write that, or remove it",
-        );
+        s.problem("promoter_login", "is never used without promoter = \"postgres\"; write that, or remove it");
     }
     match word {
         Word::None => Promoter::None,
@@ -212,9 +194,7 @@ fn promoter(s: &mut Section<'_>, raw: &raw::Failover, word: Word, probe: &Probe,
             }
             Promoter::Command(argv.unwrap_or_default())
         }
-        Word::Postgres => Promoter::Postgres {
-            login: promoter_login(s, &raw.promoter_login, probe, files),
-        },
+        Word::Postgres => Promoter::Postgres { login: promoter_login(s, &raw.promoter_login, probe, files) },
     }
 }
 
@@ -223,27 +203,17 @@ fn promoter_login(s: &mut Section<'_>, raw: &raw::PromoterLogin, probe: &Probe, 
     let base = match &probe.kind {
         ProbeKind::Sql { login } => login.clone(),
         // Already refused; any login will do.
-        _ => Login {
-            user: "pgpivot".into(),
-            database: "postgres".into(),
-            password: None,
-        },
+        _ => Login { user: "pgpivot".into(), database: "postgres".into(), password: None },
     };
     let file = s.path("promoter_login.password_file", &raw.password_file);
     let own = file.and_then(|file| files.secret(&file));
     let own = own.and_then(|text| probe::password(s, "promoter_login.password_file", text));
     let user = s.text("promoter_login.user", &raw.user);
     // Somebody else's password would only be refused.
-    let inherited = if user.as_ref().is_some_and(|user| *user != base.user) {
-        None
-    } else {
-        base.password
-    };
+    let inherited = if user.as_ref().is_some_and(|user| *user != base.user) { None } else { base.password };
     Login {
         user: user.unwrap_or(base.user),
-        database: s
-            .text("promoter_login.database", &raw.database)
-            .unwrap_or(base.database),
+        database: s.text("promoter_login.database", &raw.database).unwrap_or(base.database),
         password: own.or(inherited),
     }
 }

@@ -32,17 +32,8 @@ pub(super) fn build(
     problems: &mut Problems,
 ) -> Probe {
     let mut section = Section::new(format!("{service}.probe"), problems);
-    let words = [
-        ("tcp", Word::Tcp),
-        ("startup", Word::Startup),
-        ("sql", Word::Sql),
-        ("http", Word::Http),
-    ];
-    let default = if defaults.kind == Kind::Postgres {
-        Word::Sql
-    } else {
-        Word::Startup
-    };
+    let words = [("tcp", Word::Tcp), ("startup", Word::Startup), ("sql", Word::Sql), ("http", Word::Http)];
+    let default = if defaults.kind == Kind::Postgres { Word::Sql } else { Word::Startup };
     let word = section.choice("kind", &raw.kind, &words, &[]).unwrap_or(default);
     if defaults.kind == Kind::Cockroach && matches!(word, Word::Sql) {
         section.problem(
@@ -53,12 +44,7 @@ pub(super) fn build(
     let login = login(&mut section, raw, defaults, files);
     let kind = match word {
         Word::Tcp => ProbeKind::Tcp,
-        Word::Startup => ProbeKind::Startup {
-            login: Login {
-                password: None,
-                ..login
-            },
-        },
+        Word::Startup => ProbeKind::Startup { login: Login { password: None, ..login } },
         Word::Sql => ProbeKind::Sql { login },
         Word::Http => ProbeKind::Http(http(&mut section, raw.http.as_ref())),
     };
@@ -73,48 +59,24 @@ fn times(section: &mut Section<'_>, raw: &raw::Probe, defaults: &Defaults, kind:
     let preset = |fast_value: Duration, value: Duration| if fast { fast_value } else { value };
 
     let interval = section.duration("interval", &raw.interval, ms(100)..=seconds(3600), defaults.interval);
-    let default = preset(
-        ms(300),
-        defaults.fast_interval.max(if defaults.kind == Kind::Cockroach {
-            interval
-        } else {
-            ms(0)
-        }),
-    );
-    let fast_interval = section.duration(
-        "fast_interval",
-        &raw.fast_interval,
-        ms(50)..=seconds(3600),
-        default.min(interval),
-    );
+    let default =
+        preset(ms(300), defaults.fast_interval.max(if defaults.kind == Kind::Cockroach { interval } else { ms(0) }));
+    let fast_interval =
+        section.duration("fast_interval", &raw.fast_interval, ms(50)..=seconds(3600), default.min(interval));
     if fast_interval > interval {
         let text = humantime::format_duration;
         section.problem(
             "fast_interval",
-            format!(
-                "\"{}\" is longer than interval, \"{}\"; write at most that",
-                text(fast_interval),
-                text(interval)
-            ),
+            format!("\"{}\" is longer than interval, \"{}\"; write at most that", text(fast_interval), text(interval)),
         );
     }
     let down_interval = section.duration("down_interval", &raw.down_interval, ms(100)..=seconds(3600), interval);
-    let timeout = section.duration(
-        "timeout",
-        &raw.timeout,
-        ms(10)..=seconds(300),
-        preset(seconds(1), defaults.timeout),
-    );
+    let timeout =
+        section.duration("timeout", &raw.timeout, ms(10)..=seconds(300), preset(seconds(1), defaults.timeout));
     if timeout > interval * 10 && raw.timeout.is_some() {
-        section.problem(
-            "timeout",
-            "is more than ten times the interval; write one of about the interval",
-        );
+        section.problem("timeout", "is more than ten times the interval; write one of about the interval");
     } else if timeout > interval {
-        let warning = format!(
-            "{}: is longer than interval, so a hang is noticed late",
-            section.key("timeout")
-        );
+        let warning = format!("{}: is longer than interval, so a hang is noticed late", section.key("timeout"));
         section.problems.warn(warning);
     }
     let hang_trigger = preset(ms(500), defaults.hang_trigger);
@@ -145,17 +107,11 @@ fn jitter(section: &mut Section<'_>, value: &Option<Share>, default: u8) -> u8 {
 
 fn login(section: &mut Section<'_>, raw: &raw::Probe, defaults: &Defaults, files: &Raw) -> Login {
     let user = section.text("user", &raw.user).unwrap_or_else(|| "pgpivot".into());
-    let database = section
-        .text("database", &raw.database)
-        .unwrap_or_else(|| defaults.database.into());
+    let database = section.text("database", &raw.database).unwrap_or_else(|| defaults.database.into());
     let file = section.path("password_file", &raw.password_file);
     let from_file = file.and_then(|file| files.secret(&file));
     let from_file = from_file.and_then(|text| password(section, "password_file", text));
-    Login {
-        user,
-        database,
-        password: raw.password.clone().or(from_file),
-    }
+    Login { user, database, password: raw.password.clone().or(from_file) }
 }
 
 /// The contents of a password file, without the line end that editors leave.
@@ -168,10 +124,7 @@ pub(super) fn password(section: &mut Section<'_>, key: &str, text: &Secret) -> O
         return None;
     }
     if line.contains(['\n', '\r', '\0']) {
-        section.problem(
-            key,
-            "names a file of several lines; write the password into it and nothing else",
-        );
+        section.problem(key, "names a file of several lines; write the password into it and nothing else");
         return None;
     }
     Some(Secret::new(line.to_owned()))
@@ -179,14 +132,9 @@ pub(super) fn password(section: &mut Section<'_>, key: &str, text: &Secret) -> O
 
 fn http(section: &mut Section<'_>, raw: Option<&raw::Http>) -> HttpProbe {
     let raw = raw.cloned().unwrap_or_default();
-    let path = section
-        .text("http.path", &raw.path)
-        .unwrap_or_else(|| "/primary".into());
+    let path = section.text("http.path", &raw.path).unwrap_or_else(|| "/primary".into());
     if !path.starts_with('/') || !path.chars().all(|c| c.is_ascii_graphic()) {
-        section.problem(
-            "http.path",
-            format!("{} is not a path; write for example \"/primary\"", shown(&path)),
-        );
+        section.problem("http.path", format!("{} is not a path; write for example \"/primary\"", shown(&path)));
     }
     let expect_status = match &raw.expect_status {
         None => vec![200],
@@ -194,9 +142,7 @@ fn http(section: &mut Section<'_>, raw: Option<&raw::Http>) -> HttpProbe {
     };
     HttpProbe {
         path,
-        port: raw
-            .port
-            .map(|port| section.number("http.port", &Some(port), 1..=65535, 8008)),
+        port: raw.port.map(|port| section.number("http.port", &Some(port), 1..=65535, 8008)),
         tls: section.flag(&raw.tls, false),
         expect_status,
         expect_body: section.text("http.expect_body", &raw.expect_body),
@@ -205,19 +151,13 @@ fn http(section: &mut Section<'_>, raw: Option<&raw::Http>) -> HttpProbe {
 
 fn statuses(section: &mut Section<'_>, list: &[Number]) -> Vec<u16> {
     if list.is_empty() {
-        section.problem(
-            "http.expect_status",
-            "is empty, so nothing would pass; write for example [200]",
-        );
+        section.problem("http.expect_status", "is empty, so nothing would pass; write for example [200]");
     }
     list.iter()
         .filter_map(|Number(status)| match u16::try_from(*status) {
             Ok(status) if (100..=599).contains(&status) => Some(status),
             _ => {
-                section.problem(
-                    "http.expect_status",
-                    format!("{status} is no HTTP status; write 100 to 599"),
-                );
+                section.problem("http.expect_status", format!("{status} is no HTTP status; write 100 to 599"));
                 None
             }
         })
@@ -228,10 +168,7 @@ fn statuses(section: &mut Section<'_>, list: &[Number]) -> Vec<u16> {
 fn check_unused(section: &mut Section<'_>, raw: &raw::Probe, kind: &ProbeKind) {
     let word = kind.as_str();
     if raw.http.is_some() && !matches!(kind, ProbeKind::Http(_)) && !section.faulty("kind") {
-        section.problem(
-            "http",
-            format!("is never used with kind = \"{word}\"; write kind = \"http\" or remove it"),
-        );
+        section.problem("http", format!("is never used with kind = \"{word}\"; write kind = \"http\" or remove it"));
     }
     let logs_in = matches!(kind, ProbeKind::Sql { .. });
     let names_user = logs_in || matches!(kind, ProbeKind::Startup { .. });
@@ -243,10 +180,7 @@ fn check_unused(section: &mut Section<'_>, raw: &raw::Probe, kind: &ProbeKind) {
     for (key, value, used) in unused {
         // The environment sets logins without knowing what the probe is.
         if value.is_some() && !used && section.problems.origin(&section.key(key)).is_none() && !section.faulty("kind") {
-            section.problem(
-                key,
-                format!("is never used with kind = \"{word}\"; remove it, or write kind = \"sql\""),
-            );
+            section.problem(key, format!("is never used with kind = \"{word}\"; remove it, or write kind = \"sql\""));
         }
     }
 }

@@ -20,10 +20,7 @@ pub(super) struct Section<'a> {
 impl<'a> Section<'a> {
     /// The table at `path`.
     pub(super) fn new(path: impl Into<String>, problems: &'a mut Problems) -> Self {
-        Self {
-            path: path.into(),
-            problems,
-        }
+        Self { path: path.into(), problems }
     }
 
     /// The key path of a key.
@@ -56,10 +53,7 @@ impl<'a> Section<'a> {
     ) -> Duration {
         let Some(Text(text)) = value else { return default };
         let Ok(duration) = humantime::parse_duration(text.trim()) else {
-            let message = format!(
-                "{} is not a duration; write for example \"2s\" or \"500ms\"",
-                shown(text)
-            );
+            let message = format!("{} is not a duration; write for example \"2s\" or \"500ms\"", shown(text));
             self.problem(key, message);
             return default;
         };
@@ -76,10 +70,7 @@ impl<'a> Section<'a> {
         match T::try_from(number) {
             Ok(number) => self.within(key, number, range, default, |n| n.to_string()),
             Err(_) => {
-                self.problem(
-                    key,
-                    format!("{number} is out of range; write {} to {}", range.start(), range.end()),
-                );
+                self.problem(key, format!("{number} is out of range; write {} to {}", range.start(), range.end()));
                 default
             }
         }
@@ -91,10 +82,7 @@ impl<'a> Section<'a> {
         match parse_size(text) {
             Some(bytes) => self.within(key, bytes, range, default, |b| format!("\"{}\"", size_text(b))),
             None => {
-                let message = format!(
-                    "{} is not a size; write for example \"16MiB\" or \"512KiB\"",
-                    shown(text)
-                );
+                let message = format!("{} is not a size; write for example \"16MiB\" or \"512KiB\"", shown(text));
                 self.problem(key, message);
                 default
             }
@@ -141,10 +129,7 @@ impl<'a> Section<'a> {
         } else {
             match nearest(text, words.iter().map(|(word, _)| *word)) {
                 Some(meant) if words.len() > 3 => {
-                    format!(
-                        "{} is not known here; did you mean \"{meant}\"? Possible: {now}",
-                        shown(text)
-                    )
+                    format!("{} is not known here; did you mean \"{meant}\"? Possible: {now}", shown(text))
                 }
                 _ => format!("{} is not known here; write {now}", shown(text)),
             }
@@ -194,10 +179,8 @@ fn parse_size(text: &str) -> Option<u64> {
 
 /// Bytes in the largest unit that divides them.
 pub(in crate::config) fn size_text(bytes: u64) -> String {
-    let (unit, shift) = UNITS
-        .iter()
-        .find(|(_, shift)| bytes != 0 && bytes.is_multiple_of(1 << shift))
-        .unwrap_or(&UNITS[4]);
+    let (unit, shift) =
+        UNITS.iter().find(|(_, shift)| bytes != 0 && bytes.is_multiple_of(1 << shift)).unwrap_or(&UNITS[4]);
     format!("{}{unit}", bytes >> shift)
 }
 

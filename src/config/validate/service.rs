@@ -85,16 +85,8 @@ pub(super) fn build(name: &str, raw: &raw::Service, files: &Raw, cores: usize, p
     }
     let failover = failover::build(&path, &raw.failover, &defaults, &probe, files, problems);
     let connection = connection(&path, &raw.connection, problems);
-    let service = Service {
-        name: ServiceName::new(name),
-        kind,
-        workers,
-        listeners,
-        backends,
-        probe,
-        failover,
-        connection,
-    };
+    let service =
+        Service { name: ServiceName::new(name), kind, workers, listeners, backends, probe, failover, connection };
     check_roles(&path, &service, problems);
     service
 }
@@ -108,21 +100,12 @@ fn listeners(path: &str, raw: &[raw::Listener], problems: &mut Problems) -> Vec<
         }
         let address = admin::address(&mut section, "address", &raw.address, "127.0.0.1:26257");
         let later = ["session", "pooled"];
-        let mode = section
-            .choice("mode", &raw.mode, &[("opaque", Mode::Opaque)], &later)
-            .unwrap_or(Mode::Opaque);
+        let mode = section.choice("mode", &raw.mode, &[("opaque", Mode::Opaque)], &later).unwrap_or(Mode::Opaque);
         let targets = [("active", Target::Active), ("read_only", Target::ReadOnly)];
-        let target = section
-            .choice("target", &raw.target, &targets, &[])
-            .unwrap_or(Target::Active);
+        let target = section.choice("target", &raw.target, &targets, &[]).unwrap_or(Target::Active);
         let max_connections = section.number("max_connections", &raw.max_connections, 1..=1_000_000, 10_000);
         if let Some(address) = address {
-            listeners.push(Listener {
-                address,
-                mode,
-                target,
-                max_connections,
-            });
+            listeners.push(Listener { address, mode, target, max_connections });
         }
     }
     listeners
@@ -140,36 +123,20 @@ fn backends(path: &str, raw: &raw::Service, problems: &mut Problems) -> Vec<Back
         let backend_path = backend_path(path, index, one.name.as_ref().map(|Text(name)| name.as_str()));
         let mut section = Section::new(&backend_path, problems);
         let addresses = addresses(&mut section, one);
-        let roles = [
-            ("primary", ConfiguredRole::Primary),
-            ("standby", ConfiguredRole::Standby),
-        ];
+        let roles = [("primary", ConfiguredRole::Primary), ("standby", ConfiguredRole::Standby)];
         let role = section.choice("role", &one.role, &roles, &[]);
         let weight = section.number("weight", &one.weight, 0..=65535, 100);
         let priority = section.number("priority", &one.priority, 0..=65535, 100);
         let tls = tls(path, &backend_path, &raw.probe.tls, &one.tls, problems);
         let Some(Text(name)) = &one.name else {
-            problems.missing(
-                format!("{backend_path}.name"),
-                "is missing; write for example name = \"us-east\"",
-            );
+            problems.missing(format!("{backend_path}.name"), "is missing; write for example name = \"us-east\"");
             continue;
         };
         check_name(&format!("{backend_path}.name"), name, problems);
         if backends.iter().any(|other| other.name.as_str() == name) {
-            problems.add(
-                &backend_path,
-                format!("is the name of two backends of {path}; give each its own"),
-            );
+            problems.add(&backend_path, format!("is the name of two backends of {path}; give each its own"));
         }
-        backends.push(Backend {
-            name: BackendName::new(name),
-            addresses,
-            role,
-            weight,
-            priority,
-            tls,
-        });
+        backends.push(Backend { name: BackendName::new(name), addresses, role, weight, priority, tls });
     }
     backends
 }
@@ -177,17 +144,11 @@ fn backends(path: &str, raw: &raw::Service, problems: &mut Problems) -> Vec<Back
 fn addresses(section: &mut Section<'_>, raw: &raw::Backend) -> Vec<HostPort> {
     let mut addresses: Vec<HostPort> = Vec::new();
     let Some(raw::Texts(texts)) = &raw.addresses else {
-        section.missing(
-            "addresses",
-            "is missing; write for example addresses = [\"db1.example.com:5432\"]",
-        );
+        section.missing("addresses", "is missing; write for example addresses = [\"db1.example.com:5432\"]");
         return addresses;
     };
     if texts.is_empty() {
-        section.problem(
-            "addresses",
-            "is empty; write for example addresses = [\"db1.example.com:5432\"]",
-        );
+        section.problem("addresses", "is empty; write for example addresses = [\"db1.example.com:5432\"]");
     }
     for Text(text) in texts {
         match text.parse::<HostPort>() {
@@ -203,10 +164,7 @@ fn addresses(section: &mut Section<'_>, raw: &raw::Backend) -> Vec<HostPort> {
 
 /// The same `host:port`, as far as text can tell.
 pub(super) fn same_address(a: &HostPort, b: &HostPort) -> bool {
-    a.port == b.port
-        && a.host
-            .trim_end_matches('.')
-            .eq_ignore_ascii_case(b.host.trim_end_matches('.'))
+    a.port == b.port && a.host.trim_end_matches('.').eq_ignore_ascii_case(b.host.trim_end_matches('.'))
 }
 
 /// A backend's own words, where it has none the probe's, where there are none either the default.
@@ -221,54 +179,29 @@ fn tls(service: &str, backend: &str, shared: &raw::Tls, own: &raw::Tls, problems
     let at_probe = format!("{service}.probe.tls");
     let at_backend = format!("{backend}.tls");
     let source = |own: &Option<Text>| {
-        if own.is_some() {
-            at_backend.clone()
-        } else {
-            at_probe.clone()
-        }
+        if own.is_some() { at_backend.clone() } else { at_probe.clone() }
     };
 
     let mut section = Section::new(source(&own.mode), problems);
-    let mode = section.choice(
-        "mode",
-        own.mode.as_ref().map_or(&shared.mode, |_| &own.mode),
-        &modes,
-        &[],
-    );
+    let mode = section.choice("mode", own.mode.as_ref().map_or(&shared.mode, |_| &own.mode), &modes, &[]);
     let mode = mode.unwrap_or(TlsMode::Prefer);
     let mut section = Section::new(source(&own.ca_file), problems);
-    let ca_file = section.path(
-        "ca_file",
-        own.ca_file.as_ref().map_or(&shared.ca_file, |_| &own.ca_file),
-    );
+    let ca_file = section.path("ca_file", own.ca_file.as_ref().map_or(&shared.ca_file, |_| &own.ca_file));
     let mut section = Section::new(source(&own.server_name), problems);
-    let server_name = section.text(
-        "server_name",
-        own.server_name
-            .as_ref()
-            .map_or(&shared.server_name, |_| &own.server_name),
-    );
+    let server_name =
+        section.text("server_name", own.server_name.as_ref().map_or(&shared.server_name, |_| &own.server_name));
 
     let checked = matches!(mode, TlsMode::VerifyCa | TlsMode::VerifyFull);
     let mut section = Section::new(source(&own.ca_file), problems);
     if ca_file.is_some() && !checked && !section.faulty("mode") {
-        section.problem(
-            "ca_file",
-            "is never used, because the mode checks no certificate; write mode = \"verify-full\"",
-        );
+        section
+            .problem("ca_file", "is never used, because the mode checks no certificate; write mode = \"verify-full\"");
     }
     let mut section = Section::new(source(&own.server_name), problems);
     if server_name.is_some() && mode == TlsMode::Disable {
-        section.problem(
-            "server_name",
-            "is never used with mode = \"disable\"; remove one of the two",
-        );
+        section.problem("server_name", "is never used with mode = \"disable\"; remove one of the two");
     }
-    Tls {
-        mode,
-        ca_file,
-        server_name,
-    }
+    Tls { mode, ca_file, server_name }
 }
 
 /// Which side to start with must be said once, unless the servers can be asked.
@@ -298,18 +231,12 @@ fn check_roles(path: &str, service: &Service, problems: &mut Problems) {
         } else {
             format!("a probe of kind {} cannot tell", service.probe.kind.as_str())
         };
-        problems.missing(
-            at,
-            format!("none has role = \"primary\", and {why}; write it at the side to start with"),
-        );
+        problems.missing(at, format!("none has role = \"primary\", and {why}; write it at the side to start with"));
     }
     let weightless = |b: &Backend| b.role == Some(ConfiguredRole::Primary) && b.weight == 0;
     if serves
         && primaries.len() > 1
-        && service
-            .backends
-            .iter()
-            .all(|b| b.role != Some(ConfiguredRole::Primary) || weightless(b))
+        && service.backends.iter().all(|b| b.role != Some(ConfiguredRole::Primary) || weightless(b))
     {
         problems.add(
             format!("{path}.backend"),
@@ -322,12 +249,7 @@ fn connection(path: &str, raw: &raw::Connection, problems: &mut Problems) -> Con
     let mut section = Section::new(format!("{path}.connection"), problems);
     let (ms, seconds) = (Duration::from_millis, Duration::from_secs);
     Connection {
-        connect_timeout: section.duration(
-            "connect_timeout",
-            &raw.connect_timeout,
-            ms(10)..=seconds(300),
-            seconds(3),
-        ),
+        connect_timeout: section.duration("connect_timeout", &raw.connect_timeout, ms(10)..=seconds(300), seconds(3)),
         first_packet_timeout: section.duration(
             "first_packet_timeout",
             &raw.first_packet_timeout,
@@ -335,11 +257,6 @@ fn connection(path: &str, raw: &raw::Connection, problems: &mut Problems) -> Con
             seconds(10),
         ),
         keepalive: section.duration("keepalive", &raw.keepalive, seconds(1)..=seconds(7200), seconds(30)),
-        user_timeout: section.duration(
-            "user_timeout",
-            &raw.user_timeout,
-            seconds(0)..=seconds(3600),
-            seconds(30),
-        ),
+        user_timeout: section.duration("user_timeout", &raw.user_timeout, seconds(0)..=seconds(3600), seconds(300)),
     }
 }

@@ -32,23 +32,21 @@ impl Machine {
             if side.name == latch.active || Some(&side.name) == target.as_ref() {
                 continue;
             }
-            let Some(heard) = &side.facts else { continue };
+            let Some(heard) = side.facts.as_ref().filter(|heard| Some(heard.started) >= self.latched_at) else {
+                continue;
+            };
             let facts = &heard.facts;
             let streamed = side.witness.streamed_at().is_some();
-            let shown = facts
-                .timeline
-                .map_or_else(|| "an unknown timeline".into(), |t| format!("timeline {t}"));
+            let shown = facts.timeline.map_or_else(|| "an unknown timeline".into(), |t| format!("timeline {t}"));
             let verdict = match (facts.role, analysis::lineage(facts, identity, streamed)) {
                 (Role::Primary, Lineage::Descends) => Ok(()),
                 (Role::Primary, Lineage::Same) => Err(format!("it is primary on {shown} beside {}", latch.active)),
-                (Role::Primary, Lineage::Older) => Err(format!(
-                    "it is primary on {shown}, the latch is on {}",
-                    identity.timeline
-                )),
-                (Role::Primary, Lineage::Unproven) => Err(format!(
-                    "it is primary on {shown} and does not prove to descend from {}",
-                    identity.timeline
-                )),
+                (Role::Primary, Lineage::Older) => {
+                    Err(format!("it is primary on {shown}, the latch is on {}", identity.timeline))
+                }
+                (Role::Primary, Lineage::Unproven) => {
+                    Err(format!("it is primary on {shown} and does not prove to descend from {}", identity.timeline))
+                }
                 (_, Lineage::Stranger) => Err(format!("it belongs to another system or branch ({shown})")),
                 _ if side.quarantine.is_some() && !analysis::streams_on(side, identity.timeline) => {
                     continue;
@@ -79,33 +77,20 @@ impl Machine {
     pub(super) fn rival(&self) -> Option<(BlockReason, String)> {
         let latch = self.latch()?;
         let identity = latch.identity.as_ref()?;
-        let active_node = self
-            .active_side()?
-            .facts
-            .as_ref()
-            .and_then(|heard| heard.facts.node.clone());
-        self.sides
-            .iter()
-            .filter(|side| side.name != latch.active)
-            .find_map(|side| {
-                let facts = &side.facts.as_ref()?.facts;
-                side.claim.as_ref().filter(|claim| claim.proven())?;
-                let lineage = analysis::lineage(facts, identity, side.witness.streamed_at().is_some());
-                let beside = format!(
-                    "{} is primary too ({}), beside {}",
-                    side.name,
-                    lineage_words(lineage),
-                    latch.active
-                );
-                match lineage {
-                    Lineage::Same if facts.node != active_node => Some((BlockReason::SplitBrain, beside)),
-                    Lineage::Descends => Some((
-                        BlockReason::SplitBrain,
-                        format!("{beside}: decide with `proxyctl adopt {}`", side.name),
-                    )),
-                    _ => None,
+        let active_node = self.active_side()?.facts.as_ref().and_then(|heard| heard.facts.node.clone());
+        self.sides.iter().filter(|side| side.name != latch.active).find_map(|side| {
+            let facts = &side.facts.as_ref()?.facts;
+            side.claim.as_ref().filter(|claim| claim.proven())?;
+            let lineage = analysis::lineage(facts, identity, side.witness.streamed_at().is_some());
+            let beside = format!("{} is primary too ({}), beside {}", side.name, lineage_words(lineage), latch.active);
+            match lineage {
+                Lineage::Same if facts.node != active_node => Some((BlockReason::SplitBrain, beside)),
+                Lineage::Descends => {
+                    Some((BlockReason::SplitBrain, format!("{beside}: decide with `proxyctl adopt {}`", side.name)))
                 }
-            })
+                _ => None,
+            }
+        })
     }
 
     /// A promotion that somebody else made is adopted as soon as it is proven and allowed.
@@ -143,10 +128,7 @@ impl Machine {
                         && analysis::lineage(&heard.facts, identity, streamed) == Lineage::Descends
                 })
         })?;
-        let others = self
-            .record
-            .other_daemon_seen
-            .is_some_and(|seen| now.wall.since(seen) < DAY);
+        let others = self.record.other_daemon_seen.is_some_and(|seen| now.wall.since(seen) < DAY);
         let follow = match self.service.failover.foreign_promotion {
             Some(rule) => rule == ForeignPromotion::Follow,
             None => observe || others,
@@ -159,11 +141,7 @@ impl Machine {
         });
         let dead = self.active_side().is_none_or(|active| active.state() == Health::Down) || self.mismatch.is_some();
         if follow || (!still_primary && dead) {
-            let timeline = side
-                .facts
-                .as_ref()
-                .and_then(|heard| heard.facts.timeline)
-                .map_or(0, |t| t.0);
+            let timeline = side.facts.as_ref().and_then(|heard| heard.facts.timeline).map_or(0, |t| t.0);
             return Some((
                 side.name.clone(),
                 format!(
@@ -182,18 +160,12 @@ impl Machine {
             return None;
         }
         let latch = self.latch()?;
-        let mut up = self
-            .sides
-            .iter()
-            .filter(|side| side.name != latch.active && side.state() == Health::Up);
+        let mut up = self.sides.iter().filter(|side| side.name != latch.active && side.state() == Health::Up);
         let (first, second) = (up.next()?, up.next());
         second.is_none().then(|| {
             (
                 first.name.clone(),
-                format!(
-                    "{} no longer passes its check as primary and {} does",
-                    latch.active, first.name
-                ),
+                format!("{} no longer passes its check as primary and {} does", latch.active, first.name),
             )
         })
     }

@@ -1,7 +1,7 @@
 //! What operators may command, and why they are refused. Force overrides witness, lag, cool-down and budget; never
 //! order, start, epoch, persistence or identity.
 
-use super::watch::kind_word;
+use super::watch::{bounded, kind_word};
 use super::{Machine, Run, State, Step};
 use crate::config::WitnessRule;
 use crate::failover::action::{Command, EventKind, Operator, Receipt, Refusal};
@@ -18,10 +18,9 @@ pub(super) type Answer = Result<Receipt, Refusal>;
 impl Machine {
     /// An operator's command. With `dry_run` nothing happens: the receipt says what would.
     pub fn handle_command(&mut self, command: &Command, operator: &Operator, dry_run: bool, now: Now) -> Answer {
+        let operator = &Operator { name: bounded(operator.name.clone()), note: operator.note.clone().map(bounded) };
         let answer = match command {
-            Command::Failover {
-                to, route_only: true, ..
-            } => self.command_route(to.as_ref(), operator, dry_run, now),
+            Command::Failover { to, route_only: true, .. } => self.command_route(to.as_ref(), operator, dry_run, now),
             Command::Failover { to, force, .. } => self.command_failover(to.as_ref(), *force, operator, dry_run, now),
             Command::Switchover { to } => self.command_switchover(to.as_ref(), operator, dry_run, now),
             Command::Restore { to } => self.command_restore(to.as_ref(), operator, dry_run, now),
@@ -34,12 +33,7 @@ impl Machine {
         if !dry_run {
             let said = match &answer {
                 Ok(receipt) => format!("{} commanded {}: {}", operator.name, word(command), receipt.sentence),
-                Err(refusal) => format!(
-                    "{} commanded {}, refused: {}",
-                    operator.name,
-                    word(command),
-                    refusal.sentence
-                ),
+                Err(refusal) => format!("{} commanded {}, refused: {}", operator.name, word(command), refusal.sentence),
             };
             self.tell_as(now, EventKind::Command, said, None, Some(operator.clone()));
         }
@@ -59,16 +53,12 @@ impl Machine {
                     run.intent.to
                 ),
             )),
-            State::Starting { .. } => Err(refusal(
-                "starting",
-                format!("the start checks have not passed: {}", self.evidence),
-            )),
+            State::Starting { .. } => {
+                Err(refusal("starting", format!("the start checks have not passed: {}", self.evidence)))
+            }
             State::Watching => match self.latch() {
                 Some(latch) if self.disk_error.is_none() => Ok(latch.clone()),
-                Some(_) => Err(refusal(
-                    "disk",
-                    "the state cannot be written, so nothing may be switched",
-                )),
+                Some(_) => Err(refusal("disk", "the state cannot be written, so nothing may be switched")),
                 None => Err(refusal("no_latch", "no side is latched yet: `proxyctl adopt BACKEND`")),
             },
         }
@@ -87,10 +77,7 @@ impl Machine {
     pub(super) fn known(&self, name: &BackendName) -> Result<&Side, Refusal> {
         self.side(name).ok_or_else(|| {
             let names: Vec<&str> = self.sides.iter().map(|side| side.name.as_str()).collect();
-            refusal(
-                "unknown_backend",
-                format!("there is no backend {name}; there are {}", names.join(", ")),
-            )
+            refusal("unknown_backend", format!("there is no backend {name}; there are {}", names.join(", ")))
         })
     }
 
@@ -103,24 +90,14 @@ impl Machine {
     ) -> Result<BackendName, Refusal> {
         let now = crate::types::Moment::default();
         let t0 = self.suspicion.as_ref().map_or(now, |suspicion| suspicion.t0);
-        let ranked = candidate::rank(
-            &self.service,
-            &self.sides,
-            &latch.active,
-            latch.identity.as_ref(),
-            Some(t0),
-            now,
-        );
+        let ranked = candidate::rank(&self.service, &self.sides, &latch.active, latch.identity.as_ref(), Some(t0), now);
         let takes = |verdict: &Fitness| {
             matches!(verdict, Fitness::Fit { .. }) || stale_too && matches!(verdict, Fitness::Stale(_))
         };
         if let Some(to) = to {
             self.known(to)?;
             if *to == latch.active {
-                return Err(refusal(
-                    "already_active",
-                    format!("{to} is already active (epoch {})", latch.epoch),
-                ));
+                return Err(refusal("already_active", format!("{to} is already active (epoch {})", latch.epoch)));
             }
             return match ranked.iter().find(|(side, _)| side.name == *to) {
                 Some((_, verdict)) if takes(verdict) => Ok(to.clone()),
@@ -142,10 +119,9 @@ impl Machine {
         dry_run: bool,
         now: Now,
     ) -> Answer {
-        if let Some(receipt) = self.running_to(
-            to,
-            &[EpisodeKind::Failover, EpisodeKind::Switchover, EpisodeKind::Route],
-        ) {
+        if let Some(receipt) =
+            self.running_to(to, &[EpisodeKind::Failover, EpisodeKind::Switchover, EpisodeKind::Route])
+        {
             return Ok(receipt);
         }
         let latch = self.ready()?;
@@ -164,10 +140,7 @@ impl Machine {
                 ));
             }
             let mut receipt = self.command_switchover(to, operator, dry_run, now)?;
-            receipt.sentence = format!(
-                "{} is healthy, so this is a switchover: {}",
-                latch.active, receipt.sentence
-            );
+            receipt.sentence = format!("{} is healthy, so this is a switchover: {}", latch.active, receipt.sentence);
             return Ok(receipt);
         }
         let target = self.candidate(&latch, to, force)?;
@@ -189,10 +162,7 @@ impl Machine {
                 format!("probe {} once more", latch.active)
             },
             format!("promote {target}"),
-            format!(
-                "open to {target} in epoch {} once it proves to be primary",
-                latch.epoch.next()
-            ),
+            format!("open to {target} in epoch {} once it proves to be primary", latch.epoch.next()),
         ];
         let warn = if force && healthy {
             format!(" {} is healthy: acknowledged rows may be lost.", latch.active)
@@ -200,16 +170,7 @@ impl Machine {
             String::new()
         };
         let sentence = format!("failing over from {} to {target}.{warn}", latch.active);
-        self.start(
-            EpisodeKind::Failover,
-            target,
-            why,
-            force,
-            operator,
-            dry_run,
-            (sentence, steps),
-            now,
-        )
+        self.start(EpisodeKind::Failover, target, why, force, operator, dry_run, (sentence, steps), now)
     }
 
     /// An operator's failover without force waits for the witness as an automatic one does.
@@ -218,10 +179,8 @@ impl Machine {
             return Ok(());
         }
         if let Some(side) = self.sides.iter().find(|side| side.witness.testimony().alive()) {
-            let said = format!(
-                "{} still receives from the active side: it lives. Stop it first, or use --force",
-                side.name
-            );
+            let said =
+                format!("{} still receives from the active side: it lives. Stop it first, or use --force", side.name);
             return Err(refusal("witness_alive", said));
         }
         match self.side(target) {
@@ -259,33 +218,21 @@ impl Machine {
         }
         self.needs_promoter()?;
         if !self.knows_identity() {
-            return Err(refusal(
-                "needs_sql",
-                "a switchover without loss needs probe kind \"sql\"",
-            ));
+            return Err(refusal("needs_sql", "a switchover without loss needs probe kind \"sql\""));
         }
         let target = self.candidate(&latch, to, false)?;
-        let active_ok = self
-            .active_side()
-            .is_some_and(|side| side.state() == Health::Up && side.role() == Role::Primary);
+        let active_ok =
+            self.active_side().is_some_and(|side| side.state() == Health::Up && side.role() == Role::Primary);
         if !active_ok || self.mismatch.is_some() || self.suspicion.is_some() {
             return Err(refusal(
                 "not_healthy",
-                format!(
-                    "{} is not healthy: {}. Use `proxyctl failover`",
-                    latch.active, self.evidence
-                ),
+                format!("{} is not healthy: {}. Use `proxyctl failover`", latch.active, self.evidence),
             ));
         }
         if let Some(identity) = &latch.identity
-            && !self
-                .side(&target)
-                .is_some_and(|side| analysis::streams_on(side, identity.timeline))
+            && !self.side(&target).is_some_and(|side| analysis::streams_on(side, identity.timeline))
         {
-            return Err(refusal(
-                "not_streaming",
-                format!("{target} does not stream from {} now", latch.active),
-            ));
+            return Err(refusal("not_streaming", format!("{target} does not stream from {} now", latch.active)));
         }
         let steps = vec![
             format!(
@@ -298,16 +245,7 @@ impl Machine {
         ];
         let why = format!("commanded by {}", operator.name);
         let sentence = format!("switching over from {} to {target}", latch.active);
-        self.start(
-            EpisodeKind::Switchover,
-            target,
-            why,
-            false,
-            operator,
-            dry_run,
-            (sentence, steps),
-            now,
-        )
+        self.start(EpisodeKind::Switchover, target, why, false, operator, dry_run, (sentence, steps), now)
     }
 
     fn command_pause(&mut self, operator: &Operator, dry_run: bool, now: Now) -> Receipt {
@@ -319,17 +257,10 @@ impl Machine {
             }
         };
         if !dry_run && self.record.paused.is_none() {
-            self.record.paused = Some(Pause {
-                by: operator.clone(),
-                since: now.wall,
-            });
+            self.record.paused = Some(Pause { by: operator.clone(), since: now.wall });
             self.persist();
         }
-        Receipt {
-            sentence,
-            episode: None,
-            steps: Vec::new(),
-        }
+        Receipt { sentence, episode: None, steps: Vec::new() }
     }
 
     fn command_resume(&mut self, dry_run: bool) -> Receipt {
@@ -338,33 +269,18 @@ impl Machine {
             self.record.paused = None;
             self.persist();
         }
-        let sentence = if paused {
-            "resumed: automatic decisions are allowed again"
-        } else {
-            "was not paused"
-        };
-        Receipt {
-            sentence: sentence.into(),
-            episode: None,
-            steps: Vec::new(),
-        }
+        let sentence = if paused { "resumed: automatic decisions are allowed again" } else { "was not paused" };
+        Receipt { sentence: sentence.into(), episode: None, steps: Vec::new() }
     }
 
     fn command_check(&mut self, dry_run: bool) -> Receipt {
         if !dry_run {
             self.probe_all();
         }
-        Receipt {
-            sentence: "every backend is being probed".into(),
-            episode: None,
-            steps: Vec::new(),
-        }
+        Receipt { sentence: "every backend is being probed".into(), episode: None, steps: Vec::new() }
     }
 
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "one call site per command; a struct would only rename them"
-    )]
+    #[expect(clippy::too_many_arguments, reason = "one call site per command; a struct would only rename them")]
     pub(super) fn start(
         &mut self,
         kind: EpisodeKind,
@@ -394,29 +310,18 @@ impl Machine {
             }
             self.begin(run, now);
         }
-        Ok(Receipt {
-            sentence,
-            episode: (!dry_run).then_some(id),
-            steps,
-        })
+        Ok(Receipt { sentence, episode: (!dry_run).then_some(id), steps })
     }
 
     /// How a rival stands to the latch, for the view.
     pub(in crate::failover) fn lineage_of(&self, side: &Side) -> Option<Lineage> {
         let identity = self.latch()?.identity.as_ref()?;
-        Some(analysis::lineage(
-            &side.facts.as_ref()?.facts,
-            identity,
-            side.witness.streamed_at().is_some(),
-        ))
+        Some(analysis::lineage(&side.facts.as_ref()?.facts, identity, side.witness.streamed_at().is_some()))
     }
 }
 
 pub(super) fn refusal(code: &str, sentence: impl Into<String>) -> Refusal {
-    Refusal {
-        code: code.into(),
-        sentence: sentence.into(),
-    }
+    Refusal { code: code.into(), sentence: sentence.into() }
 }
 
 fn word(command: &Command) -> &'static str {

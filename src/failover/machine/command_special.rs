@@ -35,33 +35,21 @@ impl Machine {
             ));
         }
         if target.state() != Health::Up || target.quarantine.is_some() {
-            let why = target
-                .quarantine
-                .clone()
-                .unwrap_or_else(|| target.state().as_str().to_owned());
-            return Err(refusal(
-                "unfit",
-                format!("{} does not prove to serve: {why}", target.name),
-            ));
+            let why = target.quarantine.clone().unwrap_or_else(|| target.state().as_str().to_owned());
+            return Err(refusal("unfit", format!("{} does not prove to serve: {why}", target.name)));
         }
         if !self.service.failover.standby_serves {
             if self.knows_identity() && target.role() != Role::Primary {
                 return Err(refusal(
                     "not_primary",
-                    format!(
-                        "{} is not a primary: route-only would send writes to a standby",
-                        target.name
-                    ),
+                    format!("{} is not a primary: route-only would send writes to a standby", target.name),
                 ));
             }
             let down = self.active_side().is_none_or(|side| side.state() == Health::Down);
             if !down {
                 return Err(refusal(
                     "not_fenced",
-                    format!(
-                        "{} is neither down nor fenced: two primaries would take writes",
-                        latch.active
-                    ),
+                    format!("{} is neither down nor fenced: two primaries would take writes", latch.active),
                 ));
             }
         }
@@ -72,16 +60,7 @@ impl Machine {
         ];
         let sentence = format!("moving traffic from {} to {target}", latch.active);
         let why = format!("commanded by {}", operator.name);
-        self.start(
-            EpisodeKind::Route,
-            target,
-            why,
-            true,
-            operator,
-            dry_run,
-            (sentence, steps),
-            now,
-        )
+        self.start(EpisodeKind::Route, target, why, true, operator, dry_run, (sentence, steps), now)
     }
 
     pub(super) fn command_adopt(
@@ -106,10 +85,7 @@ impl Machine {
             let Some(facts) =
                 facts.filter(|f| f.role == Role::Primary && f.system_id.is_some() && f.timeline.is_some())
             else {
-                let shown = side
-                    .last_probe
-                    .as_ref()
-                    .map_or("nothing was heard", |probe| probe.text.as_str());
+                let shown = side.last_probe.as_ref().map_or("nothing was heard", |probe| probe.text.as_str());
                 return Err(refusal(
                     "not_primary",
                     format!("{backend} does not prove to be primary ({shown}): promote it first"),
@@ -134,10 +110,7 @@ impl Machine {
         }
         let active = self.latch().map(|latch| latch.active.clone());
         let steps = vec![
-            active.map_or_else(
-                || "nobody is cut".to_owned(),
-                |name| format!("cut every connection of {name}"),
-            ),
+            active.map_or_else(|| "nobody is cut".to_owned(), |name| format!("cut every connection of {name}")),
             format!("latch {backend} and open to it; nothing is promoted"),
         ];
         let why = format!("adopted by {}", operator.name);
@@ -164,24 +137,15 @@ impl Machine {
         let home = match to {
             Some(to) => self.known(to)?.name.clone(),
             None => {
-                let configured = self
-                    .sides
-                    .iter()
-                    .find(|side| side.config.role == Some(ConfiguredRole::Primary));
+                let configured = self.sides.iter().find(|side| side.config.role == Some(ConfiguredRole::Primary));
                 let Some(side) = configured else {
-                    return Err(refusal(
-                        "no_home",
-                        "no backend has role = \"primary\": name one with --to",
-                    ));
+                    return Err(refusal("no_home", "no backend has role = \"primary\": name one with --to"));
                 };
                 side.name.clone()
             }
         };
         if home == latch.active {
-            return Err(refusal(
-                "already_home",
-                format!("{home} is active already (epoch {})", latch.epoch),
-            ));
+            return Err(refusal("already_home", format!("{home} is active already (epoch {})", latch.epoch)));
         }
         let side = self.known(&home)?;
         if let Some(why) = &side.quarantine {
@@ -210,22 +174,12 @@ impl Machine {
     }
 
     pub(super) fn command_abandon(&mut self, backend: &BackendName, dry_run: bool, now: Now) -> Answer {
-        let pending = self
-            .run()
-            .filter(|run| run.intent.to == *backend && matches!(run.step, Step::Promoting { .. }));
+        let pending = self.run().filter(|run| run.intent.to == *backend && matches!(run.step, Step::Promoting { .. }));
         let Some(run) = pending else {
-            return Err(refusal(
-                "nothing_pending",
-                format!("no promotion of {backend} is pending"),
-            ));
+            return Err(refusal("nothing_pending", format!("no promotion of {backend} is pending")));
         };
         let id = run.intent.id;
-        let from = run
-            .intent
-            .from
-            .as_ref()
-            .map_or("nobody", BackendName::as_str)
-            .to_owned();
+        let from = run.intent.from.as_ref().map_or("nobody", BackendName::as_str).to_owned();
         if self.side(backend).is_some_and(|side| side.state() == Health::Up) {
             return Err(refusal("target_answers", format!("{backend} answers: it is not off")));
         }
@@ -234,10 +188,6 @@ impl Machine {
         }
         let sentence =
             format!("episode {id} ends without {backend}; traffic goes back to {from} once it proves itself");
-        Ok(Receipt {
-            sentence,
-            episode: Some(id),
-            steps: Vec::new(),
-        })
+        Ok(Receipt { sentence, episode: Some(id), steps: Vec::new() })
     }
 }

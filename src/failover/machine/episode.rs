@@ -14,6 +14,7 @@ use crate::types::{BackendName, Now};
 impl Machine {
     /// One turn of the episode.
     pub(super) fn advance_episode(&mut self, now: Now) {
+        self.expire_write(now);
         let State::Episode(run) = &self.state else {
             return;
         };
@@ -27,11 +28,7 @@ impl Machine {
             Step::Promoting { since } => self.prove(since, now),
             Step::ClearingSync { until } if now.at >= until => self.latch_new(now),
             Step::Latching { ticket: None, retry } if now.at >= retry => self.latch_new(now),
-            Step::Cancelling {
-                ticket: None,
-                retry,
-                why,
-            } if now.at >= retry => self.cancel(why, now),
+            Step::Cancelling { ticket: None, retry, why } if now.at >= retry => self.cancel(why, now),
             _ => {}
         }
     }
@@ -71,17 +68,10 @@ impl Machine {
             EpisodeKind::Follow => self.latch_new(now),
             EpisodeKind::Switchover => {
                 let until = now.at + self.service.failover.drain_timeout;
-                self.step(
-                    Step::Draining { until },
-                    "intent written; newcomers wait, running work may end".into(),
-                    now,
-                );
+                self.step(Step::Draining { until }, "intent written; newcomers wait, running work may end".into(), now);
             }
             EpisodeKind::Failover | EpisodeKind::Route => {
-                let step = Step::Rechecking {
-                    from,
-                    until: now.at + patience,
-                };
+                let step = Step::Rechecking { from, until: now.at + patience };
                 self.step(step, "intent written; the old side is cut off".into(), now);
             }
         }
@@ -107,10 +97,7 @@ impl Machine {
         }
         let failed = side.failed_since(from);
         if intent.kind == EpisodeKind::Failover
-            && let Some(other) = self
-                .sides
-                .iter()
-                .find(|s| s.name != name && s.witness.testimony().alive())
+            && let Some(other) = self.sides.iter().find(|s| s.name != name && s.witness.testimony().alive())
             && !run_needs_fence(self.run())
         {
             let said = format!("{} receives from {name} again", other.name);
@@ -127,8 +114,7 @@ impl Machine {
     /// After a restart: the candidate's own stream must be lost now, too.
     fn candidate_lost(&self, name: &BackendName) -> bool {
         let optional = self.service.failover.witness == WitnessRule::Optional || !self.knows_identity();
-        self.side(name)
-            .is_some_and(|side| side.state() == Health::Up && (optional || side.witness.testimony().lost()))
+        self.side(name).is_some_and(|side| side.state() == Health::Up && (optional || side.witness.testimony().lost()))
     }
 
     pub(super) fn rechecked(&mut self, said: String, now: Now) {
@@ -160,25 +146,14 @@ impl Machine {
         let mut backends = vec![to];
         if self.sides.len() > 2 {
             let others = self.sides.iter().map(|side| side.name.clone());
-            backends.extend(
-                others
-                    .filter(|name| Some(name) != from.as_ref() && *name != backends[0])
-                    .collect::<Vec<_>>(),
-            );
+            backends
+                .extend(others.filter(|name| Some(name) != from.as_ref() && *name != backends[0]).collect::<Vec<_>>());
         }
-        let needed = if self.sides.len() > 2 {
-            self.sides.len() / 2 + 1
-        } else {
-            1
-        };
+        let needed = if self.sides.len() > 2 { self.sides.len() / 2 + 1 } else { 1 };
         // The old side is down: of three, the two that are left are the majority.
         let needed = needed.min(backends.len());
         self.step(Step::Locking, said, now);
-        self.actions.push_back(Action::Lock {
-            episode,
-            backends,
-            needed,
-        });
+        self.actions.push_back(Action::Lock { episode, backends, needed });
     }
 
     /// Writes `sent`. What is promoted from here on is proven or pending, never taken back.
@@ -187,9 +162,7 @@ impl Machine {
         run.intent.stage = Stage::Sent;
         let intent = run.intent.clone();
         if intent.kind == EpisodeKind::Failover {
-            self.record
-                .spent
-                .retain(|at| now.wall.since(*at) < Duration::from_secs(24 * 3600));
+            self.record.spent.retain(|at| now.wall.since(*at) < Duration::from_secs(24 * 3600));
             self.record.spent.push(intent.decided_at);
         }
         self.record.intent = Some(intent);
@@ -200,29 +173,18 @@ impl Machine {
     pub(super) fn sent(&mut self, now: Now) {
         let Some(run) = self.run_mut() else { return };
         run.ordered = None;
-        self.step(
-            Step::Promoting { since: now.at },
-            "sent is on disk: no way back".into(),
-            now,
-        );
+        self.step(Step::Promoting { since: now.at }, "sent is on disk: no way back".into(), now);
         self.prove(now.at, now);
     }
 
     fn order_promotion(&mut self, now: Now) {
         let Some(run) = self.run_mut() else { return };
-        let rechecked = run.rechecked.clone().unwrap_or(Rechecked {
-            sentence: "already sent before a restart".into(),
-        });
+        let rechecked = run.rechecked.clone().unwrap_or(Rechecked { sentence: "already sent before a restart".into() });
         run.ordered = Some(now.at);
         run.word = None;
         let (episode, epoch, backend) = (run.intent.id, run.intent.epoch, run.intent.to.clone());
         let (kind, from) = (run.intent.kind, run.intent.from.clone());
-        self.actions.push_back(Action::Promote {
-            episode,
-            epoch,
-            backend,
-            rechecked,
-        });
+        self.actions.push_back(Action::Promote { episode, epoch, backend, rechecked });
         if let (EpisodeKind::Switchover, Some(backend)) = (kind, from) {
             self.actions.push_back(Action::ReadFlush { episode, backend });
         }
@@ -236,10 +198,7 @@ impl Machine {
             return self.prove_followed(&to, since, now);
         }
         if self.is_proven(&to, since) {
-            let took = self
-                .run()
-                .and_then(|run| run.ordered)
-                .map_or(0, |at| now.at.since(at).as_millis());
+            let took = self.run().and_then(|run| run.ordered).map_or(0, |at| now.at.since(at).as_millis());
             return self.promoted(format!("{to} proves to be primary, {took} ms after the order"), now);
         }
         let Some(ordered) = ordered else {
@@ -250,9 +209,7 @@ impl Machine {
             Some((at, PromotionResult::Unknown(_))) => {
                 // Ordering again is safe (a primary says 55000), and needed where the first order never arrived.
                 let still = self.side(&to).is_some_and(|side| {
-                    side.facts
-                        .as_ref()
-                        .is_some_and(|heard| heard.started > at && heard.facts.role == Role::Standby)
+                    side.facts.as_ref().is_some_and(|heard| heard.started > at && heard.facts.role == Role::Standby)
                 });
                 if still
                     && now.at.since(at) >= Duration::from_secs(1)
@@ -277,11 +234,7 @@ impl Machine {
         let serves = self.side(to).is_some_and(|side| {
             let fresh = side.facts.as_ref().filter(|heard| heard.started >= since);
             let primary = fresh.is_some_and(|heard| heard.facts.role == Role::Primary);
-            if self.knows_identity() {
-                primary
-            } else {
-                fresh.is_some() && side.state() == Health::Up
-            }
+            if self.knows_identity() { primary } else { fresh.is_some() && side.state() == Health::Up }
         });
         if serves {
             self.latch_new(now);
@@ -316,9 +269,7 @@ impl Machine {
             // Without identities the promoter's word and a check that passes afterwards are all there is.
             None => {
                 let done = self.run().is_some_and(|run| {
-                    run.word
-                        .as_ref()
-                        .is_some_and(|(at, word)| *word == PromotionResult::Done && heard.started >= *at)
+                    run.word.as_ref().is_some_and(|(at, word)| *word == PromotionResult::Done && heard.started >= *at)
                 });
                 done && side.state() == Health::Up
             }
@@ -330,10 +281,7 @@ impl Machine {
         self.block = None;
         let Some(run) = self.run() else { return };
         let (episode, to) = (run.intent.id, run.intent.to.clone());
-        let blocked = self
-            .side(&to)
-            .and_then(|side| side.facts.as_ref())
-            .and_then(|heard| heard.facts.sync.clone());
+        let blocked = self.side(&to).and_then(|side| side.facts.as_ref()).and_then(|heard| heard.facts.sync.clone());
         match blocked.filter(|sync| sync.blocks_commits()) {
             Some(sync) if self.service.failover.sync_after_failover == crate::config::SyncRule::Clear => {
                 let until = now.at + Duration::from_secs(5);

@@ -18,9 +18,7 @@ impl Machine {
         }
         if self.cut != cut {
             if let Some(backend) = &cut {
-                self.actions.push_back(Action::Cut {
-                    backend: backend.clone(),
-                });
+                self.actions.push_back(Action::Cut { backend: backend.clone() });
             }
             self.cut = cut;
         }
@@ -37,28 +35,18 @@ impl Machine {
                 let from = self.record.intent.as_ref().and_then(|intent| intent.from.clone());
                 (closed("the start checks have not passed yet"), from)
             }
-            State::Episode(run) if run.closed => (
-                Gate::Closed {
-                    why: format!("traffic moves to {}", run.intent.to),
-                },
-                run.intent.from.clone(),
-            ),
+            State::Episode(run) if run.closed => {
+                (Gate::Closed { why: format!("traffic moves to {}", run.intent.to) }, run.intent.from.clone())
+            }
             State::Episode(_) => (self.open(latch, true), None),
             State::Watching => {
                 if let Some((_, why)) = &self.mismatch {
                     return (closed(why), Some(latch.active.clone()));
                 }
                 if self.record.frozen.contains(&latch.active) {
-                    return (
-                        Gate::Closed {
-                            why: format!("{} is being released from read-only", latch.active),
-                        },
-                        None,
-                    );
+                    return (Gate::Closed { why: format!("{} is being released from read-only", latch.active) }, None);
                 }
-                let recovering = self
-                    .active_side()
-                    .is_some_and(|side| side.state() == Health::Recovering);
+                let recovering = self.active_side().is_some_and(|side| side.state() == Health::Recovering);
                 (self.open(latch, recovering), None)
             }
         }
@@ -76,12 +64,7 @@ impl Machine {
                 .map(|(ip, _)| *ip)
                 .collect(),
         };
-        let tier = self
-            .sides
-            .iter()
-            .filter(|side| self.serves_with(side, latch))
-            .map(open)
-            .collect();
+        let tier = self.sides.iter().filter(|side| self.serves_with(side, latch)).map(open).collect();
         let timeline = latch.identity.as_ref().map(|identity| identity.timeline);
         let reads = |side: &&Side| {
             !self.is_active(&side.name)
@@ -90,13 +73,7 @@ impl Machine {
                 && (timeline.is_none_or(|t| analysis::streams_on(side, t)))
         };
         let readers = self.sides.iter().filter(reads).map(open).collect();
-        Gate::Open {
-            active: latch.active.clone(),
-            epoch: latch.epoch,
-            tier,
-            readers,
-            hold,
-        }
+        Gate::Open { active: latch.active.clone(), epoch: latch.epoch, tier, readers, hold }
     }
 
     /// The latched side; where sides always serve, also those of the same configured role that are up.

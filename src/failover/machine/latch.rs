@@ -11,7 +11,9 @@ use crate::types::Now;
 
 /// Who a server proves to be; `None` when it does not show enough.
 pub(super) fn identity_of(facts: &Facts) -> Option<Identity> {
-    let ancestors = facts.history.clone().unwrap_or_default();
+    let mut ancestors = facts.history.clone().unwrap_or_default();
+    // The record has one slot of 4 KiB, and only the newest ancestors ever matter.
+    ancestors.drain(..ancestors.len().saturating_sub(ANCESTORS));
     Some(Identity {
         system_id: facts.system_id?,
         timeline: facts.timeline?,
@@ -21,6 +23,8 @@ pub(super) fn identity_of(facts: &Facts) -> Option<Identity> {
     })
 }
 
+/// Ancestors of the latched timeline that are kept, the newest.
+const ANCESTORS: usize = 16;
 /// How long a failed try keeps the next automatic one away.
 const SETBACK: Duration = Duration::from_secs(5);
 const SETTLING: Duration = Duration::from_secs(5);
@@ -30,10 +34,8 @@ impl Machine {
     pub(super) fn latch_new(&mut self, now: Now) {
         let Some(run) = self.run() else { return };
         let intent = run.intent.clone();
-        let shown = self
-            .side(&intent.to)
-            .and_then(|side| side.facts.as_ref())
-            .and_then(|heard| identity_of(&heard.facts));
+        let shown =
+            self.side(&intent.to).and_then(|side| side.facts.as_ref()).and_then(|heard| identity_of(&heard.facts));
         let identity = run.proven.clone().or(shown).filter(|_| self.knows_identity());
         let mut record = self.record.clone();
         record.latch = Some(Latch {
@@ -48,26 +50,15 @@ impl Machine {
         if intent.from.is_some() && intent.kind != EpisodeKind::Follow {
             record.cooldown_until = Some(now.wall.plus(self.service.failover.cooldown));
         }
-        if self
-            .daemons
-            .keys()
-            .any(|name| name.starts_with("s-") || name.starts_with("o-"))
-        {
+        if self.daemons.keys().any(|name| name.starts_with("s-") || name.starts_with("o-")) {
             record.other_daemon_seen = Some(now.wall);
         }
         // What is written is the state after the step; the machine takes it over only once it is on disk.
         let before = std::mem::replace(&mut self.record, record);
         let ticket = self.persist();
         let next = std::mem::replace(&mut self.record, before);
-        let step = Step::Latching {
-            ticket: Some(ticket),
-            retry: now.at,
-        };
-        self.step(
-            step,
-            format!("the latch of epoch {} is being written", intent.epoch),
-            now,
-        );
+        let step = Step::Latching { ticket: Some(ticket), retry: now.at };
+        self.step(step, format!("the latch of epoch {} is being written", intent.epoch), now);
         self.next_record = Some(Box::new(next));
     }
 
@@ -85,6 +76,7 @@ impl Machine {
         self.mismatch = None;
         self.suspicion = None;
         self.settling = Some(now.at + SETTLING);
+        self.latched_at = Some(now.at);
         let to = run.intent.to.clone();
         for side in &mut self.sides {
             side.witness.end();
@@ -94,6 +86,7 @@ impl Machine {
                 side.stopping = None;
             }
         }
+        self.remember_streams();
         if run.locked {
             self.actions.push_back(Action::Unlock { episode: run.intent.id });
         }
@@ -116,36 +109,35 @@ impl Machine {
             said.push_str("; ");
             said.push_str(note);
         }
-        let kind = if run.intent.kind == EpisodeKind::Follow {
-            EventKind::Followed
-        } else {
-            EventKind::Switched
-        };
+        let kind = if run.intent.kind == EpisodeKind::Follow { EventKind::Followed } else { EventKind::Switched };
         self.tell_as(now, kind, said, Some(took), run.intent.operator.clone());
         self.tell_last_of(run.intent.id);
+    }
+
+    /// What was heard before the latch stood counts as seen streaming on it: the new side may die at once.
+    fn remember_streams(&mut self) {
+        let timeline = self.timeline();
+        let active = self.active_name();
+        for side in self.sides.iter_mut().filter(|side| Some(&side.name) != active.as_ref()) {
+            if let Some(heard) = side.facts.clone() {
+                side.witness.sample(heard.started, heard.finished, &heard.facts, timeline, false);
+            }
+        }
     }
 
     fn loss_sentence(&self, intent: &crate::failover::phase::Intent) -> String {
         if intent.kind != EpisodeKind::Failover {
             return String::new();
         }
-        let flushed = intent
-            .from
-            .as_ref()
-            .and_then(|from| self.side(from))
-            .and_then(|side| side.flushed);
-        let branched = self
-            .latch()
-            .and_then(|latch| latch.identity.as_ref())
-            .and_then(|identity| identity.switch_lsn);
+        let flushed = intent.from.as_ref().and_then(|from| self.side(from)).and_then(|side| side.flushed);
+        let branched = self.latch().and_then(|latch| latch.identity.as_ref()).and_then(|identity| identity.switch_lsn);
         match (flushed, branched) {
             (Some(flushed), Some(branched)) if branched >= flushed => {
                 "; nothing that was last seen on the old side is missing".into()
             }
-            (Some(flushed), Some(branched)) => format!(
-                "; {} bytes of log last seen on the old side are lost",
-                branched.behind(flushed)
-            ),
+            (Some(flushed), Some(branched)) => {
+                format!("; {} bytes of log last seen on the old side are lost", branched.behind(flushed))
+            }
             _ => String::new(),
         }
     }
@@ -161,15 +153,7 @@ impl Machine {
         let ticket = self.persist();
         self.record.intent = self.run().map(|run| run.intent.clone());
         let said = format!("called off: {why}");
-        self.step(
-            Step::Cancelling {
-                ticket: Some(ticket),
-                retry: now.at,
-                why,
-            },
-            said,
-            now,
-        );
+        self.step(Step::Cancelling { ticket: Some(ticket), retry: now.at, why }, said, now);
     }
 
     /// Cancels, and keeps the next automatic try away for a while, with this reason shown.
@@ -209,10 +193,7 @@ impl Machine {
     fn keep_suspicion(&mut self) {
         let watching = matches!(self.state, State::Watching);
         let passed = self.active_side().and_then(crate::failover::side::Side::passed);
-        let stands = self
-            .suspicion
-            .as_ref()
-            .is_some_and(|suspicion| passed.is_none_or(|passed| passed < suspicion.t0));
+        let stands = self.suspicion.as_ref().is_some_and(|suspicion| passed.is_none_or(|passed| passed < suspicion.t0));
         if !(watching && stands) {
             self.suspicion = None;
             for side in &mut self.sides {

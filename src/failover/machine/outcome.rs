@@ -8,6 +8,8 @@ use crate::failover::action::{EventKind, LockResult, Outcome, PromotionResult};
 use crate::failover::phase::{BlockReason, EpisodeId, Stage};
 use crate::types::Now;
 
+const WRITE_PATIENCE: Duration = Duration::from_secs(5);
+
 impl Machine {
     /// An outcome that belongs to the episode; one of an older episode is dropped.
     pub(super) fn episode_outcome(&mut self, outcome: Outcome, now: Now) {
@@ -26,43 +28,22 @@ impl Machine {
             (Outcome::Fenced { result: Err(why), .. }, Step::Fencing) => {
                 self.lock(format!("the node fence failed, which is allowed here: {why}"), now);
             }
-            (
-                Outcome::Locked {
-                    result: LockResult::Held,
-                    ..
-                },
-                Step::Locking,
-            ) => {
+            (Outcome::Locked { result: LockResult::Held, .. }, Step::Locking) => {
                 if let Some(run) = self.run_mut() {
                     run.locked = true;
                 }
                 self.send("the lock between daemons is held".into(), now);
             }
-            (
-                Outcome::Locked {
-                    result: LockResult::Busy,
-                    ..
-                },
-                Step::Locking,
-            ) => {
-                self.set_back(
-                    BlockReason::LockBusy,
-                    "another daemon holds the lock: it decides".into(),
-                    now,
-                );
+            (Outcome::Locked { result: LockResult::Busy, .. }, Step::Locking) => {
+                self.set_back(BlockReason::LockBusy, "another daemon holds the lock: it decides".into(), now);
             }
-            (
-                Outcome::Locked {
-                    result: LockResult::Failed(why),
-                    ..
-                },
-                Step::Locking,
-            ) => {
-                self.set_back(
-                    BlockReason::LockBusy,
-                    format!("the lock could not be taken: {why}"),
-                    now,
-                );
+            (Outcome::Locked { result: LockResult::Failed(why), .. }, Step::Locking) => {
+                self.set_back(BlockReason::LockBusy, format!("the lock could not be taken: {why}"), now);
+            }
+            (Outcome::Locked { result: LockResult::Failed(why), .. }, Step::Sending { .. }) => {
+                if let Some(run) = self.run_mut() {
+                    run.lock_lost = Some(why);
+                }
             }
             (Outcome::Promotion { result, .. }, Step::Promoting { .. }) => {
                 let said = match &result {
@@ -83,8 +64,7 @@ impl Machine {
             }
             (Outcome::SyncCleared { result, .. }, Step::ClearingSync { .. }) => {
                 if let (Err(why), Some(run)) = (result, self.run_mut()) {
-                    run.notes
-                        .push(format!("synchronous_standby_names could not be cleared: {why}"));
+                    run.notes.push(format!("synchronous_standby_names could not be cleared: {why}"));
                 }
                 self.latch_new(now);
             }
@@ -104,32 +84,25 @@ impl Machine {
             (Some(Step::MarkFreezing { ticket: t }), Err(why)) if t == ticket => {
                 self.cancel(format!("the state cannot be written: {why}"), now);
             }
-            (Some(Step::Sending { ticket: t }), Ok(())) if t == ticket => self.sent(now),
-            (Some(Step::Sending { ticket: t }), Err(why)) if t == ticket => self.unsend(&why, now),
+            (Some(Step::Sending { ticket: t }), Ok(())) if t == ticket => {
+                match self.run_mut().and_then(|run| run.lock_lost.take()) {
+                    Some(why) => self.unsend(&format!("the lock between daemons was lost: {why}"), now),
+                    None => self.sent(now),
+                }
+            }
+            (Some(Step::Sending { ticket: t }), Err(why)) if t == ticket => {
+                self.unsend(&format!("the state cannot be written: {why}"), now);
+            }
             (Some(Step::Latching { ticket: Some(t), .. }), Ok(())) if t == ticket => self.latched(now),
             (Some(Step::Latching { ticket: Some(t), .. }), Err(_)) if t == ticket => {
                 if let Some(run) = self.run_mut() {
                     run.step = Step::Latching { ticket: None, retry };
                 }
             }
-            (
-                Some(Step::Cancelling {
-                    ticket: Some(t), why, ..
-                }),
-                Ok(()),
-            ) if t == ticket => self.cancelled(&why, now),
-            (
-                Some(Step::Cancelling {
-                    ticket: Some(t), why, ..
-                }),
-                Err(_),
-            ) if t == ticket => {
+            (Some(Step::Cancelling { ticket: Some(t), why, .. }), Ok(())) if t == ticket => self.cancelled(&why, now),
+            (Some(Step::Cancelling { ticket: Some(t), why, .. }), Err(_)) if t == ticket => {
                 if let Some(run) = self.run_mut() {
-                    run.step = Step::Cancelling {
-                        ticket: None,
-                        retry,
-                        why,
-                    };
+                    run.step = Step::Cancelling { ticket: None, retry, why };
                 }
             }
             _ => {}
@@ -140,11 +113,7 @@ impl Machine {
         let error = result.as_ref().err().cloned();
         if error != self.disk_error {
             if let Some(why) = &error {
-                self.tell(
-                    now,
-                    EventKind::Notice,
-                    format!("cannot fail over: the state cannot be written: {why}"),
-                );
+                self.tell(now, EventKind::Notice, format!("cannot fail over: the state cannot be written: {why}"));
             }
             self.disk_error = error;
         }
@@ -160,12 +129,10 @@ impl Machine {
         );
         self.count(false);
         self.record.intent = None;
+        // Whether the intent reached the disk is not known: the next thing that does is that there is none.
+        self.persist();
         self.tell(now, EventKind::Cancelled, said.clone());
-        self.state = if self.latch().is_some() {
-            State::Watching
-        } else {
-            State::Starting { since: now.at }
-        };
+        self.state = if self.latch().is_some() { State::Watching } else { State::Starting { since: now.at } };
         self.suspicion = None;
         self.set_block(Some((BlockReason::Disk, said)), now);
     }
@@ -176,7 +143,21 @@ impl Machine {
             run.intent.stage = Stage::Intent;
         }
         self.record.spent.pop();
-        self.cancel(format!("the state cannot be written: {why}"), now);
+        self.cancel(why.to_owned(), now);
+    }
+
+    /// A write that takes longer than this counts as failed: a hung disk never answers. The writes behind it keep
+    /// their order, so a late success of this one is overwritten.
+    pub(super) fn expire_write(&mut self, now: Now) {
+        let Some(run) = self.run() else { return };
+        let waited = now.at.since(run.step_since);
+        let ticket = match &run.step {
+            Step::Deciding { ticket } | Step::MarkFreezing { ticket } | Step::Sending { ticket } => *ticket,
+            _ => return,
+        };
+        if waited >= WRITE_PATIENCE {
+            self.persisted(ticket, Err(format!("no answer from the disk for {} s", WRITE_PATIENCE.as_secs())), now);
+        }
     }
 }
 

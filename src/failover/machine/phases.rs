@@ -27,11 +27,7 @@ impl Machine {
             }
             _ => format!("{} → {}: {why}", from.as_str(), phase.as_str()),
         };
-        let kind = if phase == Phase::Blocked {
-            EventKind::Blocked
-        } else {
-            EventKind::Phase
-        };
+        let kind = if phase == Phase::Blocked { EventKind::Blocked } else { EventKind::Phase };
         self.tell(now, kind, said);
     }
 
@@ -70,9 +66,7 @@ impl Machine {
     }
 
     pub(super) fn may_be_dead(&self, side: &Side) -> bool {
-        let lost = side
-            .kept_lost
-            .is_some_and(|at| side.alive().is_none_or(|alive| at >= alive));
+        let lost = side.kept_lost.is_some_and(|at| side.alive().is_none_or(|alive| at >= alive));
         let refused = side
             .addresses
             .values()
@@ -100,16 +94,7 @@ impl Machine {
             Some(latch) => (Some(latch.active.clone()), latch.epoch),
             None => (None, Epoch::default()),
         };
-        self.events.push_back(Event {
-            at: now.wall,
-            episode,
-            epoch,
-            kind,
-            sentence,
-            took,
-            operator,
-            active,
-        });
+        self.events.push_back(Event { at: now.wall, episode, epoch, kind, sentence, took, operator, active });
     }
 
     pub(super) fn tell_health(&mut self, backend: &BackendName, now: Now) {
@@ -117,10 +102,7 @@ impl Machine {
             return;
         };
         let state = side.state();
-        let last = side
-            .last_probe
-            .as_ref()
-            .map_or_else(String::new, |probe| format!(": {}", probe.text));
+        let last = side.last_probe.as_ref().map_or_else(String::new, |probe| format!(": {}", probe.text));
         if self.told.get(backend) == Some(&state) {
             return;
         }

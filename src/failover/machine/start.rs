@@ -20,25 +20,15 @@ impl Machine {
         for side in &mut self.sides {
             side.witness.resume(now.at);
         }
-        let said = format!(
-            "episode {} ({}) is taken up again at stage {:?}",
-            intent.id,
-            kind_word(intent.kind),
-            intent.stage
-        );
+        let said =
+            format!("episode {} ({}) is taken up again at stage {:?}", intent.id, kind_word(intent.kind), intent.stage);
         let automatic = intent.operator.is_none() || intent.forced;
         let step = match (intent.stage, intent.kind) {
-            (Stage::Sent, EpisodeKind::Follow) => Step::Latching {
-                ticket: None,
-                retry: now.at,
-            },
+            (Stage::Sent, EpisodeKind::Follow) => Step::Latching { ticket: None, retry: now.at },
             (Stage::Sent, _) => Step::Promoting { since: now.at },
             (Stage::Intent, EpisodeKind::Failover) if automatic => {
                 let patience = self.service.probe.timeout * 2 + self.service.failover.verify_wait;
-                Step::Rechecking {
-                    from: now.at,
-                    until: now.at + patience + std::time::Duration::from_secs(10),
-                }
+                Step::Rechecking { from: now.at, until: now.at + patience + std::time::Duration::from_secs(10) }
             }
             (Stage::Intent | Stage::Freezing, _) => Step::Cancelling {
                 ticket: None,
@@ -84,15 +74,8 @@ impl Machine {
             .any(|a| a.health.heard().is_some_and(|at| at >= since) && Side::proves(a, latch.identity.as_ref()));
         let mismatch = analysis::mismatch(active, latch.identity.as_ref())
             .filter(|_| active.facts.as_ref().is_some_and(|h| h.started >= since));
-        let successor = self
-            .sides
-            .iter()
-            .any(|side| side.name != latch.active && self.descends(side));
-        let others = self
-            .sides
-            .iter()
-            .filter(|side| side.name != latch.active)
-            .all(|side| side.heard_since(since));
+        let successor = self.sides.iter().any(|side| side.name != latch.active && self.descends(side));
+        let others = self.sides.iter().filter(|side| side.name != latch.active).all(|side| side.heard_since(since));
         let routing_up = latch.identity.is_none() && active.state() == Health::Up;
         if successor {
             self.mismatch = mismatch;
@@ -112,10 +95,7 @@ impl Machine {
         } else if (proven || routing_up) && (others || patience) {
             self.leave_start(now);
         } else if patience {
-            let last = active
-                .last_probe
-                .as_ref()
-                .map_or("nothing was heard", |probe| probe.text.as_str());
+            let last = active.last_probe.as_ref().map_or("nothing was heard", |probe| probe.text.as_str());
             let said = format!(
                 "{} is latched in epoch {} and does not prove to be that server ({last}): bring it back, or `proxyctl adopt` another primary",
                 latch.active, latch.epoch
@@ -141,14 +121,9 @@ impl Machine {
     fn leave_start(&mut self, now: Now) {
         self.state = State::Watching;
         self.block = None;
-        self.mismatch = self
-            .active_side()
-            .and_then(|side| analysis::mismatch(side, self.latch()?.identity.as_ref()));
+        self.mismatch = self.active_side().and_then(|side| analysis::mismatch(side, self.latch()?.identity.as_ref()));
         if let (Some(latch), None) = (&self.record.latch, &self.mismatch) {
-            let said = format!(
-                "{} proved to be the latched side of epoch {}",
-                latch.active, latch.epoch
-            );
+            let said = format!("{} proved to be the latched side of epoch {}", latch.active, latch.epoch);
             self.tell(now, EventKind::Notice, said);
         }
     }
@@ -159,7 +134,12 @@ impl Machine {
             Ok((to, why)) => {
                 let mut intent = self.intent(EpisodeKind::Follow, to, why, now);
                 intent.stage = Stage::Sent;
-                self.begin(Run::new(intent, Step::Deciding { ticket: 0 }, true, now.at), now);
+                // Nobody is left and nothing is promoted: the latch itself is the first thing written.
+                let said = format!("episode {}: first latch on {}: {}", intent.id, intent.to, intent.why);
+                self.record.last_episode = intent.id;
+                let step = Step::Latching { ticket: None, retry: now.at };
+                self.state = State::Episode(Box::new(Run::new(intent, step, true, now.at)));
+                self.tell(now, EventKind::Decided, said);
             }
             Err(said) => {
                 self.evidence.clone_from(&said);
@@ -176,23 +156,13 @@ impl Machine {
         if !self.knows_identity() {
             return self.first_route();
         }
-        let unheard: Vec<&str> = self
-            .sides
-            .iter()
-            .filter(|s| !s.heard_since(since) || s.facts.is_none())
-            .map(|s| s.name.as_str())
-            .collect();
+        let unheard: Vec<&str> =
+            self.sides.iter().filter(|s| !s.heard_since(since) || s.facts.is_none()).map(|s| s.name.as_str()).collect();
         if !unheard.is_empty() {
-            let last = self
-                .sides
-                .iter()
-                .filter_map(|s| s.last_probe.as_ref().map(|p| format!("{}: {}", s.name, p.text)));
+            let last =
+                self.sides.iter().filter_map(|s| s.last_probe.as_ref().map(|p| format!("{}: {}", s.name, p.text)));
             let last: Vec<String> = last.filter(|text| !text.ends_with(": answered")).collect();
-            let tail = if last.is_empty() {
-                String::new()
-            } else {
-                format!(" ({})", last.join("; "))
-            };
+            let tail = if last.is_empty() { String::new() } else { format!(" ({})", last.join("; ")) };
             return Err(format!(
                 "no side is latched yet and {} did not prove its role{tail}; `proxyctl adopt BACKEND` decides",
                 unheard.join(", ")
@@ -219,16 +189,13 @@ impl Machine {
             ));
         };
         let follows = |side: &&Side| {
-            side.facts
-                .as_ref()
-                .is_some_and(|heard| heard.facts.system_id == Some(system))
+            side.facts.as_ref().is_some_and(|heard| heard.facts.system_id == Some(system))
                 && analysis::streams_on(side, timeline)
         };
         match self.sides.iter().find(follows) {
-            _ if self.sides.len() == 1 => Ok((
-                primary.name.clone(),
-                format!("{} is primary and the only backend", primary.name),
-            )),
+            _ if self.sides.len() == 1 => {
+                Ok((primary.name.clone(), format!("{} is primary and the only backend", primary.name)))
+            }
             Some(standby) => Ok((
                 primary.name.clone(),
                 format!(
@@ -244,29 +211,18 @@ impl Machine {
     }
 
     fn first_route(&self) -> Result<(BackendName, String), String> {
-        let configured = self
-            .sides
-            .iter()
-            .find(|side| side.config.role == Some(ConfiguredRole::Primary));
+        let configured = self.sides.iter().find(|side| side.config.role == Some(ConfiguredRole::Primary));
         if let Some(side) = configured
             && side.state() == Health::Up
         {
-            return Ok((
-                side.name.clone(),
-                format!("{} is configured as primary and is up", side.name),
-            ));
+            return Ok((side.name.clone(), format!("{} is configured as primary and is up", side.name)));
         }
         let serving = matches!(self.service.probe.kind, ProbeKind::Http(_));
         let mut up = self.sides.iter().filter(|side| side.state() == Health::Up);
-        if let (true, Some(side), None) = (
-            serving && matches!(self.service.failover.promoter, Promoter::None),
-            up.next(),
-            up.next(),
-        ) {
-            return Ok((
-                side.name.clone(),
-                format!("{} is the only backend that passes its check", side.name),
-            ));
+        if let (true, Some(side), None) =
+            (serving && matches!(self.service.failover.promoter, Promoter::None), up.next(), up.next())
+        {
+            return Ok((side.name.clone(), format!("{} is the only backend that passes its check", side.name)));
         }
         match configured {
             Some(side) => Err(format!(
@@ -274,9 +230,10 @@ impl Machine {
                 side.name,
                 side.state().as_str()
             )),
-            None => Err(
-                "no side is latched yet and no backend has role = \"primary\"; `proxyctl adopt BACKEND` decides".into(),
-            ),
+            None => {
+                Err("no side is latched yet and no backend has role = \"primary\"; `proxyctl adopt BACKEND` decides"
+                    .into())
+            }
         }
     }
 }

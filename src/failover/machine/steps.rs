@@ -22,6 +22,8 @@ pub(in crate::failover) struct Run {
     /// Resumed after a restart.
     pub(super) resumed: bool,
     pub(super) locked: bool,
+    /// The lock was lost before `sent` was on disk.
+    pub(super) lock_lost: Option<String>,
     /// The newest word of the promoter and when it was given.
     pub(super) word: Option<(Moment, PromotionResult)>,
     /// When the promotion was last ordered.
@@ -60,11 +62,7 @@ pub(in crate::failover) enum Step {
     /// The latch is being written; `None`: the last write failed, again at `retry`.
     Latching { ticket: Option<u64>, retry: Moment },
     /// The end without a change is being written.
-    Cancelling {
-        ticket: Option<u64>,
-        retry: Moment,
-        why: String,
-    },
+    Cancelling { ticket: Option<u64>, retry: Moment, why: String },
 }
 
 impl Run {
@@ -80,6 +78,7 @@ impl Run {
             proven: None,
             resumed: false,
             locked: false,
+            lock_lost: None,
             word: None,
             ordered: None,
             flush_after: None,
@@ -100,9 +99,6 @@ impl Run {
     pub(super) fn may_be_cancelled(&self) -> bool {
         self.intent.stage < Stage::Sent
             && self.intent.kind != EpisodeKind::Follow
-            && !matches!(
-                self.step,
-                Step::Cancelling { .. } | Step::Latching { .. } | Step::Sending { .. }
-            )
+            && !matches!(self.step, Step::Cancelling { .. } | Step::Latching { .. } | Step::Sending { .. })
     }
 }

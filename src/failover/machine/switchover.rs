@@ -30,11 +30,8 @@ impl Machine {
             self.record.frozen.push(from.clone());
         }
         let ticket = self.persist();
-        let said = if live == 0 {
-            "drained".to_owned()
-        } else {
-            format!("drained but for {live} connections, which are cut")
-        };
+        let said =
+            if live == 0 { "drained".to_owned() } else { format!("drained but for {live} connections, which are cut") };
         self.step(Step::MarkFreezing { ticket }, said, now);
     }
 
@@ -43,13 +40,7 @@ impl Machine {
         let Some(run) = self.run() else { return };
         let (episode, from) = (run.intent.id, run.intent.from.clone());
         let Some(backend) = from else { return };
-        self.step(
-            Step::Freezing {
-                until: now.at + FREEZE_TIME,
-            },
-            format!("{backend} is being made read-only"),
-            now,
-        );
+        self.step(Step::Freezing { until: now.at + FREEZE_TIME }, format!("{backend} is being made read-only"), now);
         self.actions.push_back(Action::Freeze { episode, backend });
     }
 
@@ -60,16 +51,8 @@ impl Machine {
                 if let Some(run) = self.run_mut() {
                     run.intent.frozen_at = Some(lsn);
                 }
-                let step = Step::Replaying {
-                    since: now.at,
-                    lsn,
-                    until: now.at + REPLAY_TIME,
-                };
-                self.step(
-                    step,
-                    format!("the old primary takes no writes and stands still at {lsn}"),
-                    now,
-                );
+                let step = Step::Replaying { since: now.at, lsn, until: now.at + REPLAY_TIME };
+                self.step(step, format!("the old primary takes no writes and stands still at {lsn}"), now);
             }
             Err(why) => self.cancel(format!("the old primary could not be frozen: {why}"), now),
         }
@@ -79,25 +62,18 @@ impl Machine {
     pub(super) fn replayed(&mut self, since: Moment, lsn: Lsn, until: Moment, now: Now) {
         let Some(run) = self.run() else { return };
         let to = run.intent.to.clone();
-        let reached = self
-            .side(&to)
-            .and_then(|side| side.facts.as_ref())
-            .is_some_and(|heard| {
-                let at_least = |position: Option<Lsn>| position.is_some_and(|position| position >= lsn);
-                heard.started >= since && at_least(heard.facts.lsn) && at_least(heard.facts.replay_lsn)
-            });
+        let reached = self.side(&to).and_then(|side| side.facts.as_ref()).is_some_and(|heard| {
+            let at_least = |position: Option<Lsn>| position.is_some_and(|position| position >= lsn);
+            heard.started >= since && at_least(heard.facts.lsn) && at_least(heard.facts.replay_lsn)
+        });
         if reached {
             if let Some(run) = self.run_mut() {
-                run.rechecked = Some(crate::failover::action::Rechecked {
-                    sentence: format!("{to} replayed up to {lsn}"),
-                });
+                run.rechecked =
+                    Some(crate::failover::action::Rechecked { sentence: format!("{to} replayed up to {lsn}") });
             }
             self.lock(format!("{to} replayed up to {lsn}"), now);
         } else if now.at >= until {
-            self.cancel(
-                format!("{to} did not reach {lsn} within {} s", REPLAY_TIME.as_secs()),
-                now,
-            );
+            self.cancel(format!("{to} did not reach {lsn} within {} s", REPLAY_TIME.as_secs()), now);
         }
     }
 
@@ -111,16 +87,10 @@ impl Machine {
             self.releasing = None;
             return;
         }
-        if self
-            .releasing
-            .is_none_or(|at| now.at.since(at) >= Duration::from_secs(5))
-        {
+        if self.releasing.is_none_or(|at| now.at.since(at) >= Duration::from_secs(5)) {
             self.releasing = Some(now.at);
             let episode = self.record.last_episode;
-            self.actions.push_back(Action::Unfreeze {
-                episode,
-                backend: active,
-            });
+            self.actions.push_back(Action::Unfreeze { episode, backend: active });
         }
     }
 

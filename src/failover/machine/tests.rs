@@ -1,18 +1,17 @@
 //! The laws as sentences, on a stage of simulated servers.
 
+mod orders;
+mod plan;
 mod stage;
 
 use super::*;
 use crate::config::{ForeignPromotion, SyncRule, WitnessRule};
 use crate::failover::action::Command;
-use stage::{Mood, Stage, service};
+use plan::service;
+use stage::{Mood, Stage};
 
 fn failover(force: bool) -> Command {
-    Command::Failover {
-        to: None,
-        force,
-        route_only: false,
-    }
+    Command::Failover { to: None, force, route_only: false }
 }
 
 #[test]
@@ -79,11 +78,7 @@ fn a_primary_that_only_this_daemon_cannot_reach_is_not_replaced() {
 
 #[test]
 fn a_full_server_a_recovering_one_and_a_clean_restart_are_not_replaced() {
-    for (mood, lasting) in [
-        (Mood::Full, 60_000),
-        (Mood::Recovering, 20_000),
-        (Mood::ShuttingDown, 4000),
-    ] {
+    for (mood, lasting) in [(Mood::Full, 60_000), (Mood::Recovering, 20_000), (Mood::ShuttingDown, 4000)] {
         let mut stage = Stage::steady();
         stage.run(5000);
         stage.servers[0].mood = mood.clone();
@@ -144,9 +139,7 @@ fn a_switchover_whose_candidate_does_not_catch_up_is_undone() {
     let answer = stage.command(&Command::Switchover { to: None });
     assert!(answer.is_ok());
     stage.until(20_000, |stage| stage.said("called off"));
-    stage.until(10_000, |stage| {
-        stage.is_open() && stage.machine.phase() == Phase::Steady
-    });
+    stage.until(10_000, |stage| stage.is_open() && stage.machine.phase() == Phase::Steady);
     assert_eq!((stage.active(), stage.epoch()), ("east", 1));
     assert!(!stage.servers[0].frozen);
     assert_eq!(stage.freezes.last().unwrap(), "unfreeze east");
@@ -165,9 +158,7 @@ fn after_one_failover_the_cool_down_holds_and_then_the_budget() {
     stage.servers[1].mood = Mood::Dead;
     stage.until(10_000, |stage| stage.machine.phase() == Phase::Blocked);
     assert_eq!(stage.view().blocked.unwrap().reason, "cool-down");
-    stage.until(60_000, |stage| {
-        stage.view().blocked.is_some_and(|b| b.reason == "budget exhausted")
-    });
+    stage.until(60_000, |stage| stage.view().blocked.is_some_and(|b| b.reason == "budget exhausted"));
     assert_eq!(stage.active(), "west");
     stage.command(&failover(true)).unwrap();
     stage.until(10_000, |stage| stage.active() == "east" && stage.is_open());
@@ -180,9 +171,7 @@ fn killed_at_any_write_the_daemon_ends_up_on_one_side_and_stays_there() {
         stage.run(5000);
         let base = stage.writes;
         stage.servers[0].mood = Mood::Dead;
-        stage.until(10_000, |stage| {
-            stage.writes >= base + stop_after || stage.active() == "west" && stage.is_open()
-        });
+        stage.until(10_000, |stage| stage.writes >= base + stop_after || stage.active() == "west" && stage.is_open());
         stage.restart(300);
         stage.until(40_000, |stage| {
             stage.active() == "west" && stage.is_open() || stage.machine.phase() == Phase::Blocked
@@ -320,6 +309,14 @@ fn a_primary_that_dies_again_before_its_standby_came_back_is_still_replaced() {
     stage.servers[1].had_row = false;
     stage.until(5000, |stage| stage.machine.phase() == Phase::Steady);
     stage.run(1000);
+    stage.servers[0].mood = Mood::Dead;
+    stage.until(5000, |stage| stage.active() == "west" && stage.is_open());
+}
+
+#[test]
+fn a_primary_that_dies_right_after_the_first_latch_is_replaced() {
+    let mut stage = Stage::with(service(2));
+    stage.until(5000, |stage| stage.is_open());
     stage.servers[0].mood = Mood::Dead;
     stage.until(5000, |stage| stage.active() == "west" && stage.is_open());
 }

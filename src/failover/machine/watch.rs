@@ -22,9 +22,8 @@ impl Machine {
         }
         match &seen.verdict {
             Verdict::Failed(failure) => {
-                let down = self
-                    .side(&seen.backend)
-                    .is_some_and(|side| side.failures() > 0 || side.state() == Health::Down);
+                let down =
+                    self.side(&seen.backend).is_some_and(|side| side.failures() > 0 || side.state() == Health::Down);
                 if down {
                     self.suspect(format!("a probe failed: {failure}"), now);
                 }
@@ -48,29 +47,19 @@ impl Machine {
         }
         let c0 = self.active_side().and_then(|side| {
             let usable = !side.clock_jumped;
-            side.offset
-                .filter(|_| usable)
-                .map(|offset| WallTime(now.wall.0.saturating_add(offset)))
+            side.offset.filter(|_| usable).map(|offset| WallTime(now.wall.0.saturating_add(offset)))
         });
         for side in &mut self.sides {
             side.witness.begin(now.at, c0);
         }
-        self.suspicion = Some(Suspicion {
-            t0: now.at,
-            wall: now.wall,
-            why,
-            threshold: None,
-            idle_since: None,
-        });
+        self.suspicion = Some(Suspicion { t0: now.at, wall: now.wall, why, threshold: None, idle_since: None });
     }
 
     fn relax(&mut self, started: Moment, now: Now) {
         let Some(suspicion) = &self.suspicion else {
             return;
         };
-        let up = self
-            .active_side()
-            .is_some_and(|side| side.state() != Health::Down && side.failures() == 0);
+        let up = self.active_side().is_some_and(|side| side.state() != Health::Down && side.failures() == 0);
         if started >= suspicion.t0 && up {
             let lasted = now.at.since(suspicion.t0).as_millis();
             if suspicion.threshold.is_some() {
@@ -90,9 +79,7 @@ impl Machine {
     /// One turn of watching.
     pub(super) fn advance_watch(&mut self, now: Now) {
         self.release_frozen(now);
-        self.mismatch = self
-            .active_side()
-            .and_then(|side| analysis::mismatch(side, self.latch()?.identity.as_ref()));
+        self.mismatch = self.active_side().and_then(|side| analysis::mismatch(side, self.latch()?.identity.as_ref()));
         if self.settling.is_some_and(|until| now.at >= until) {
             self.settling = None;
         }
@@ -103,8 +90,8 @@ impl Machine {
         match finding {
             None => {
                 let block = self.standing_block();
+                self.evidence = block.as_ref().map_or_else(|| self.calm_sentence(), |(_, said)| said.clone());
                 self.set_block(block, now);
-                self.evidence = self.calm_sentence();
             }
             Some(Finding::Suspect(said) | Finding::Waiting(said)) => {
                 let block = self.standing_block();
@@ -127,19 +114,12 @@ impl Machine {
 
     fn finding(&mut self, now: Now) -> Option<Finding> {
         let down = self.active_side()?.state() == Health::Down;
-        let idle = self
-            .sides
-            .iter()
-            .any(|side| side.witness.testimony() == Testimony::Idle);
+        let idle = self.sides.iter().any(|side| side.witness.testimony() == Testimony::Idle);
         let suspicion = self.suspicion.as_mut()?;
         if down {
             suspicion.threshold.get_or_insert(now.at);
         }
-        suspicion.idle_since = if idle {
-            suspicion.idle_since.or(Some(now.at))
-        } else {
-            None
-        };
+        suspicion.idle_since = if idle { suspicion.idle_since.or(Some(now.at)) } else { None };
         let latch = self.record.latch.as_ref()?;
         let suspicion = self.suspicion.as_ref()?;
         let evidence = analysis::Evidence {
@@ -184,10 +164,7 @@ impl Machine {
             );
         }
         if let Some(pause) = &self.record.paused {
-            return Some((
-                BlockReason::NotAutomatic,
-                format!("paused by {}: `proxyctl resume`", pause.by.name),
-            ));
+            return Some((BlockReason::NotAutomatic, format!("paused by {}: `proxyctl resume`", pause.by.name)));
         }
         if let Some(error) = &self.disk_error {
             return Some((BlockReason::Disk, format!("the state cannot be written: {error}")));
@@ -212,10 +189,7 @@ impl Machine {
         if let Some(left) = self.cooldown_left(now.wall) {
             return Some((
                 BlockReason::Cooldown,
-                format!(
-                    "the last episode was too recent, {} s of cool-down left",
-                    left.as_secs()
-                ),
+                format!("the last episode was too recent, {} s of cool-down left", left.as_secs()),
             ));
         }
         if self.budget_left(now.wall) == 0 {
@@ -226,20 +200,13 @@ impl Machine {
             ));
         }
         if decision.fence_needed && self.service.failover.fence_command.is_none() {
-            return because(
-                BlockReason::FenceFailed,
-                "a node fence is needed and no fence_command is configured",
-            );
+            return because(BlockReason::FenceFailed, "a node fence is needed and no fence_command is configured");
         }
         None
     }
 
     fn begin_failover(&mut self, decision: Decision, now: Now) {
-        let kind = if self.service.failover.standby_serves {
-            EpisodeKind::Route
-        } else {
-            EpisodeKind::Failover
-        };
+        let kind = if self.service.failover.standby_serves { EpisodeKind::Route } else { EpisodeKind::Failover };
         let intent = self.intent(kind, decision.to, decision.why.clone(), now);
         self.evidence.clone_from(&decision.why);
         let mut run = Run::new(intent, Step::Deciding { ticket: 0 }, true, now.at);
@@ -263,7 +230,7 @@ impl Machine {
             to,
             kind,
             stage: Stage::Intent,
-            why,
+            why: bounded(why),
             decided_at: now.wall,
             operator: None,
             forced: false,
@@ -301,11 +268,7 @@ impl Machine {
             (Some((reason, sentence)), Some(standing)) if standing.reason == reason => standing.sentence = sentence,
             (Some((reason, sentence)), standing) => {
                 let was_blocked = standing.is_some();
-                *standing = Some(Block {
-                    reason,
-                    sentence: sentence.clone(),
-                    since: now.wall,
-                });
+                *standing = Some(Block { reason, sentence: sentence.clone(), since: now.wall });
                 if was_blocked && self.phase == Phase::Blocked {
                     self.tell(now, EventKind::Blocked, format!("{}: {sentence}", reason.as_str()));
                 }
@@ -323,10 +286,7 @@ impl Machine {
                 format!("{} is starting up or recovering; newcomers wait", side.name)
             }
             Health::Down | Health::Unknown => {
-                let why = side
-                    .last_probe
-                    .as_ref()
-                    .map_or("nothing was heard", |probe| probe.text.as_str());
+                let why = side.last_probe.as_ref().map_or("nothing was heard", |probe| probe.text.as_str());
                 format!("{}: {why}", side.name)
             }
         }
@@ -334,21 +294,14 @@ impl Machine {
 
     /// How long no new automatic episode may begin.
     pub(in crate::failover) fn cooldown_left(&self, now: WallTime) -> Option<Duration> {
-        let left = self
-            .record
-            .cooldown_until?
-            .since(now)
-            .min(self.service.failover.cooldown);
+        let left = self.record.cooldown_until?.since(now).min(self.service.failover.cooldown);
         (!left.is_zero()).then_some(left)
     }
 
     /// Automatic failovers left within 24 hours.
     pub(in crate::failover) fn budget_left(&self, now: WallTime) -> u32 {
         let spent = self.record.spent.iter().filter(|at| now.since(**at) < DAY).count();
-        self.service
-            .failover
-            .max_per_day
-            .saturating_sub(u32::try_from(spent).unwrap_or(u32::MAX))
+        self.service.failover.max_per_day.saturating_sub(u32::try_from(spent).unwrap_or(u32::MAX))
     }
 }
 
@@ -359,4 +312,18 @@ pub(super) fn kind_word(kind: EpisodeKind) -> &'static str {
         EpisodeKind::Route => "route",
         EpisodeKind::Follow => "follow",
     }
+}
+
+/// What goes into the record is bounded: one slot of the store holds it all.
+pub(super) fn bounded(mut text: String) -> String {
+    const LONGEST: usize = 400;
+    if text.len() > LONGEST {
+        let mut end = LONGEST;
+        while !text.is_char_boundary(end) {
+            end -= 1;
+        }
+        text.truncate(end);
+        text.push('…');
+    }
+    text
 }

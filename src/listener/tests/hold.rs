@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, timeout};
 
 use super::proxy::*;
 use crate::wire::sqlstate::{Severity, Sqlstate, error_response};
@@ -27,17 +27,11 @@ async fn at_the_deadline_a_plaintext_client_is_told_why_and_a_tls_client_sees_th
     let begun = Instant::now();
     let text = proxy.login("alice").await.expect_refusal("57P03").await;
     assert!(begun.elapsed() >= Duration::from_millis(200));
-    assert!(
-        text.contains("no server could be reached within 200ms: the primary is gone\0"),
-        "{text:?}"
-    );
+    assert!(text.contains("no server could be reached within 200ms: the primary is gone\0"), "{text:?}");
     assert!(text.contains("\0HNo side of the database may be used now"), "{text:?}");
     tls.expect_closed().await;
     assert_eq!(proxy.connections.held(&main()), 0);
-    let counters = proxy
-        .connections
-        .listener(&main(), "127.0.0.1:0".parse().unwrap())
-        .counters;
+    let counters = proxy.connections.listener(&main(), "127.0.0.1:0".parse().unwrap()).counters;
     assert_eq!((counters.sessions, counters.errors), (2, 2));
 }
 
@@ -147,17 +141,63 @@ async fn a_server_that_is_starting_up_is_waited_for() {
     let mut client = proxy.login("alice").await;
     let (_, mut session) = server.accept_login().await;
     let starting = "the database system is starting up";
-    session
-        .send(&error_response(
-            Severity::Fatal,
-            Sqlstate::CANNOT_CONNECT_NOW,
-            starting,
-            None,
-        ))
-        .await;
+    session.send(&error_response(Severity::Fatal, Sqlstate::CANNOT_CONNECT_NOW, starting, None)).await;
     drop(session);
     server.greet().await;
     client.expect(b"R").await;
+}
+
+#[tokio::test]
+async fn a_client_that_asked_for_tls_in_vain_waits_for_a_server_that_is_starting_up_too() {
+    let (proxy, server) = (Proxy::start(|_| ()), Server::start().await);
+    proxy.open(&[server.address]);
+    let mut client = proxy.connect().await;
+    client.send(SSL_REQUEST).await;
+    let mut session = server.accept().await;
+    session.expect(SSL_REQUEST).await;
+    session.send(b"N").await;
+    client.expect(b"N").await;
+    client.send(&startup("alice")).await;
+    session.expect(&startup("alice")).await;
+    let starting = "the database system is starting up";
+    let refusal = error_response(Severity::Fatal, Sqlstate::CANNOT_CONNECT_NOW, starting, None);
+    session.send(&refusal).await;
+    drop(session);
+    // The next one is not asked for TLS again: its client has its answer.
+    server.greet().await;
+    client.expect(b"R").await;
+}
+
+#[tokio::test]
+async fn a_cancel_that_asked_for_tls_in_vain_is_sent_once() {
+    let (proxy, server) = (Proxy::start(|_| ()), Server::start().await);
+    proxy.open(&[server.address]);
+    let mut client = proxy.connect().await;
+    client.send(SSL_REQUEST).await;
+    let mut session = server.accept().await;
+    session.expect(SSL_REQUEST).await;
+    session.send(b"N").await;
+    client.expect(b"N").await;
+    client.send(&cancel_request()).await;
+    session.expect(&cancel_request()).await;
+    drop(session);
+    client.expect_closed().await;
+    server.nobody_came().await;
+}
+
+#[tokio::test]
+async fn a_client_that_needs_tls_and_is_declined_may_leave() {
+    let (proxy, server) = (Proxy::start(|_| ()), Server::start().await);
+    proxy.open(&[server.address]);
+    let mut client = proxy.connect().await;
+    client.send(SSL_REQUEST).await;
+    let mut session = server.accept().await;
+    session.expect(SSL_REQUEST).await;
+    session.send(b"N").await;
+    client.expect(b"N").await;
+    drop(client);
+    session.expect_closed().await;
+    proxy.live(0).await;
 }
 
 #[tokio::test]
@@ -166,14 +206,7 @@ async fn another_refusal_of_the_server_is_the_clients_to_see() {
     proxy.open(&[server.address]);
     let mut client = proxy.login("alice").await;
     let (_, mut session) = server.accept_login().await;
-    session
-        .send(&error_response(
-            Severity::Fatal,
-            Sqlstate::TOO_MANY_CONNECTIONS,
-            "sorry",
-            None,
-        ))
-        .await;
+    session.send(&error_response(Severity::Fatal, Sqlstate::TOO_MANY_CONNECTIONS, "sorry", None)).await;
     drop(session);
     assert!(client.expect_refusal("53300").await.contains("sorry"));
 }
@@ -218,8 +251,7 @@ async fn a_dial_that_hangs_is_given_up_when_the_side_is_not_active_any_more() {
     let new = Server::start().await;
     // A listener whose backlog is full answers no more: the dial hangs.
     let deaf = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-    deaf.bind(&"127.0.0.1:0".parse::<std::net::SocketAddr>().unwrap().into())
-        .unwrap();
+    deaf.bind(&"127.0.0.1:0".parse::<std::net::SocketAddr>().unwrap().into()).unwrap();
     deaf.listen(0).unwrap();
     let address = deaf.local_addr().unwrap().as_socket().unwrap();
     let mut fillers = Vec::new();
@@ -229,10 +261,9 @@ async fn a_dial_that_hangs_is_given_up_when_the_side_is_not_active_any_more() {
     }
     proxy.open(&[address]);
     let mut client = proxy.login("alice").await;
-    proxy
-        .until(|proxy| proxy.connections.listener(&main(), "127.0.0.1:0".parse().unwrap()).open == 1)
-        .await;
-    sleep_until(Instant::now() + Duration::from_millis(20)).await;
+    // As the kernel lists a connect without an answer.
+    let hanging = format!("0100007F:{:04X} 02", address.port());
+    proxy.until(|_| std::fs::read_to_string("/proc/net/tcp").unwrap().contains(&hanging)).await;
     proxy.open_to("west", 2, &[new.address]);
     new.greet().await;
     client.expect(b"R").await;

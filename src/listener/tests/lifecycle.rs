@@ -45,9 +45,7 @@ async fn listeners_come_and_go_without_touching_the_sessions_of_others_or_their_
     let added: std::net::SocketAddr = "127.0.0.2:0".parse().unwrap();
     proxy.config.services[0].listeners = vec![listener(&added.to_string(), Target::Active)];
     proxy.listeners.apply(&proxy.config).unwrap();
-    proxy
-        .until(|_| std::net::TcpStream::connect_timeout(&old, LONG).is_err())
-        .await;
+    proxy.until(|_| std::net::TcpStream::connect_timeout(&old, LONG).is_err()).await;
     session.send(b"still here").await;
     client.expect(b"still here").await;
 
@@ -69,9 +67,7 @@ async fn a_changed_limit_counts_for_the_next_client() {
     proxy.listeners.apply(&proxy.config).unwrap();
     proxy.login("bob").await.expect_refusal("53300").await;
     drop((client, session));
-    proxy
-        .until(|proxy| proxy.connections.listener(&main(), "127.0.0.1:0".parse().unwrap()).open == 0)
-        .await;
+    proxy.until(|proxy| proxy.connections.listener(&main(), "127.0.0.1:0".parse().unwrap()).open == 0).await;
     let mut carol = proxy.login("carol").await;
     let _session = server.greet().await;
     carol.expect(b"R").await;
@@ -87,13 +83,7 @@ async fn a_reload_adds_a_service() {
     let second = ServiceName::new("second");
     let gate = open_gate(1, vec![backend("only", &[server.address])], vec![]);
     crate::listener::publish(&proxy.routing, &proxy.connections, &second, &gate);
-    let address = proxy
-        .listeners
-        .addresses()
-        .into_iter()
-        .find(|(name, ..)| *name == second)
-        .unwrap()
-        .2;
+    let address = proxy.listeners.addresses().into_iter().find(|(name, ..)| *name == second).unwrap().2;
     let mut client = Client::connect(address).await;
     client.send(&startup("alice")).await;
     server.greet().await;
@@ -108,13 +98,7 @@ async fn a_drain_lets_work_end_sends_waiters_away_and_reports_who_was_cut() {
     let mut sessions = Vec::new();
     for _ in 0..2 {
         let (user, mut session) = server.accept_login().await;
-        session
-            .send(if user == "idle" {
-                b"Z\0\0\0\x05I"
-            } else {
-                b"Z\0\0\0\x05T"
-            })
-            .await;
+        session.send(if user == "idle" { b"Z\0\0\0\x05I" } else { b"Z\0\0\0\x05T" }).await;
         sessions.push(session);
     }
     idle.expect(b"Z\0\0\0\x05I").await;
@@ -123,9 +107,7 @@ async fn a_drain_lets_work_end_sends_waiters_away_and_reports_who_was_cut() {
     let mut waiting = proxy.login("waiting").await;
     proxy.held(1).await;
     let silent = proxy.connect().await;
-    proxy
-        .until(|proxy| proxy.connections.listener(&main(), "127.0.0.1:0".parse().unwrap()).open == 4)
-        .await;
+    proxy.until(|proxy| proxy.connections.listener(&main(), "127.0.0.1:0".parse().unwrap()).open == 4).await;
 
     let address = proxy.address();
     let report = proxy.listeners.drain(SOON).await;
@@ -156,11 +138,7 @@ fn a_shortage_of_descriptors_ends_nothing_and_passes() {
         .output()
         .unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
-    assert!(
-        output.status.success() && text.contains("1 passed"),
-        "{text}{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    assert!(output.status.success() && text.contains("1 passed"), "{text}{}", String::from_utf8_lossy(&output.stderr));
 }
 
 #[tokio::test]
@@ -181,13 +159,7 @@ async fn short_of_descriptors() {
     hog.pop();
     let unlucky = proxy.connect().await;
     client.send(&startup("bob")).await;
-    let errors = |proxy: &Proxy| {
-        proxy
-            .connections
-            .listener(&main(), "127.0.0.1:0".parse().unwrap())
-            .counters
-            .errors
-    };
+    let errors = |proxy: &Proxy| proxy.connections.listener(&main(), "127.0.0.1:0".parse().unwrap()).counters.errors;
     proxy.until(|proxy| errors(proxy) > 0).await;
     drop(hog);
     let mut unlucky = unlucky;
@@ -199,9 +171,6 @@ async fn short_of_descriptors() {
     unlucky.expect(b"R").await;
     // What failed on this machine was told of no server.
     while let Ok((_, evidence)) = proxy.evidence.try_recv() {
-        assert!(
-            !matches!(evidence, crate::failover::observation::Evidence::ConnectFailed { .. }),
-            "{evidence:?}"
-        );
+        assert!(!matches!(evidence, crate::failover::observation::Evidence::ConnectFailed { .. }), "{evidence:?}");
     }
 }

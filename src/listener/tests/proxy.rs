@@ -38,13 +38,7 @@ impl Proxy {
         let connections = Connections::new(sender);
         let routing = Routing::new(&config);
         let listeners = Listeners::start(&config, routing.clone(), connections.clone()).unwrap();
-        Self {
-            listeners,
-            routing,
-            connections,
-            evidence,
-            config,
-        }
+        Self { listeners, routing, connections, evidence, config }
     }
 
     pub(in crate::listener) fn publish(&self, gate: &Gate) {
@@ -61,9 +55,7 @@ impl Proxy {
     }
 
     pub(in crate::listener) fn close(&self) {
-        self.publish(&Gate::Closed {
-            why: "the primary is gone".into(),
-        });
+        self.publish(&Gate::Closed { why: "the primary is gone".into() });
     }
 
     /// The first listener.
@@ -89,8 +81,7 @@ impl Proxy {
 
     /// Waits until so many connections are attached to `east`.
     pub(in crate::listener) async fn live(&self, number: usize) {
-        self.until(|proxy| proxy.connections.live(&main(), &east()) == number)
-            .await;
+        self.until(|proxy| proxy.connections.live(&main(), &east()) == number).await;
     }
 
     /// Waits for something that nobody tells.
@@ -113,42 +104,21 @@ pub(in crate::listener) fn east() -> BackendName {
 }
 
 pub(in crate::listener) fn backend(name: &str, addresses: &[SocketAddr]) -> OpenBackend {
-    OpenBackend {
-        name: name.into(),
-        weight: 100,
-        addresses: addresses.to_vec(),
-    }
+    OpenBackend { name: name.into(), weight: 100, addresses: addresses.to_vec() }
 }
 
 /// Open to the first of `tier`.
 pub(in crate::listener) fn open_gate(epoch: u64, tier: Vec<OpenBackend>, readers: Vec<OpenBackend>) -> Gate {
-    Gate::Open {
-        active: tier[0].name.clone(),
-        epoch: Epoch(epoch),
-        tier,
-        readers,
-        hold: false,
-    }
+    Gate::Open { active: tier[0].name.clone(), epoch: Epoch(epoch), tier, readers, hold: false }
 }
 
 pub(in crate::listener) fn listener(address: &str, target: Target) -> Listener {
-    Listener {
-        address: address.parse().unwrap(),
-        mode: Mode::Opaque,
-        target,
-        max_connections: 1000,
-    }
+    Listener { address: address.parse().unwrap(), mode: Mode::Opaque, target, max_connections: 1000 }
 }
 
 pub(in crate::listener) fn config(services: Vec<Service>) -> Config {
     Config {
-        admin: Admin {
-            listen: None,
-            socket: None,
-            token_file: None,
-            tokens: vec![],
-            metrics_listen: None,
-        },
+        admin: Admin { listen: None, socket: None, token_file: None, tokens: vec![], metrics_listen: None },
         state: State { path: "unused".into() },
         services,
     }
@@ -232,19 +202,14 @@ impl Client {
 
     pub(in crate::listener) async fn expect(&mut self, bytes: &[u8]) {
         let mut read = vec![0; bytes.len()];
-        timeout(LONG, self.0.read_exact(&mut read))
-            .await
-            .expect("nothing came")
-            .unwrap();
+        timeout(LONG, self.0.read_exact(&mut read)).await.expect("nothing came").unwrap();
         assert_eq!(String::from_utf8_lossy(&read), String::from_utf8_lossy(bytes));
     }
 
     /// Everything up to the end of the stream; a reset ends it too.
     pub(in crate::listener) async fn rest(&mut self) -> String {
         let mut read = Vec::new();
-        let _ = timeout(LONG, self.0.read_to_end(&mut read))
-            .await
-            .expect("never closed");
+        let _ = timeout(LONG, self.0.read_to_end(&mut read)).await.expect("never closed");
         String::from_utf8_lossy(&read).into_owned()
     }
 
@@ -256,10 +221,7 @@ impl Client {
     /// It is refused with this SQLSTATE; returns the whole message.
     pub(in crate::listener) async fn expect_refusal(&mut self, sqlstate: &str) -> String {
         let text = self.rest().await;
-        assert!(
-            text.starts_with('E') && text.contains(&format!("SFATAL\0VFATAL\0C{sqlstate}\0")),
-            "{text:?}"
-        );
+        assert!(text.starts_with('E') && text.contains(&format!("SFATAL\0VFATAL\0C{sqlstate}\0")), "{text:?}");
         text
     }
 }
@@ -281,24 +243,20 @@ impl Server {
         Self { listener, address }
     }
 
+    /// Bytes that the kernel takes for a connection that nobody reads, about.
+    pub(in crate::listener) fn limit_buffer(&self, bytes: usize) {
+        socket2::SockRef::from(&self.listener).set_recv_buffer_size(bytes).unwrap();
+    }
+
     pub(in crate::listener) async fn accept(&self) -> Client {
-        Client(
-            timeout(LONG, self.listener.accept())
-                .await
-                .expect("nobody came")
-                .unwrap()
-                .0,
-        )
+        Client(timeout(LONG, self.listener.accept()).await.expect("nobody came").unwrap().0)
     }
 
     /// The user of the next startup packet, and its connection.
     pub(in crate::listener) async fn accept_login(&self) -> (String, Client) {
         let mut client = self.accept().await;
         let mut length = [0; 4];
-        timeout(LONG, client.0.read_exact(&mut length))
-            .await
-            .expect("nothing came")
-            .unwrap();
+        timeout(LONG, client.0.read_exact(&mut length)).await.expect("nothing came").unwrap();
         let mut body = vec![0; u32::from_be_bytes(length) as usize - 4];
         client.0.read_exact(&mut body).await.unwrap();
         let text = String::from_utf8(body[9..].to_vec()).unwrap();

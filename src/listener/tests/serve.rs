@@ -44,9 +44,7 @@ async fn tls_between_client_and_server_passes_untouched() {
     let hello = [b"\x16\x03\x01\x02\x00\x01".to_vec(), (0..=255).collect()].concat();
     client.send(&hello).await;
     let mut read = vec![0; hello.len()];
-    tokio::io::AsyncReadExt::read_exact(&mut session.0, &mut read)
-        .await
-        .unwrap();
+    tokio::io::AsyncReadExt::read_exact(&mut session.0, &mut read).await.unwrap();
     assert_eq!(read, hello);
 }
 
@@ -91,20 +89,8 @@ async fn a_dead_address_is_passed_over_and_told_as_evidence() {
     let _session = server.greet().await;
     let (service, evidence) = proxy.evidence.recv().await.unwrap();
     assert_eq!(service, main());
-    assert_eq!(
-        evidence,
-        Evidence::ConnectFailed {
-            backend: east(),
-            address: dead,
-            failure: Failure::Refused
-        }
-    );
-    let errors = proxy
-        .connections
-        .endpoints(&main(), &east())
-        .iter()
-        .map(|e| e.counters.errors)
-        .sum::<u64>();
+    assert_eq!(evidence, Evidence::ConnectFailed { backend: east(), address: dead, failure: Failure::Refused });
+    let errors = proxy.connections.endpoints(&main(), &east()).iter().map(|e| e.counters.errors).sum::<u64>();
     assert_eq!(errors, 1);
 }
 
@@ -151,11 +137,7 @@ async fn a_read_only_listener_leads_to_standbys_and_to_the_active_side_when_none
 #[tokio::test]
 async fn a_cancel_goes_to_the_active_side_and_nowhere_else() {
     let (proxy, active, standby) = (Proxy::start(|_| ()), Server::start().await, Server::start().await);
-    proxy.publish(&open_gate(
-        1,
-        vec![backend("east", &[active.address])],
-        vec![backend("west", &[standby.address])],
-    ));
+    proxy.publish(&open_gate(1, vec![backend("east", &[active.address])], vec![backend("west", &[standby.address])]));
     let mut client = proxy.connect().await;
     client.send(&cancel_request()).await;
     let mut session = active.accept().await;
@@ -202,10 +184,7 @@ async fn a_server_that_dies_is_noticed_although_its_idle_clients_linger() {
     for (_, session) in &mut clients {
         drop(session.take());
     }
-    let last = Evidence::Connections {
-        backend: east(),
-        live: 0,
-    };
+    let last = Evidence::Connections { backend: east(), live: 0 };
     let heard = async { while proxy.evidence.recv().await != Some((main(), last.clone())) {} };
     tokio::time::timeout(LONG, heard).await.expect("not told");
     assert_eq!(proxy.connections.live(&main(), &east()), 0);
@@ -226,9 +205,7 @@ async fn a_request_without_an_answer_is_seen_and_an_answer_settles_it() {
 
     client.send(b"question").await;
     session.expect(b"question").await;
-    proxy
-        .until(|proxy| activity(proxy).unanswered_since.is_some_and(|since| since >= greeted))
-        .await;
+    proxy.until(|proxy| activity(proxy).unanswered_since.is_some_and(|since| since >= greeted)).await;
     session.send(b"answer").await;
     client.expect(b"answer").await;
     proxy.until(|proxy| activity(proxy).unanswered_since.is_none()).await;

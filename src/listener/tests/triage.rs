@@ -14,12 +14,7 @@ fn impatient() -> Proxy {
 async fn garbage_is_closed_quietly_and_reaches_no_server() {
     let (proxy, server) = (Proxy::start(|_| ()), Server::start().await);
     proxy.open(&[server.address]);
-    for garbage in [
-        &b"GET / HTTP/1.1\r\n\r\n"[..],
-        b"\xff\xff\xff\xff",
-        b"\0\0\x27\x11\0\x03\0\0",
-        b"\0\0\0\x07",
-    ] {
+    for garbage in [&b"GET / HTTP/1.1\r\n\r\n"[..], b"\xff\xff\xff\xff", b"\0\0\x27\x11\0\x03\0\0", b"\0\0\0\x07"] {
         let mut client = proxy.connect().await;
         client.send(garbage).await;
         client.expect_closed().await;
@@ -32,12 +27,7 @@ async fn an_odd_postgresql_client_is_told_what_is_wrong() {
     let proxy = Proxy::start(|_| ());
     let mut client = proxy.connect().await;
     client.send(b"\0\0\0\x09\0\x02\0\0\0").await;
-    assert!(
-        client
-            .expect_refusal("0A000")
-            .await
-            .contains("unsupported frontend protocol 2.0")
-    );
+    assert!(client.expect_refusal("0A000").await.contains("unsupported frontend protocol 2.0"));
     let mut client = proxy.connect().await;
     client.send(b"\0\0\0\x0c\0\x03\0\0user").await;
     client.expect_refusal("08P01").await;
@@ -95,19 +85,14 @@ async fn a_tcp_check_is_nobody() {
     proxy.open(&[server.address]);
     drop(proxy.connect().await);
     let count = |proxy: &Proxy| proxy.connections.listener(&main(), "127.0.0.1:0".parse().unwrap());
-    proxy
-        .until(|proxy| count(proxy).counters.sessions == 1 && count(proxy).open == 0)
-        .await;
+    proxy.until(|proxy| count(proxy).counters.sessions == 1 && count(proxy).open == 0).await;
     assert_eq!(count(&proxy).counters.errors, 0);
     server.nobody_came().await;
 }
 
 #[tokio::test]
 async fn over_max_connections_a_plaintext_client_is_told_and_a_cancel_still_passes() {
-    let (proxy, server) = (
-        Proxy::start(|service| service.listeners[0].max_connections = 1),
-        Server::start().await,
-    );
+    let (proxy, server) = (Proxy::start(|service| service.listeners[0].max_connections = 1), Server::start().await);
     proxy.open(&[server.address]);
     let mut client = proxy.login("alice").await;
     let session = server.greet().await;
@@ -123,9 +108,7 @@ async fn over_max_connections_a_plaintext_client_is_told_and_a_cancel_still_pass
     server.accept().await.expect(&cancel_request()).await;
 
     drop((client, session));
-    proxy
-        .until(|proxy| proxy.connections.listener(&main(), "127.0.0.1:0".parse().unwrap()).open == 0)
-        .await;
+    proxy.until(|proxy| proxy.connections.listener(&main(), "127.0.0.1:0".parse().unwrap()).open == 0).await;
     let mut again = proxy.login("bob").await;
     let _session = server.greet().await;
     again.expect(b"R").await;

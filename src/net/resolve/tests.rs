@@ -13,31 +13,21 @@ use super::*;
 #[tokio::test]
 async fn literals_and_localhost_need_no_name_server() {
     let resolver = Resolver::with_config(ResolverConfig::default(), PathBuf::from("/nonexistent"));
-    for (host, expected) in [
-        ("10.0.0.7:1", "10.0.0.7:1"),
-        ("[::1]:2", "[::1]:2"),
-        ("LocalHost:3", "127.0.0.1:3"),
-    ] {
+    for (host, expected) in [("10.0.0.7:1", "10.0.0.7:1"), ("[::1]:2", "[::1]:2"), ("LocalHost:3", "127.0.0.1:3")] {
         assert_eq!(resolver.resolve(&at(host)).await, Ok(vec![expected.parse().unwrap()]));
     }
 }
 
 #[tokio::test]
 async fn the_hosts_file_outranks_the_name_server_and_is_read_again() {
-    let (server, file) = (
-        NameServer::start("10.9.9.9", 60).await,
-        tempfile::NamedTempFile::new().unwrap(),
-    );
+    let (server, file) = (NameServer::start("10.9.9.9", 60).await, tempfile::NamedTempFile::new().unwrap());
     std::fs::write(file.path(), "10.0.0.2 db.test db\n10.0.0.1 db.test # both\n").unwrap();
     let resolver = Resolver::with_config(server.config(), file.path().to_owned());
     let both = vec!["10.0.0.1:5".parse().unwrap(), "10.0.0.2:5".parse().unwrap()];
     assert_eq!(resolver.resolve(&at("db.test:5")).await, Ok(both));
     std::fs::write(file.path(), "").unwrap();
     resolver.expire();
-    assert_eq!(
-        resolver.resolve(&at("db.test:5")).await,
-        Ok(vec!["10.9.9.9:5".parse().unwrap()])
-    );
+    assert_eq!(resolver.resolve(&at("db.test:5")).await, Ok(vec!["10.9.9.9:5".parse().unwrap()]));
 }
 
 #[tokio::test]
@@ -61,10 +51,7 @@ async fn a_new_answer_replaces_the_old_one() {
     assert_eq!(resolver.resolve(&at("db.test:5")).await.unwrap().len(), 2);
     server.says("10.0.0.3");
     resolver.expire();
-    assert_eq!(
-        resolver.resolve(&at("db.test:5")).await,
-        Ok(vec!["10.0.0.3:5".parse().unwrap()])
-    );
+    assert_eq!(resolver.resolve(&at("db.test:5")).await, Ok(vec!["10.0.0.3:5".parse().unwrap()]));
 }
 
 #[tokio::test]
@@ -96,18 +83,13 @@ async fn one_address_family_without_an_answer_does_not_take_its_addresses_away()
 
 impl Resolver {
     fn expire(&self) {
-        lock(&self.known)
-            .values_mut()
-            .for_each(|answer| answer.until = Instant::now());
+        lock(&self.known).values_mut().for_each(|answer| answer.until = Instant::now());
     }
 }
 
 fn at(text: &str) -> HostPort {
     match text.rsplit_once(':') {
-        Some((host, port)) if host.contains("..") => HostPort {
-            host: host.into(),
-            port: port.parse().unwrap(),
-        },
+        Some((host, port)) if host.contains("..") => HostPort { host: host.into(), port: port.parse().unwrap() },
         _ => text.parse().unwrap(),
     }
 }
@@ -136,12 +118,7 @@ impl NameServer {
                 let _ = socket.send_to(&reply.to_vec().unwrap(), from).await;
             }
         });
-        Self {
-            port,
-            words,
-            asked,
-            _task: AbortOnDropHandle::new(task),
-        }
+        Self { port, words, asked, _task: AbortOnDropHandle::new(task) }
     }
 
     pub(crate) fn says(&self, words: &str) {
@@ -175,11 +152,7 @@ fn reply(question: &Message, words: &str, ttl: u32) -> Message {
     };
     let mut reply = Message::error_msg(question.id, question.op_code, code);
     reply.add_query(query.clone());
-    for ip in words
-        .split(' ')
-        .filter_map(|word| word.parse::<IpAddr>().ok())
-        .filter(|ip| ip.is_ipv6() == v6)
-    {
+    for ip in words.split(' ').filter_map(|word| word.parse::<IpAddr>().ok()).filter(|ip| ip.is_ipv6() == v6) {
         let data = match ip {
             IpAddr::V4(ip) => RData::A(ip.into()),
             IpAddr::V6(ip) => RData::AAAA(ip.into()),

@@ -27,12 +27,7 @@ pub(super) struct Frames {
 impl Frames {
     /// Starts with nothing read.
     pub(super) fn new(channel: Channel) -> Self {
-        Self {
-            channel,
-            incoming: BytesMut::new(),
-            outgoing: BytesMut::new(),
-            farewell: None,
-        }
+        Self { channel, incoming: BytesMut::new(), outgoing: BytesMut::new(), farewell: None }
     }
 
     /// Whether the channel is encrypted.

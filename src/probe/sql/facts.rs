@@ -69,15 +69,9 @@ pub(super) fn parse(rows: &[Vec<Option<String>>]) -> Result<Facts, BadRow> {
     let mut next = || columns.next().ok_or(BadRow);
 
     let standby = truth(next()?)?.ok_or(BadRow)?;
-    let mut facts = Facts {
-        role: if standby { Role::Standby } else { Role::Primary },
-        ..Facts::default()
-    };
+    let mut facts = Facts { role: if standby { Role::Standby } else { Role::Primary }, ..Facts::default() };
     facts.system_id = number(next()?)?.map(SystemId);
-    let timeline = next()?
-        .map(|hex| u32::from_str_radix(hex, 16))
-        .transpose()
-        .map_err(|_| BadRow)?;
+    let timeline = next()?.map(|hex| u32::from_str_radix(hex, 16)).transpose().map_err(|_| BadRow)?;
     facts.lsn = lsn(next()?)?;
     facts.replay_lsn = lsn(next()?)?;
     facts.node = next()?.map(str::to_owned);
@@ -115,10 +109,7 @@ pub(super) fn parse(rows: &[Vec<Option<String>>]) -> Result<Facts, BadRow> {
         facts.timeline = timeline.map(Timeline);
         // Who is synchronous cannot be seen without the privilege, and nobody would be a false alarm.
         let visible = may_read_stats || sync_names.trim().is_empty();
-        facts.sync = visible.then(|| SyncState {
-            names: sync_names.to_owned(),
-            synchronous,
-        });
+        facts.sync = visible.then(|| SyncState { names: sync_names.to_owned(), synchronous });
         facts.standbys = standbys;
     }
     Ok(facts)
@@ -142,12 +133,7 @@ fn lsn(value: Option<&str>) -> Result<Option<Lsn>, BadRow> {
 }
 
 fn lines(value: Option<&str>) -> Vec<String> {
-    value
-        .unwrap_or_default()
-        .lines()
-        .filter(|line| !line.is_empty())
-        .map(str::to_owned)
-        .collect()
+    value.unwrap_or_default().lines().filter(|line| !line.is_empty()).map(str::to_owned).collect()
 }
 
 #[cfg(test)]
@@ -156,11 +142,7 @@ mod tests {
 
     /// The columns in the order of [`PROBE_SQL`]; `~` = NULL.
     fn row(text: &str) -> Vec<Vec<Option<String>>> {
-        vec![
-            text.split('|')
-                .map(|value| (value != "~").then(|| value.replace("\\n", "\n")))
-                .collect(),
-        ]
+        vec![text.split('|').map(|value| (value != "~").then(|| value.replace("\\n", "\n"))).collect()]
     }
 
     #[test]
@@ -172,18 +154,10 @@ mod tests {
         .unwrap();
         assert_eq!(facts.role, Role::Standby);
         assert_eq!(facts.timeline, Some(Timeline(1)));
-        assert_eq!(
-            (facts.lsn, facts.replay_lsn),
-            (Some(Lsn(0x0300_3260)), Some(Lsn(0x0300_3258)))
-        );
+        assert_eq!((facts.lsn, facts.replay_lsn), (Some(Lsn(0x0300_3260)), Some(Lsn(0x0300_3258))));
         assert_eq!(facts.receiver_timeout, Some(Duration::from_secs(60)));
-        assert_eq!(
-            (facts.may_promote, facts.may_read_stats, facts.sync),
-            (Some(true), Some(true), None)
-        );
-        let Receiver::Row(receiver) = facts.receiver else {
-            panic!("a row was expected")
-        };
+        assert_eq!((facts.may_promote, facts.may_read_stats, facts.sync), (Some(true), Some(true), None));
+        let Receiver::Row(receiver) = facts.receiver else { panic!("a row was expected") };
         assert!(receiver.streaming);
         assert_eq!(receiver.sent, Some(WallTime(1_763_637_653_400_000)));
         assert_eq!(receiver.sender.as_deref(), Some("127.0.0.1:5541"));

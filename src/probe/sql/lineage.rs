@@ -1,31 +1,40 @@
 //! What only a replication connection tells: a timeline's history, and the system identifier where SQL may not.
 //! Asked once per identity and remembered; a login without the REPLICATION attribute leaves it unknown.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::Mutex;
+use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::failover::observation::{Ancestor, Facts, Role};
 use crate::net::session::{ProtocolFault, Session, SessionError, Step, Target};
 use crate::types::{Lsn, SystemId, Timeline};
 
-/// A probe's verdict waits this long for it at most.
+/// A probe's verdict waits this long for it at most; the asking goes on, and a later verdict has it.
 const PATIENCE: Duration = Duration::from_millis(500);
+/// For the asking itself: a new primary with all clients at its door is slow to let a further one in.
+const ASK_TIMEOUT: Duration = Duration::from_secs(10);
 /// After a refusal (no privilege, no entry in pg_hba.conf).
 const AFTER_REFUSAL: Duration = Duration::from_secs(60);
 /// After any other failure.
 const AFTER_FAILURE: Duration = Duration::from_millis(250);
-/// A history of so many lines is the longest taken.
+/// A history of more lines is not taken.
 const MAX_ANCESTORS: usize = 1024;
 
 /// The memory of one address.
 #[derive(Debug, Default)]
 pub(super) struct Lineage {
+    shared: Arc<Shared>,
+    /// The asking under way.
+    task: Mutex<Option<AbortOnDropHandle<()>>>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
     known: Mutex<Known>,
-    /// What is known may be of another server.
-    stale: AtomicBool,
+    answered: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -43,40 +52,51 @@ struct Key {
     node: Option<String>,
 }
 
+type Answer = (SystemId, Option<Vec<Ancestor>>);
+
 impl Lineage {
-    /// Fills what `facts` lack, as far as the login permits and the deadline allows.
+    /// Fills what `facts` lack, as far as the login permits and it is known by `deadline`.
     pub(super) async fn complete(&self, facts: &mut Facts, target: &Target, deadline: Instant) {
+        lock(&self.shared.known).fill(facts);
         if !lacks_identity(facts) && !lacks_history(facts) {
             return;
         }
-        let deadline = deadline.min(Instant::now() + PATIENCE);
-        let Ok(mut known) = timeout_at(deadline, self.known.lock()).await else {
-            return;
-        };
-        if self.stale.swap(false, Ordering::Relaxed) {
-            *known = Known::default();
+        let mut answered = std::pin::pin!(self.shared.answered.notified());
+        // From here on, so that an answer between the asking and the waiting is not missed.
+        answered.as_mut().enable();
+        if self.begin(facts, target) {
+            let _ = timeout_at(deadline.min(Instant::now() + PATIENCE), answered).await;
+            lock(&self.shared.known).fill(facts);
         }
-        known.fill(facts);
-        let asked_too_soon = known.not_before.is_some_and(|at| at > Instant::now());
-        if asked_too_soon || (!lacks_identity(facts) && !lacks_history(facts)) {
-            return;
-        }
-        match ask(facts, target, deadline).await {
-            Ok(learned) => known.learn(facts, learned),
-            Err(error) => {
-                let refused = error
-                    .sqlstate()
-                    .is_some_and(|code| code == "42501" || code.starts_with("28"));
-                known.not_before = Some(Instant::now() + if refused { AFTER_REFUSAL } else { AFTER_FAILURE });
-                tracing::debug!(address = %target.address, %error, "replication connection for the timeline history");
-            }
-        }
-        known.fill(facts);
     }
 
     /// The server behind the address may be another one now.
     pub(super) fn forget(&self) {
-        self.stale.store(true, Ordering::Relaxed);
+        lock(&self.task).take();
+        *lock(&self.shared.known) = Known::default();
+    }
+
+    /// Asks, unless that is under way already or was in vain too recently. `true` = an answer may come.
+    fn begin(&self, facts: &Facts, target: &Target) -> bool {
+        let mut task = lock(&self.task);
+        if task.as_ref().is_some_and(|task| !task.is_finished()) {
+            return true;
+        }
+        let too_soon = lock(&self.shared.known).not_before.is_some_and(|at| at > Instant::now());
+        if too_soon {
+            return false;
+        }
+        let (shared, facts) = (Arc::clone(&self.shared), facts.clone());
+        let target = Target { replication: true, ..target.clone() };
+        *task = Some(AbortOnDropHandle::new(tokio::spawn(async move {
+            let answer = ask(&facts, &target, Instant::now() + ASK_TIMEOUT).await;
+            if let Err(error) = &answer {
+                tracing::debug!(address = %target.address, %error, "replication connection for the timeline history");
+            }
+            lock(&shared.known).learn(&facts, answer);
+            shared.answered.notify_waiters();
+        })));
+        true
     }
 }
 
@@ -96,15 +116,22 @@ impl Known {
         }
     }
 
-    fn learn(&mut self, facts: &mut Facts, (system_id, history): (SystemId, Option<Vec<Ancestor>>)) {
+    fn learn(&mut self, asked: &Facts, answer: Result<Answer, SessionError>) {
+        let (system_id, history) = match answer {
+            Ok(answer) => answer,
+            Err(error) => {
+                let refused = error.sqlstate().is_some_and(|code| code == "42501" || code.starts_with("28"));
+                self.not_before = Some(Instant::now() + if refused { AFTER_REFUSAL } else { AFTER_FAILURE });
+                return;
+            }
+        };
         self.not_before = None;
-        self.identity = Some((facts.node.clone(), system_id));
-        // Two connections that reach two servers must not be taken for one.
-        if facts.system_id.is_some_and(|seen| seen != system_id) {
-            return;
+        self.identity = Some((asked.node.clone(), system_id));
+        // Two connections that reached two servers must not be taken for one.
+        if asked.system_id.is_none_or(|seen| seen == system_id) {
+            let asked = Facts { system_id: Some(system_id), ..asked.clone() };
+            self.history = key_of(&asked).zip(history);
         }
-        facts.system_id = Some(system_id);
-        self.history = key_of(facts).zip(history);
     }
 }
 
@@ -118,116 +145,94 @@ fn lacks_history(facts: &Facts) -> bool {
 }
 
 fn key_of(facts: &Facts) -> Option<Key> {
-    facts.timeline.map(|timeline| Key {
-        system_id: facts.system_id,
-        timeline,
-        node: facts.node.clone(),
-    })
+    let (system_id, node) = (facts.system_id, facts.node.clone());
+    facts.timeline.map(|timeline| Key { system_id, timeline, node })
 }
 
-async fn ask(
-    facts: &Facts,
-    target: &Target,
-    deadline: Instant,
-) -> Result<(SystemId, Option<Vec<Ancestor>>), SessionError> {
-    let target = Target {
-        replication: true,
-        ..target.clone()
-    };
-    let mut session = Session::connect(&target, deadline).await?;
+async fn ask(facts: &Facts, target: &Target, deadline: Instant) -> Result<Answer, SessionError> {
+    let mut session = Session::connect(target, deadline).await?;
     let learned = interview(facts, &mut session, deadline).await;
     session.close(deadline).await;
     learned
 }
 
-async fn interview(
-    facts: &Facts,
-    session: &mut Session,
-    deadline: Instant,
-) -> Result<(SystemId, Option<Vec<Ancestor>>), SessionError> {
-    let malformed = || SessionError {
-        step: Step::Query,
-        cause: ProtocolFault::Malformed.into(),
-    };
+async fn interview(facts: &Facts, session: &mut Session, deadline: Instant) -> Result<Answer, SessionError> {
+    let malformed = || SessionError { step: Step::Query, cause: ProtocolFault::Malformed.into() };
+    let cell = |rows: &[Vec<Option<String>>], column: usize| rows.first()?.get(column)?.clone();
     let rows = session.query("IDENTIFY_SYSTEM", deadline).await?;
-    let cell = |rows: &[Vec<Option<String>>], column: usize| rows.first().and_then(|row| row.get(column)?.clone());
-    let system_id = cell(&rows, 0)
-        .and_then(|id| id.parse().ok())
-        .map(SystemId)
-        .ok_or_else(malformed)?;
+    let system_id = cell(&rows, 0).and_then(|id| id.parse().ok()).map(SystemId).ok_or_else(malformed)?;
     let Some(timeline) = facts.timeline.filter(|_| lacks_history(facts)) else {
         return Ok((system_id, None));
     };
     let rows = session.query(&format!("TIMELINE_HISTORY {timeline}"), deadline).await?;
-    let text = cell(&rows, 1).ok_or_else(malformed)?;
-    Ok((system_id, Some(parse_history(&text).ok_or_else(malformed)?)))
+    let history = cell(&rows, 1).and_then(|text| parse_history(&text)).ok_or_else(malformed)?;
+    Ok((system_id, Some(history)))
 }
 
 /// The lines of a history file: timeline, switch position, reason; comments and empty lines are skipped.
 fn parse_history(text: &str) -> Option<Vec<Ancestor>> {
-    let lines = text
-        .lines()
-        .map(str::trim)
-        .filter(|line| !line.is_empty() && !line.starts_with('#'));
-    let ancestors: Option<Vec<Ancestor>> = lines
-        .take(MAX_ANCESTORS)
-        .map(|line| {
-            let mut fields = line.split_whitespace();
-            let timeline = Timeline(fields.next()?.parse().ok()?);
-            let switch_lsn: Lsn = fields.next()?.parse().ok()?;
-            Some(Ancestor { timeline, switch_lsn })
-        })
-        .collect();
-    ancestors
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let ancestor = |line: &str| {
+        let mut fields = line.split_whitespace();
+        let timeline = Timeline(fields.next()?.parse().ok()?);
+        let switch_lsn: Lsn = fields.next()?.parse().ok()?;
+        Some(Ancestor { timeline, switch_lsn })
+    };
+    let ancestors: Vec<Ancestor> = lines.take(MAX_ANCESTORS + 1).map(ancestor).collect::<Option<_>>()?;
+    (ancestors.len() <= MAX_ANCESTORS).then_some(ancestors)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::net::session::Cause;
 
     #[test]
     fn a_history_file_is_read_oldest_first_and_its_comments_are_skipped() {
         let text = "1\t0/3000158\tno recovery target specified\n\n# by hand\n2\t0/5000060\tat restore point \"x y\"\n";
         let history = parse_history(text).unwrap();
-        let expected = [(1, 0x0300_0158), (2, 0x0500_0060)];
-        let expected = expected.map(|(timeline, lsn)| Ancestor {
-            timeline: Timeline(timeline),
-            switch_lsn: Lsn(lsn),
-        });
-        assert_eq!(history, expected);
+        let lines: Vec<(u32, u64)> = history.iter().map(|a| (a.timeline.0, a.switch_lsn.0)).collect();
+        assert_eq!(lines, [(1, 0x0300_0158), (2, 0x0500_0060)]);
         assert_eq!(parse_history("one 0/1"), None);
     }
 
     #[test]
     fn a_history_is_remembered_for_the_same_server_and_timeline_only() {
-        let ancestors = vec![Ancestor {
-            timeline: Timeline(1),
-            switch_lsn: Lsn(9),
-        }];
-        let mut seen = Facts {
+        let history = vec![Ancestor { timeline: Timeline(1), switch_lsn: Lsn(9) }];
+        let mut seen = branched();
+        let mut known = Known::default();
+        known.learn(&seen, Ok((SystemId(4), Some(history.clone()))));
+        known.fill(&mut seen);
+        assert_eq!(seen.history, Some(history));
+        let mut later = Facts { timeline: Some(Timeline(3)), ..branched() };
+        known.fill(&mut later);
+        assert_eq!(later.history, None);
+        let mut elsewhere = Facts { node: Some("10.0.0.2:5432".into()), ..branched() };
+        known.fill(&mut elsewhere);
+        assert_eq!(elsewhere.history, None);
+    }
+
+    #[test]
+    fn a_refusal_is_respected_for_a_while_and_another_servers_history_is_not_taken() {
+        let mut known = Known::default();
+        let cause = Cause::Sqlstate { code: "42501".into(), message: "no".into() };
+        known.learn(&branched(), Err(SessionError { step: Step::Startup, cause }));
+        assert!(known.not_before.unwrap() > Instant::now() + Duration::from_secs(50));
+        known.learn(&branched(), Ok((SystemId(5), Some(Vec::new()))));
+        assert!(known.not_before.is_none() && known.history.is_none());
+    }
+
+    fn branched() -> Facts {
+        Facts {
             role: Role::Primary,
             system_id: Some(SystemId(4)),
             timeline: Some(Timeline(2)),
             node: Some("10.0.0.1:5432".into()),
             ..Facts::default()
-        };
-        let mut known = Known::default();
-        known.learn(&mut seen, (SystemId(4), Some(ancestors.clone())));
-        known.fill(&mut seen);
-        assert_eq!(seen.history, Some(ancestors));
-        let mut later = Facts {
-            timeline: Some(Timeline(3)),
-            history: None,
-            ..seen.clone()
-        };
-        known.fill(&mut later);
-        assert_eq!(later.history, None);
-        let mut elsewhere = Facts {
-            node: Some("10.0.0.2:5432".into()),
-            history: None,
-            ..seen
-        };
-        known.fill(&mut elsewhere);
-        assert_eq!(elsewhere.history, None);
+        }
     }
 }

@@ -3,8 +3,8 @@
 
 use std::io::{self, ErrorKind};
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::task::{Context, Poll};
 
 use socket2::SockRef;
@@ -39,8 +39,11 @@ impl Rig {
 
     /// `size`: of the kernel's buffers of all four sockets, bytes.
     pub(super) async fn with_buffers(size: Option<usize>) -> Self {
-        let (app, client) = connected(size).await;
-        let (db, server) = connected(size).await;
+        Self::over(connected(size).await, connected(size).await)
+    }
+
+    /// Over these pairs of sockets: the application's end and the relay's, the database's end and the relay's.
+    pub(super) fn over((app, client): (TcpStream, TcpStream), (db, server): (TcpStream, TcpStream)) -> Self {
         let orders = Orders::with_farewell(FAREWELL);
         let polls = Arc::new(AtomicUsize::new(0));
         let largest_poll = Arc::new(AtomicUsize::new(0));
@@ -53,35 +56,16 @@ impl Rig {
         let (its_meter, its_polls, its_largest) = (meter.clone(), polls.clone(), largest_poll.clone());
         let relay = tokio::spawn(async move {
             let relay = attach(client, server, its_orders, &its_meter);
-            Watched {
-                relay,
-                meter: &its_meter,
-                polls: &its_polls,
-                largest: &its_largest,
-            }
-            .await
+            Watched { relay, meter: &its_meter, polls: &its_polls, largest: &its_largest }.await
         });
-        Self {
-            app,
-            db,
-            orders,
-            meter,
-            polls,
-            largest_poll,
-            server_ends,
-            relay,
-        }
+        Self { app, db, orders, meter, polls, largest_poll, server_ends, relay }
     }
 
     /// Sends that many bytes each way at once, checks every one of them, and waits for the end. `seed` 0 = as
     /// much at a time and as fast as can be.
     pub(super) async fn carry(self, seed: usize, up: usize, down: usize) -> Ended {
         let chance = |n| {
-            if seed == 0 {
-                Chance::bulk()
-            } else {
-                Chance::new(seed * 8 + n)
-            }
+            if seed == 0 { Chance::bulk() } else { Chance::new(seed * 8 + n) }
         };
         let (app, db) = (self.app.into_split(), self.db.into_split());
         let (mut at_db, mut at_app) = (Stream::new(seed), Stream::new(seed + 100));
@@ -91,18 +75,10 @@ impl Rig {
             receive(app.0, &mut at_app, chance(2)),
             receive(db.0, &mut at_db, chance(3)),
         );
-        assert_eq!(
-            (sent_up, sent_down, got_down, got_up),
-            (Ok(()), Ok(()), Ok(()), Ok(())),
-            "seed {seed}"
-        );
+        assert_eq!((sent_up, sent_down, got_down, got_up), (Ok(()), Ok(()), Ok(()), Ok(())), "seed {seed}");
         assert_eq!((at_db.position(), at_app.position()), (up, down), "seed {seed}");
         let ended = self.relay.await.unwrap();
-        assert_eq!(
-            (ended.bytes_in, ended.bytes_out),
-            (up as u64, down as u64),
-            "seed {seed}"
-        );
+        assert_eq!((ended.bytes_in, ended.bytes_out), (up as u64, down as u64), "seed {seed}");
         ended
     }
 
@@ -193,18 +169,12 @@ pub(super) struct Chance {
 
 impl Chance {
     pub(super) fn new(seed: usize) -> Self {
-        Self {
-            state: (seed as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15),
-            bulk: false,
-        }
+        Self { state: (seed as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15), bulk: false }
     }
 
     /// Always as much as possible, never a pause.
     pub(super) fn bulk() -> Self {
-        Self {
-            bulk: true,
-            ..Self::new(0)
-        }
+        Self { bulk: true, ..Self::new(0) }
     }
 
     fn next(&mut self) -> u64 {
@@ -236,35 +206,35 @@ impl Chance {
 /// An endless stream of bytes that anybody with the seed can check.
 #[derive(Clone)]
 pub(super) struct Stream {
-    pattern: Arc<[u8]>,
+    /// Where in the pattern it begins.
+    offset: usize,
     at: usize,
 }
 
+/// What all streams are cut from. Eight times a prime long, so that no power of two hides a shift.
+static PATTERN: LazyLock<Vec<u8>> = LazyLock::new(|| {
+    let mut chance = Chance::new(7);
+    (0..131_071).flat_map(|_| chance.next().to_le_bytes()).collect()
+});
+
 impl Stream {
     pub(super) fn new(seed: usize) -> Self {
-        let mut chance = Chance::new(seed);
-        // A prime length, so that no power of two hides a shift.
-        let pattern = (0..1_048_573).map(|_| chance.next() as u8).collect();
-        Self { pattern, at: 0 }
+        Self { offset: seed * 77_773, at: 0 }
     }
 
     pub(super) fn position(&self) -> usize {
         self.at
     }
 
-    fn ahead(&self, most: usize) -> &[u8] {
-        let from = self.at % self.pattern.len();
-        &self.pattern[from..self.pattern.len().min(from.saturating_add(most))]
+    fn ahead(&self, most: usize) -> &'static [u8] {
+        let from = (self.offset + self.at) % PATTERN.len();
+        &PATTERN[from..PATTERN.len().min(from.saturating_add(most))]
     }
 
     fn check(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             let expected = self.ahead(bytes.len()).len();
-            assert!(
-                bytes[..expected] == *self.ahead(expected),
-                "wrong bytes after {}",
-                self.at
-            );
+            assert!(bytes[..expected] == *self.ahead(expected), "wrong bytes after {}", self.at);
             self.at += expected;
             bytes = &bytes[expected..];
         }

@@ -69,11 +69,7 @@ fn a_damaged_newest_slot_gives_way_to_the_one_before() {
         bytes[SLOT + at] ^= 0x10;
         std::fs::write(latch(dir.path()), &bytes).unwrap();
         assert_eq!(reopened(dir.path()).get("main"), Some(&record(1)), "flip at {at}");
-        assert_eq!(
-            std::fs::read(latch(dir.path())).unwrap(),
-            bytes,
-            "opening overwrites nothing"
-        );
+        assert_eq!(std::fs::read(latch(dir.path())).unwrap(), bytes, "opening overwrites nothing");
         std::fs::write(latch(dir.path()), &sound).unwrap();
     }
     assert_eq!(reopened(dir.path()).get("main"), Some(&record(2)));
@@ -88,11 +84,7 @@ fn once_a_record_has_its_second_copy_damage_to_either_slot_loses_nothing() {
     store.mirror("main").unwrap();
     let copied = std::fs::read(latch(dir.path())).unwrap();
     store.mirror("main").unwrap();
-    assert_eq!(
-        std::fs::read(latch(dir.path())).unwrap(),
-        copied,
-        "one second copy is enough"
-    );
+    assert_eq!(std::fs::read(latch(dir.path())).unwrap(), copied, "one second copy is enough");
     drop(store);
     for slot in [0, 1] {
         let mut bytes = copied.clone();
@@ -113,21 +105,14 @@ fn two_damaged_slots_stop_the_start_name_file_and_remedy_and_are_left_alone() {
         let error = Store::open(dir.path(), "a").unwrap_err();
         assert!(matches!(error, StoreError::Corrupt { .. }), "{error}");
         let text = error.to_string();
-        for part in [
-            latch(dir.path()).to_str().unwrap(),
-            "nothing was overwritten",
-            "Move the file away",
-            "proxyctl adopt",
-        ] {
+        for part in
+            [latch(dir.path()).to_str().unwrap(), "nothing was overwritten", "Move the file away", "proxyctl adopt"]
+        {
             assert!(text.contains(part), "{part} is missing in: {text}");
         }
         assert_eq!(std::fs::read(latch(dir.path())).unwrap(), damage);
         std::fs::rename(latch(dir.path()), dir.path().join("kept")).unwrap();
-        assert_eq!(
-            reopened(dir.path()),
-            HashMap::new(),
-            "moved away, it starts as without a latch"
-        );
+        assert_eq!(reopened(dir.path()), HashMap::new(), "moved away, it starts as without a latch");
     }
 }
 
@@ -187,11 +172,7 @@ fn a_record_that_does_not_fit_is_refused_before_anything_is_touched() {
     assert!(matches!(error, StoreError::Oversize { limit: 4068, .. }), "{error}");
     assert_eq!(std::fs::read(latch(dir.path())).unwrap(), before);
     let exact = super::super::encoded_len("main", &long).unwrap() - super::super::CAPACITY;
-    long.latch
-        .as_mut()
-        .unwrap()
-        .why
-        .truncate(super::super::CAPACITY - exact);
+    long.latch.as_mut().unwrap().why.truncate(super::super::CAPACITY - exact);
     store.write("main", &long).unwrap();
     drop(store);
     assert_eq!(reopened(dir.path()).get("main"), Some(&long));
@@ -216,10 +197,7 @@ fn a_directory_that_cannot_be_made_is_named_with_its_remedy() {
     let error = Store::open(Path::new("/sys/pgpivot-state"), "a").unwrap_err();
     assert!(matches!(error, StoreError::NotWritable { .. }), "{error}");
     let text = error.to_string();
-    assert!(
-        text.contains("/sys/pgpivot-state") && text.contains("set [state] path"),
-        "{text}"
-    );
+    assert!(text.contains("/sys/pgpivot-state") && text.contains("set [state] path"), "{text}");
 }
 
 #[test]
@@ -266,16 +244,9 @@ fn on_a_full_disk_the_record_still_changes_and_what_cannot_be_made_names_the_rem
     let dir = tempfile::tempdir().unwrap();
     let script = "mount -t tmpfs -o size=256k none \"$0\" && exec \"$@\"";
     let mut command = Command::new("unshare");
-    command
-        .args(["--map-root-user", "--mount", "sh", "-c", script])
-        .arg(dir.path());
+    command.args(["--map-root-user", "--mount", "sh", "-c", script]).arg(dir.path());
     command.arg(std::env::current_exe().unwrap());
-    command.args([
-        "--exact",
-        "store::file::tests::inside_a_small_file_system",
-        "--ignored",
-        "--nocapture",
-    ]);
+    command.args(["--exact", "store::file::tests::inside_a_small_file_system", "--ignored", "--nocapture"]);
     let output = command.env("PGPIVOT_TEST_SMALL_DISK", dir.path()).output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && said.contains("1 passed"), "{said}");
@@ -298,10 +269,7 @@ fn inside_a_small_file_system() {
     store.write("other", &record(1)).unwrap();
     drop(store);
     let found = reopened(&dir);
-    assert_eq!(
-        (found.get("main"), found.get("other")),
-        (Some(&record(9)), Some(&record(1)))
-    );
+    assert_eq!((found.get("main"), found.get("other")), (Some(&record(9)), Some(&record(1))));
 }
 
 #[cfg(feature = "crash-points")]
@@ -319,24 +287,14 @@ mod crash_points {
         for (step, when) in CRASH_POINTS {
             let dir = tempfile::tempdir().unwrap();
             let mut command = Command::new(std::env::current_exe().unwrap());
-            command.args([
-                "--exact",
-                "store::file::tests::crash_points::the_life_of_a_record",
-                "--ignored",
-            ]);
-            command
-                .env("PGPIVOT_CRASH_AT", format!("{step}:{when}"))
-                .env("PGPIVOT_TEST_STATE", dir.path());
+            command.args(["--exact", "store::file::tests::crash_points::the_life_of_a_record", "--ignored"]);
+            command.env("PGPIVOT_CRASH_AT", format!("{step}:{when}")).env("PGPIVOT_TEST_STATE", dir.path());
             let output = command.output().unwrap();
             assert_eq!(output.status.signal(), Some(9), "{step}:{when}: {output:?}");
             let found = reopened(dir.path()).remove("main").unwrap();
             let life = life();
             let after = life.iter().position(|(name, _)| *name == step).unwrap();
-            let before = if after == 0 {
-                Record::default()
-            } else {
-                life[after - 1].1.clone()
-            };
+            let before = if after == 0 { Record::default() } else { life[after - 1].1.clone() };
             let allowed = match when {
                 When::Before => vec![&before],
                 When::Between => vec![&before, &life[after].1],
@@ -374,14 +332,8 @@ mod crash_points {
             })
         };
         let first = record(1);
-        let with = |stage| Record {
-            intent: at(stage),
-            ..first.clone()
-        };
-        let owed = Record {
-            frozen: vec!["a".into()],
-            ..first.clone()
-        };
+        let with = |stage| Record { intent: at(stage), ..first.clone() };
+        let owed = Record { frozen: vec!["a".into()], ..first.clone() };
         let life = vec![
             (Step::Latch, first.clone()),
             (Step::Intent, with(Stage::Intent)),
@@ -390,13 +342,7 @@ mod crash_points {
             (Step::Unfrozen, first.clone()),
             (Step::Sent, with(Stage::Sent)),
             (Step::Latched, record(2)),
-            (
-                Step::Note,
-                Record {
-                    other_daemon_seen: Some(WallTime(1)),
-                    ..record(2)
-                },
-            ),
+            (Step::Note, Record { other_daemon_seen: Some(WallTime(1)), ..record(2) }),
         ];
         let mut before = Record::default();
         for (step, record) in &life {
@@ -416,11 +362,7 @@ fn record(n: u64) -> Record {
         identity: None,
         route_only: false,
     };
-    Record {
-        latch: Some(latch),
-        last_episode: EpisodeId(n),
-        ..Record::default()
-    }
+    Record { latch: Some(latch), last_episode: EpisodeId(n), ..Record::default() }
 }
 
 fn latch(dir: &Path) -> PathBuf {

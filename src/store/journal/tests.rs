@@ -24,11 +24,8 @@ fn the_history_comes_back_in_order_and_whole() {
     assert_eq!((verified.lines, verified.first, verified.last), (5, Some(1), Some(5)));
     let mut exported = Vec::new();
     reader(dir.path()).export(&mut exported).unwrap();
-    let lines: Vec<serde_json::Value> = exported
-        .split(|b| *b == b'\n')
-        .filter(|l| !l.is_empty())
-        .map(|l| serde_json::from_slice(l).unwrap())
-        .collect();
+    let lines: Vec<serde_json::Value> =
+        exported.split(|b| *b == b'\n').filter(|l| !l.is_empty()).map(|l| serde_json::from_slice(l).unwrap()).collect();
     assert_eq!(lines.len(), 5);
     assert_eq!(lines[0]["time"], "1970-01-01T00:00:00.000Z");
     assert_eq!(lines[4]["event"]["sentence"], "event 5");
@@ -84,25 +81,13 @@ fn a_line_changed_taken_out_put_in_or_exchanged_breaks_the_chain_there() {
     };
     assert_eq!(found(&lines), []);
     let changed = lines[2].replace("event 3", "event 9");
-    assert_eq!(
-        found(&[lines[0], lines[1], &changed, lines[3]]),
-        [(3, BreakKind::Changed)]
-    );
+    assert_eq!(found(&[lines[0], lines[1], &changed, lines[3]]), [(3, BreakKind::Changed)]);
     assert_eq!(found(&[lines[0], lines[1], lines[3]]), [(3, BreakKind::Unchained)]);
-    assert_eq!(
-        found(&[lines[1], lines[2]]),
-        [],
-        "an older beginning may have been dropped"
-    );
+    assert_eq!(found(&[lines[1], lines[2]]), [], "an older beginning may have been dropped");
     assert_eq!(found(&[lines[0], lines[0], lines[1]]), [(2, BreakKind::Unchained)]);
     // Forged with a hash of its own: the line after it does not follow.
-    let forged = HistoryLine::after(Some(&serde_json::from_str(lines[1]).unwrap()), &event(9))
-        .unwrap()
-        .to_string();
-    assert_eq!(
-        found(&[lines[0], lines[1], &forged, lines[3]]),
-        [(4, BreakKind::Unchained)]
-    );
+    let forged = HistoryLine::after(Some(&serde_json::from_str(lines[1]).unwrap()), &event(9)).unwrap().to_string();
+    assert_eq!(found(&[lines[0], lines[1], &forged, lines[3]]), [(4, BreakKind::Unchained)]);
 }
 
 #[test]
@@ -123,19 +108,12 @@ fn damage_before_the_end_is_left_for_the_auditor_and_writing_goes_on_behind_it()
 #[test]
 fn the_oldest_segments_are_dropped_and_the_chain_holds_across_the_others() {
     let dir = tempfile::tempdir().unwrap();
-    let limits = Limits {
-        segment: 1000,
-        segments: 3,
-    };
+    let limits = Limits { segment: 1000, segments: 3 };
     let mut journal = Journal::new(dir.path().to_path_buf(), Faults::none(), limits);
     for n in 1..=40 {
         journal.append(&event(n)).unwrap();
     }
-    let names: Vec<_> = history::segments(dir.path())
-        .unwrap()
-        .iter()
-        .map(Segment::name)
-        .collect();
+    let names: Vec<_> = history::segments(dir.path()).unwrap().iter().map(Segment::name).collect();
     assert_eq!(names.len(), 3);
     assert!(!names.contains(&"00000001.jsonl".to_owned()));
     let verified = reader(dir.path()).verify().unwrap();
@@ -174,10 +152,7 @@ fn an_event_without_end_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let mut long = event(1);
     long.sentence = "x".repeat(history::LINE);
-    assert!(matches!(
-        journal(dir.path()).append(&long),
-        Err(StoreError::LongEvent { .. })
-    ));
+    assert!(matches!(journal(dir.path()).append(&long), Err(StoreError::LongEvent { .. })));
 }
 
 fn journal(dir: &Path) -> Journal {
@@ -189,12 +164,7 @@ fn reader(dir: &Path) -> HistoryReader {
 }
 
 fn sentences(dir: &Path, limit: usize) -> Vec<String> {
-    reader(dir)
-        .history(limit)
-        .unwrap()
-        .into_iter()
-        .map(|line| line.event.sentence)
-        .collect()
+    reader(dir).history(limit).unwrap().into_iter().map(|line| line.event.sentence).collect()
 }
 
 fn event(n: u64) -> Event {

@@ -64,10 +64,7 @@ fn while_the_disk_stands_still_records_are_refused_at_a_bound_and_events_are_dro
         submit(n);
     }
     let refused = answers.recv_timeout(PATIENCE).unwrap();
-    assert!(
-        matches!(refused, Err(StoreError::Backlog { waiting: WRITES })),
-        "{refused:?}"
-    );
+    assert!(matches!(refused, Err(StoreError::Backlog { waiting: WRITES })), "{refused:?}");
     for n in 0..EVENTS as u64 + 5 {
         writer.append("main", event(n));
     }
@@ -101,12 +98,7 @@ fn a_history_that_cannot_be_written_is_told_and_hinders_no_record() {
     writer.append("main", event(3));
     assert_eq!(flushed(&writer, 2), None);
     assert!(writer.close(PATIENCE));
-    let sentences: Vec<_> = store
-        .history("main", 9)
-        .unwrap()
-        .into_iter()
-        .map(|line| line.event.sentence)
-        .collect();
+    let sentences: Vec<_> = store.history("main", 9).unwrap().into_iter().map(|line| line.event.sentence).collect();
     assert_eq!(sentences, ["2 events before this one could not be written", "event 3"]);
     assert!(store.verify_history().unwrap()[0].1.is_whole());
 }
@@ -117,10 +109,7 @@ fn after_its_end_the_writer_answers_that_it_has_ended() {
     writer.order_end();
     let (sender, answers) = mpsc::channel();
     writer.persist("main", record(1), 1, move |_, result| sender.send(result).unwrap());
-    assert!(matches!(
-        answers.recv_timeout(PATIENCE).unwrap(),
-        Err(StoreError::Ended)
-    ));
+    assert!(matches!(answers.recv_timeout(PATIENCE).unwrap(), Err(StoreError::Ended)));
     assert!(writer.close(PATIENCE));
 }
 
@@ -138,10 +127,7 @@ fn flushed(writer: &Writer, n: u64) -> Option<String> {
 }
 
 fn record(n: u64) -> Box<Record> {
-    Box::new(Record {
-        other_daemon_seen: Some(WallTime(n as i64)),
-        ..Record::default()
-    })
+    Box::new(Record { other_daemon_seen: Some(WallTime(n as i64)), ..Record::default() })
 }
 
 fn event(n: u64) -> Event {

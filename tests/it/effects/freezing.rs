@@ -6,48 +6,28 @@ use super::*;
 async fn a_frozen_primary_has_no_client_takes_no_write_and_stands_still() {
     let pair = Pair::start().await;
     let idle_in_transaction = app(&pair.east).await;
-    idle_in_transaction
-        .batch_execute("BEGIN; INSERT INTO ledger VALUES (1, 1, 1, 1)")
-        .await
-        .unwrap();
+    idle_in_transaction.batch_execute("BEGIN; INSERT INTO ledger VALUES (1, 1, 1, 1)").await.unwrap();
     let defiant = app(&pair.east).await;
-    defiant
-        .batch_execute("SET default_transaction_read_only = off")
-        .await
-        .unwrap();
+    defiant.batch_execute("SET default_transaction_read_only = off").await.unwrap();
     let effects = effects(&pair);
     let lsn = effects.freeze(&east(), pair.east.address()).await.unwrap();
 
     for client in [&idle_in_transaction, &defiant] {
         let error = client.batch_execute("COMMIT").await.unwrap_err();
-        assert!(
-            error.is_closed() || error.code() == Some(&SqlState::ADMIN_SHUTDOWN),
-            "{error}"
-        );
+        assert!(error.is_closed() || error.code() == Some(&SqlState::ADMIN_SHUTDOWN), "{error}");
     }
     let newcomer = app(&pair.east).await;
-    let error = newcomer
-        .batch_execute("INSERT INTO ledger VALUES (2, 1, 1, 1)")
-        .await
-        .unwrap_err();
+    let error = newcomer.batch_execute("INSERT INTO ledger VALUES (2, 1, 1, 1)").await.unwrap_err();
     assert_eq!(error.code(), Some(&SqlState::READ_ONLY_SQL_TRANSACTION));
     assert_eq!(effects.read_flush(&east(), pair.east.address()).await, Ok(lsn));
     assert_eq!(pair.east.ask("SELECT count(*) FROM ledger").await, "0");
     // Replication was not disturbed: all that is there arrives.
     eventually("the standby has all", SOON, async || {
         let replayed: Lsn = pair.west.ask("SELECT pg_last_wal_replay_lsn()").await.parse().unwrap();
-        if replayed >= lsn {
-            Ok(())
-        } else {
-            Err(format!("{replayed} of {lsn}"))
-        }
+        if replayed >= lsn { Ok(()) } else { Err(format!("{replayed} of {lsn}")) }
     })
     .await;
-    assert_eq!(
-        effects.freeze(&east(), pair.east.address()).await,
-        Ok(lsn),
-        "a second time does no harm"
-    );
+    assert_eq!(effects.freeze(&east(), pair.east.address()).await, Ok(lsn), "a second time does no harm");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -59,10 +39,7 @@ async fn an_undone_freeze_leaves_nothing_behind_however_often_it_is_undone() {
     for _ in 0..2 {
         effects.unfreeze(&east(), pair.east.address()).await.unwrap();
         let newcomer = app(&pair.east).await;
-        newcomer
-            .batch_execute("INSERT INTO ledger SELECT 1 + count(*), 1, 1, 1 FROM ledger")
-            .await
-            .unwrap();
+        newcomer.batch_execute("INSERT INTO ledger SELECT 1 + count(*), 1, 1, 1 FROM ledger").await.unwrap();
     }
     assert_eq!(auto_conf(&pair.east), before);
     effects.unfreeze(&west(), pair.west.address()).await.unwrap();
@@ -89,11 +66,7 @@ async fn a_prepared_transaction_outlives_the_freeze() {
     effects(&pair).freeze(&east(), pair.east.address()).await.unwrap();
     pair.east.stop(Shutdown::Immediate).await;
     pair.west.promote();
-    app(&pair.west)
-        .await
-        .batch_execute("COMMIT PREPARED 'two'")
-        .await
-        .unwrap();
+    app(&pair.west).await.batch_execute("COMMIT PREPARED 'two'").await.unwrap();
     assert_eq!(pair.west.ask("SELECT count(*) FROM ledger").await, "1");
 }
 
@@ -101,26 +74,13 @@ async fn a_prepared_transaction_outlives_the_freeze() {
 async fn a_superuser_in_a_transaction_is_named_and_nothing_is_frozen_an_idle_one_hinders_nobody() {
     let pair = Pair::start().await;
     let operator = pair.east.client().await;
-    operator
-        .batch_execute("BEGIN; INSERT INTO ledger VALUES (1, 1, 1, 1)")
-        .await
-        .unwrap();
+    operator.batch_execute("BEGIN; INSERT INTO ledger VALUES (1, 1, 1, 1)").await.unwrap();
     let error = effects(&pair).freeze(&east(), pair.east.address()).await.unwrap_err();
-    assert!(
-        error.contains("1 sessions of superusers (postgres) are in a transaction"),
-        "{error}"
-    );
-    assert_eq!(
-        pair.east.ask("SHOW default_transaction_read_only").await,
-        "off",
-        "nothing was changed"
-    );
+    assert!(error.contains("1 sessions of superusers (postgres) are in a transaction"), "{error}");
+    assert_eq!(pair.east.ask("SHOW default_transaction_read_only").await, "off", "nothing was changed");
     operator.batch_execute("ROLLBACK").await.unwrap();
     let lsn = effects(&pair).freeze(&east(), pair.east.address()).await.unwrap();
-    let error = operator
-        .batch_execute("INSERT INTO ledger VALUES (1, 1, 1, 1)")
-        .await
-        .unwrap_err();
+    let error = operator.batch_execute("INSERT INTO ledger VALUES (1, 1, 1, 1)").await.unwrap_err();
     assert_eq!(error.code(), Some(&SqlState::READ_ONLY_SQL_TRANSACTION));
     assert_eq!(effects(&pair).read_flush(&east(), pair.east.address()).await, Ok(lsn));
 }
@@ -130,10 +90,7 @@ async fn a_superuser_login_ends_superusers_too() {
     let pair = Pair::start().await;
     pair.east.run("ALTER ROLE pgpivot SUPERUSER").await;
     let operator = pair.east.client().await;
-    operator
-        .batch_execute("BEGIN; INSERT INTO ledger VALUES (1, 1, 1, 1)")
-        .await
-        .unwrap();
+    operator.batch_execute("BEGIN; INSERT INTO ledger VALUES (1, 1, 1, 1)").await.unwrap();
     effects(&pair).freeze(&east(), pair.east.address()).await.unwrap();
     operator.batch_execute("COMMIT").await.unwrap_err();
 }
@@ -141,18 +98,11 @@ async fn a_superuser_login_ends_superusers_too() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_role_that_overrides_the_freeze_is_named() {
     let pair = Pair::start().await;
-    pair.east
-        .run("ALTER ROLE app IN DATABASE app SET default_transaction_read_only = off")
-        .await;
+    pair.east.run("ALTER ROLE app IN DATABASE app SET default_transaction_read_only = off").await;
     let error = effects(&pair).freeze(&east(), pair.east.address()).await.unwrap_err();
-    assert!(
-        error.starts_with("role app in database app sets default_transaction_read_only itself"),
-        "{error}"
-    );
+    assert!(error.starts_with("role app in database app sets default_transaction_read_only itself"), "{error}");
     assert_eq!(pair.east.ask("SHOW default_transaction_read_only").await, "off");
-    pair.east
-        .run("ALTER ROLE app IN DATABASE app SET default_transaction_read_only = on")
-        .await;
+    pair.east.run("ALTER ROLE app IN DATABASE app SET default_transaction_read_only = on").await;
     effects(&pair).freeze(&east(), pair.east.address()).await.unwrap();
 }
 
@@ -160,14 +110,8 @@ async fn a_role_that_overrides_the_freeze_is_named() {
 async fn each_missing_privilege_is_told_with_the_statement_that_grants_it() {
     let pair = Pair::start().await;
     for (revoke, grant) in [
-        (
-            "REVOKE pg_read_all_stats FROM pgpivot",
-            "GRANT pg_read_all_stats TO pgpivot",
-        ),
-        (
-            "REVOKE pg_signal_backend FROM pgpivot",
-            "GRANT pg_signal_backend TO pgpivot",
-        ),
+        ("REVOKE pg_read_all_stats FROM pgpivot", "GRANT pg_read_all_stats TO pgpivot"),
+        ("REVOKE pg_signal_backend FROM pgpivot", "GRANT pg_signal_backend TO pgpivot"),
         (
             "REVOKE ALTER SYSTEM ON PARAMETER default_transaction_read_only FROM pgpivot",
             "GRANT ALTER SYSTEM ON PARAMETER default_transaction_read_only TO pgpivot",
@@ -219,18 +163,11 @@ async fn a_standby_and_a_server_that_is_gone_are_not_frozen() {
 async fn a_commit_that_was_not_waited_for_is_below_the_position_of_the_freeze() {
     let pair = Pair::plan().setting("wal_writer_delay", "2s").start().await;
     let client = app(&pair.east).await;
-    client
-        .batch_execute("SET synchronous_commit = off; INSERT INTO ledger VALUES (1, 1, 1, 1)")
-        .await
-        .unwrap();
+    client.batch_execute("SET synchronous_commit = off; INSERT INTO ledger VALUES (1, 1, 1, 1)").await.unwrap();
     let lsn = effects(&pair).freeze(&east(), pair.east.address()).await.unwrap();
     eventually("the standby has all", SOON, async || {
         let replayed: Lsn = pair.west.ask("SELECT pg_last_wal_replay_lsn()").await.parse().unwrap();
-        if replayed >= lsn {
-            Ok(())
-        } else {
-            Err(format!("{replayed} of {lsn}"))
-        }
+        if replayed >= lsn { Ok(()) } else { Err(format!("{replayed} of {lsn}")) }
     })
     .await;
     assert_eq!(pair.west.ask("SELECT count(*) FROM ledger").await, "1");

@@ -22,11 +22,9 @@ async fn of_two_daemons_one_has_the_lock_through_the_promotion_and_the_other_aft
     let (result, guard) = right.lock(&candidate, 1).await;
     assert_eq!(result, LockResult::Held, "a lock that was let go is free at once");
     drop(guard);
-    eventually("dropping it frees it as well", SOON, async || {
-        match left.lock(&candidate, 1).await.0 {
-            LockResult::Held => Ok(()),
-            other => Err(format!("{other:?}")),
-        }
+    eventually("dropping it frees it as well", SOON, async || match left.lock(&candidate, 1).await.0 {
+        LockResult::Held => Ok(()),
+        other => Err(format!("{other:?}")),
     })
     .await;
 }
@@ -40,9 +38,7 @@ async fn a_lock_whose_server_dies_is_lost() {
     let early = tokio::time::timeout(Duration::from_millis(200), guard.lost()).await;
     assert!(early.is_err() && guard.is_held());
     pair.west.kill().await;
-    tokio::time::timeout(SOON, guard.lost())
-        .await
-        .expect("the loss is not told");
+    tokio::time::timeout(SOON, guard.lost()).await.expect("the loss is not told");
     assert!(!guard.is_held());
 }
 
@@ -52,11 +48,7 @@ async fn a_majority_is_enough_and_less_is_busy_or_failed() {
     let north = pair.add_standby("north").await;
     let service = service(&[&pair.east, &pair.west, &north]);
     let (left, right) = (Effects::build(&service, "left"), Effects::build(&service, "right"));
-    let all = [
-        (east(), pair.east.address()),
-        (west(), pair.west.address()),
-        ("north".into(), north.address()),
-    ];
+    let all = [(east(), pair.east.address()), (west(), pair.west.address()), ("north".into(), north.address())];
     pair.east.stop(Shutdown::Immediate).await;
     let (result, guard) = left.lock(&all, 2).await;
     assert_eq!(result, LockResult::Held);
@@ -64,11 +56,7 @@ async fn a_majority_is_enough_and_less_is_busy_or_failed() {
     guard.unwrap().release().await;
     north.stop(Shutdown::Immediate).await;
     assert!(matches!(left.lock(&all, 2).await.0, LockResult::Failed(_)));
-    assert_eq!(
-        right.lock(&all, 1).await.0,
-        LockResult::Held,
-        "what was granted on the way to a failure is given back"
-    );
+    assert_eq!(right.lock(&all, 1).await.0, LockResult::Held, "what was granted on the way to a failure is given back");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -8,22 +8,11 @@ async fn a_promotion_can_be_ordered_again_and_again() {
     let effects = effects(&pair);
     let backend = backend(&pair, "west");
     for _ in 0..3 {
-        assert_eq!(
-            effects.promote(&backend, pair.west.address(), Epoch(2)).await,
-            PromotionResult::Done
-        );
+        assert_eq!(effects.promote(&backend, pair.west.address(), Epoch(2)).await, PromotionResult::Done);
     }
     becomes_primary(&pair.west).await;
-    assert_eq!(
-        effects.promote(&backend, pair.west.address(), Epoch(2)).await,
-        PromotionResult::Done
-    );
-    assert_eq!(
-        pair.west
-            .ask("SELECT substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8)")
-            .await,
-        "00000002"
-    );
+    assert_eq!(effects.promote(&backend, pair.west.address(), Epoch(2)).await, PromotionResult::Done);
+    assert_eq!(pair.west.ask("SELECT substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8)").await, "00000002");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -51,10 +40,7 @@ async fn whatever_is_not_a_clear_word_is_unknown_and_quickly_so() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_standby_without_a_free_slot_is_locked_and_promoted_all_the_same() {
-    let pair = Pair::plan()
-        .setting("superuser_reserved_connections", "85")
-        .start()
-        .await;
+    let pair = Pair::plan().setting("superuser_reserved_connections", "85").start().await;
     let effects = effects(&pair);
     let standby = [(west(), pair.west.address())];
     effects.keep(&standby).await;
@@ -66,9 +52,7 @@ async fn a_standby_without_a_free_slot_is_locked_and_promoted_all_the_same() {
     effects.keep(&standby).await;
     let (result, mut guard) = effects.lock(&standby, 1).await;
     assert_eq!(result, LockResult::Held);
-    let done = effects
-        .promote(&backend(&pair, "west"), pair.west.address(), Epoch(2))
-        .await;
+    let done = effects.promote(&backend(&pair, "west"), pair.west.address(), Epoch(2)).await;
     assert_eq!(done, PromotionResult::Done);
     becomes_primary(&pair.west).await;
     assert!(guard.as_mut().unwrap().is_held());
@@ -84,9 +68,7 @@ async fn a_session_that_died_while_it_was_kept_costs_no_promotion() {
     pair.west.start().await;
     let (result, _guard) = effects.lock(&standby, 1).await;
     assert_eq!(result, LockResult::Held);
-    let done = effects
-        .promote(&backend(&pair, "west"), pair.west.address(), Epoch(2))
-        .await;
+    let done = effects.promote(&backend(&pair, "west"), pair.west.address(), Epoch(2)).await;
     assert_eq!(done, PromotionResult::Done);
     becomes_primary(&pair.west).await;
 }
@@ -103,17 +85,11 @@ async fn a_side_that_was_frozen_once_takes_writes_when_it_is_promoted() {
     let backend = service.backends.remove(2);
     service.backends.push(backend.clone());
     let effects = Effects::build(&service, "test");
-    assert_eq!(
-        effects.promote(&backend, standby.address(), Epoch(3)).await,
-        PromotionResult::Done
-    );
+    assert_eq!(effects.promote(&backend, standby.address(), Epoch(3)).await, PromotionResult::Done);
     becomes_primary(&standby).await;
     eventually("it takes writes", SOON, async || {
         let newcomer = app(&standby).await;
-        newcomer
-            .batch_execute("INSERT INTO ledger VALUES (1, 1, 1, 1)")
-            .await
-            .map_err(|error| error.to_string())
+        newcomer.batch_execute("INSERT INTO ledger VALUES (1, 1, 1, 1)").await.map_err(|error| error.to_string())
     })
     .await;
 }
@@ -128,30 +104,15 @@ async fn nobody_is_waited_for_at_a_commit_once_sync_is_cleared() {
     for _ in 0..2 {
         effects.clear_sync(&east(), pair.east.address()).await.unwrap();
     }
-    tokio::time::timeout(SOON, commit)
-        .await
-        .expect("the commit still waits")
-        .unwrap()
-        .unwrap();
-    pair.east
-        .run("REVOKE ALTER SYSTEM ON PARAMETER synchronous_standby_names FROM pgpivot")
-        .await;
+    tokio::time::timeout(SOON, commit).await.expect("the commit still waits").unwrap().unwrap();
+    pair.east.run("REVOKE ALTER SYSTEM ON PARAMETER synchronous_standby_names FROM pgpivot").await;
     let error = effects.clear_sync(&east(), pair.east.address()).await.unwrap_err();
-    assert!(
-        error.contains("GRANT ALTER SYSTEM ON PARAMETER synchronous_standby_names TO pgpivot"),
-        "{error}"
-    );
+    assert!(error.contains("GRANT ALTER SYSTEM ON PARAMETER synchronous_standby_names TO pgpivot"), "{error}");
 }
 
 async fn becomes_primary(server: &Cluster) {
-    eventually("it is primary", SOON, async || {
-        if server.is_primary().await {
-            Ok(())
-        } else {
-            Err(server.log_tail())
-        }
-    })
-    .await;
+    eventually("it is primary", SOON, async || if server.is_primary().await { Ok(()) } else { Err(server.log_tail()) })
+        .await;
 }
 
 fn unknown(result: PromotionResult) -> String {

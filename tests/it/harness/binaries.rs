@@ -17,9 +17,8 @@ pub fn postgres(program: &str) -> PathBuf {
             .filter(|(_, bin)| bin.join("postgres").exists())
             .collect();
         found.sort();
-        let newest = found
-            .pop()
-            .unwrap_or_else(|| panic!("no /usr/lib/postgresql/*/bin/postgres: install postgresql-15"));
+        let newest =
+            found.pop().unwrap_or_else(|| panic!("no /usr/lib/postgresql/*/bin/postgres: install postgresql-15"));
         newest.1
     });
     existing(&bin.join(program), "postgresql-15")
@@ -49,10 +48,7 @@ pub fn account() -> Option<Account> {
             let line = users.lines().find(|line| line.starts_with("postgres:"));
             let line = line.expect("no user `postgres`: install postgresql-15");
             let field = |n: usize| line.split(':').nth(n).unwrap().parse().unwrap();
-            Account {
-                uid: field(2),
-                gid: field(3),
-            }
+            Account { uid: field(2), gid: field(3) }
         })
     })
 }
@@ -61,12 +57,7 @@ pub fn account() -> Option<Account> {
 pub fn as_account(program: &Path) -> Command {
     use std::os::unix::process::CommandExt;
     let mut command = Command::new(program);
-    command
-        .current_dir("/")
-        .env_clear()
-        .env("PATH", "/usr/bin:/bin")
-        .env("LC_ALL", "C.UTF-8")
-        .stdin(Stdio::null());
+    command.current_dir("/").env_clear().env("PATH", "/usr/bin:/bin").env("LC_ALL", "C.UTF-8").stdin(Stdio::null());
     if let Some(account) = account() {
         command.uid(account.uid).gid(account.gid);
     }
@@ -82,9 +73,7 @@ pub fn hand_over(path: &Path) {
 
 /// Runs a command to its end; a failure panics with all that it said.
 pub fn run(command: &mut Command) -> Output {
-    let output = command
-        .output()
-        .unwrap_or_else(|e| panic!("cannot run {command:?}: {e}"));
+    let output = command.output().unwrap_or_else(|e| panic!("cannot run {command:?}: {e}"));
     assert!(
         output.status.success(),
         "{command:?} ended with {}\n{}{}",

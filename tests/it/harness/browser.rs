@@ -33,21 +33,10 @@ impl Browser {
         let address = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), free_port());
         let profile = tempfile::Builder::new().prefix("pgpivot-it-").tempdir().unwrap();
         let mut command = Command::new(program);
-        command
-            .arg(format!("--port={}", address.port()))
-            .env("HOME", profile.path())
-            .stdin(Stdio::null());
+        command.arg(format!("--port={}", address.port())).env("HOME", profile.path()).stdin(Stdio::null());
         let driver = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        let mut browser = Self {
-            driver,
-            address,
-            session: String::new(),
-            _profile: profile,
-        };
-        eventually("chromedriver answers", START, async || {
-            http::request(address, "GET", "/status", "").await
-        })
-        .await;
+        let mut browser = Self { driver, address, session: String::new(), _profile: profile };
+        eventually("chromedriver answers", START, async || http::request(address, "GET", "/status", "").await).await;
         let data = browser._profile.path().join("data");
         let arguments = [
             "--headless=new",
@@ -69,11 +58,7 @@ impl Browser {
     }
 
     async fn call(&self, method: &str, path: &str, body: &Value) -> Value {
-        let body = if method == "GET" {
-            String::new()
-        } else {
-            body.to_string()
-        };
+        let body = if method == "GET" { String::new() } else { body.to_string() };
         let answer = http::request_within(START, self.address, method, path, &body).await;
         let (code, text) = answer.unwrap_or_else(|e| panic!("the browser does not answer {path}: {e}"));
         assert_eq!(code, 200, "{path}: {text}");
@@ -82,24 +67,18 @@ impl Browser {
 
     /// Opens a page and waits until it is loaded.
     pub async fn go(&self, url: &str) {
-        self.call("POST", &format!("{}/url", self.session), &json!({ "url": url }))
-            .await;
+        self.call("POST", &format!("{}/url", self.session), &json!({ "url": url })).await;
     }
 
     /// The value of an expression in the page.
     pub async fn ask(&self, expression: &str) -> Value {
         let script = json!({ "script": format!("return ({expression});"), "args": [] });
-        self.call("POST", &format!("{}/execute/sync", self.session), &script)
-            .await
+        self.call("POST", &format!("{}/execute/sync", self.session), &script).await
     }
 
     /// What a person can read, in lower case (a style may print capitals).
     pub async fn text(&self) -> String {
-        self.ask("document.body.innerText")
-            .await
-            .as_str()
-            .unwrap()
-            .to_lowercase()
+        self.ask("document.body.innerText").await.as_str().unwrap().to_lowercase()
     }
 
     /// Waits until the page reads so.
@@ -126,14 +105,12 @@ impl Browser {
 
     /// Pages that are loaded from now on run no script.
     pub async fn switch_scripts_off(&self) {
-        self.command("Emulation.setScriptExecutionDisabled", &json!({ "value": true }))
-            .await;
+        self.command("Emulation.setScriptExecutionDisabled", &json!({ "value": true })).await;
     }
 
     async fn command(&self, name: &str, params: &Value) {
         let body = json!({ "cmd": name, "params": params });
-        self.call("POST", &format!("{}/goog/cdp/execute", self.session), &body)
-            .await;
+        self.call("POST", &format!("{}/goog/cdp/execute", self.session), &body).await;
     }
 
     /// How far the page can be scrolled sideways, pixels.

@@ -39,6 +39,8 @@ impl Checker<'_> {
             }
         };
         let (told, new, old) = (&self.journal.acknowledged, self.new.port, self.old.port);
+        // The old side first: what a writer left under way may still arrive on the new one.
+        let there = if self.old.runs() { rows(self.old).await } else { HashMap::new() };
         let here = rows(self.new).await;
         say(
             "that the latched side acknowledged are lost",
@@ -51,16 +53,8 @@ impl Checker<'_> {
             "were acknowledged by the old side when the new one served already",
             &ids(told, |r| r.server == old && r.at > first.at),
         );
-        if self.old.runs() {
-            let there = rows(self.old).await;
-            let late = there
-                .into_iter()
-                .filter(|(id, sent)| *sent > first.sent_us && !here.contains_key(id));
-            say(
-                "were sent to the old side after the cut",
-                &late.map(|(id, _)| id).collect::<Vec<_>>(),
-            );
-        }
+        let late = there.into_iter().filter(|(id, sent)| *sent > first.sent_us && !here.contains_key(id));
+        say("were sent to the old side after the cut", &late.map(|(id, _)| id).collect::<Vec<_>>());
         let told_never = |word: &str| word == "25006" || word.starts_with("stuck");
         let errors = self.journal.errors.iter().filter(|(word, _)| told_never(word));
         found.extend(errors.map(|(word, times)| format!("{times} times an application met: {word}")));
@@ -71,13 +65,8 @@ impl Checker<'_> {
     pub async fn losses(&self) -> Option<String> {
         let here = rows(self.new).await;
         let lost = ids(&self.journal.acknowledged, |row| !here.contains_key(&row.id));
-        (!lost.is_empty()).then(|| {
-            format!(
-                "{} acknowledged rows are lost: {:?}",
-                lost.len(),
-                &lost[..lost.len().min(10)]
-            )
-        })
+        (!lost.is_empty())
+            .then(|| format!("{} acknowledged rows are lost: {:?}", lost.len(), &lost[..lost.len().min(10)]))
     }
 }
 
@@ -87,11 +76,6 @@ fn ids(told: &[Acknowledged], which: impl Fn(&Acknowledged) -> bool) -> Vec<i64>
 
 /// Every row of a server: id and when the application sent it.
 pub async fn rows(server: &Cluster) -> HashMap<i64, i64> {
-    let found = server
-        .client()
-        .await
-        .query("SELECT id, sent_us FROM ledger", &[])
-        .await
-        .unwrap();
+    let found = server.client().await.query("SELECT id, sent_us FROM ledger", &[]).await.unwrap();
     found.iter().map(|row| (row.get(0), row.get(1))).collect()
 }

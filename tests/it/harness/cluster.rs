@@ -82,10 +82,7 @@ impl Cluster {
 
     /// Writes settings to the configuration file; a running server sees them after [`Cluster::reload`] or a restart.
     pub fn set_in_file(&self, settings: &[(String, String)]) {
-        let lines: String = settings
-            .iter()
-            .map(|(key, value)| format!("{key} = '{value}'\n"))
-            .collect();
+        let lines: String = settings.iter().map(|(key, value)| format!("{key} = '{value}'\n")).collect();
         template::append(&self.data().join("postgresql.conf"), &lines);
     }
 
@@ -107,10 +104,7 @@ impl Cluster {
     /// Copies another server's data folder (that one must be stopped) and makes this one its standby.
     pub fn follow_copy_of(&self, primary: &Cluster) {
         let _ = fs::remove_dir_all(self.data());
-        run(as_account(Path::new("/bin/cp"))
-            .arg("-a")
-            .arg(primary.data())
-            .arg(self.data()));
+        run(as_account(Path::new("/bin/cp")).arg("-a").arg(primary.data()).arg(self.data()));
         let _ = fs::remove_dir_all(self.data().join("pg_replslot"));
         run(as_account(Path::new("/bin/mkdir")).arg(self.data().join("pg_replslot")));
         run(as_account(Path::new("/usr/bin/touch")).arg(self.data().join("standby.signal")));
@@ -135,11 +129,7 @@ impl Cluster {
         let orphans = std::mem::take(&mut *self.orphans.lock().unwrap());
         eventually("the processes of the last start have ended", SOON, async || {
             let left: Vec<&u32> = orphans.iter().filter(|pid| lives(**pid)).collect();
-            if left.is_empty() {
-                Ok(())
-            } else {
-                Err(format!("{left:?} still live"))
-            }
+            if left.is_empty() { Ok(()) } else { Err(format!("{left:?} still live")) }
         })
         .await;
         let log = File::options().create(true).append(true).open(self.log_path()).unwrap();
@@ -150,53 +140,37 @@ impl Cluster {
         };
         let listen = format!("listen_addresses={}", self.address().ip());
         let socket = format!("unix_socket_directories={}", self.home.path().display());
-        command
-            .arg("-D")
-            .arg(self.data())
-            .args(["-c", &format!("port={}", self.port), "-c", &listen, "-c", &socket]);
+        command.arg("-D").arg(self.data()).args(["-c", &format!("port={}", self.port), "-c", &listen, "-c", &socket]);
         command.stdout(log.try_clone().unwrap()).stderr(log);
         let child = command.spawn().unwrap();
         let earlier = self.postmaster.lock().unwrap().replace(child);
-        assert!(
-            earlier.is_none_or(|mut c| c.try_wait().unwrap().is_some()),
-            "{} runs already",
-            self.name
-        );
+        assert!(earlier.is_none_or(|mut c| c.try_wait().unwrap().is_some()), "{} runs already", self.name);
         eventually(&format!("{} answers", self.name), Duration::from_secs(60), async || {
             assert!(self.runs(), "{} ended while starting\n{}", self.name, self.log_tail());
-            self.try_ask("SELECT 1")
-                .await
-                .map_err(|e| format!("{e}\n{}", self.log_tail()))
+            self.try_ask("SELECT 1").await.map_err(|e| format!("{e}\n{}", self.log_tail()))
         })
         .await;
     }
 
     /// Is there a postmaster, frozen or not?
     pub fn runs(&self) -> bool {
-        self.postmaster
-            .lock()
-            .unwrap()
-            .as_mut()
-            .is_some_and(|child| child.try_wait().unwrap().is_none())
+        self.postmaster.lock().unwrap().as_mut().is_some_and(|child| child.try_wait().unwrap().is_none())
     }
 
     /// Stops the server as `pg_ctl stop` does and waits for its end.
     pub async fn stop(&self, how: Shutdown) {
-        signal(
-            self.pid(),
-            if how == Shutdown::Fast {
-                Signal::INT
-            } else {
-                Signal::QUIT
-            },
-        );
+        signal(self.pid(), if how == Shutdown::Fast { Signal::INT } else { Signal::QUIT });
         self.ended().await;
     }
 
     async fn ended(&self) {
-        eventually(&format!("{} has ended", self.name), SOON, async || {
-            if self.runs() { Err(self.log_tail()) } else { Ok(()) }
-        })
+        eventually(
+            &format!("{} has ended", self.name),
+            SOON,
+            async || {
+                if self.runs() { Err(self.log_tail()) } else { Ok(()) }
+            },
+        )
         .await;
     }
 
@@ -210,23 +184,13 @@ impl Cluster {
     /// SIGSTOP to every process: sockets stay open, nothing answers.
     pub async fn freeze(&self) {
         signal(self.pid(), Signal::STOP);
-        eventually(
-            &format!("every process of {} is stopped", self.name),
-            SOON,
-            async || {
-                // One that ended meanwhile stays a zombie: its parent is stopped.
-                let running: Vec<u32> = children(self.pid())
-                    .into_iter()
-                    .filter(|pid| lives(*pid) && !is_stopped(*pid))
-                    .collect();
-                running.iter().for_each(|pid| signal(*pid, Signal::STOP));
-                if running.is_empty() && is_stopped(self.pid()) {
-                    Ok(())
-                } else {
-                    Err(format!("{running:?} still run"))
-                }
-            },
-        )
+        eventually(&format!("every process of {} is stopped", self.name), SOON, async || {
+            // One that ended meanwhile stays a zombie: its parent is stopped.
+            let running: Vec<u32> =
+                children(self.pid()).into_iter().filter(|pid| lives(*pid) && !is_stopped(*pid)).collect();
+            running.iter().for_each(|pid| signal(*pid, Signal::STOP));
+            if running.is_empty() && is_stopped(self.pid()) { Ok(()) } else { Err(format!("{running:?} still run")) }
+        })
         .await;
     }
 
@@ -251,9 +215,7 @@ impl Cluster {
 
     /// `pg_ctl promote`, as an operator types it.
     pub fn promote(&self) {
-        run(as_account(&postgres("pg_ctl"))
-            .args(["promote", "--wait", "--pgdata"])
-            .arg(self.data()));
+        run(as_account(&postgres("pg_ctl")).args(["promote", "--wait", "--pgdata"]).arg(self.data()));
     }
 
     /// `pg_ctl reload`.
@@ -277,33 +239,19 @@ impl Cluster {
             Some(namespace) => namespace.enter(&program),
             None => as_account(&program),
         };
-        command.args([
-            "--checkpoint=fast",
-            "--no-sync",
-            "--write-recovery-conf",
-            "--slot",
-            &self.name,
-            "--pgdata",
-        ]);
+        command.args(["--checkpoint=fast", "--no-sync", "--write-recovery-conf", "--slot", &self.name, "--pgdata"]);
         run(command.arg(self.data()).args(["--dbname", &self.conninfo_to(primary)]));
         self.start().await;
     }
 
     /// A connection past the proxy and past the network, as superuser.
     pub async fn client(&self) -> Client {
-        self.try_client()
-            .await
-            .unwrap_or_else(|e| panic!("cannot reach {}: {e}\n{}", self.name, self.log_tail()))
+        self.try_client().await.unwrap_or_else(|e| panic!("cannot reach {}: {e}\n{}", self.name, self.log_tail()))
     }
 
     async fn try_client(&self) -> Result<Client, tokio_postgres::Error> {
         let mut config = tokio_postgres::Config::new();
-        config
-            .host_path(self.home.path())
-            .port(self.port)
-            .user("postgres")
-            .dbname("app")
-            .application_name("harness");
+        config.host_path(self.home.path()).port(self.port).user("postgres").dbname("app").application_name("harness");
         config.connect_timeout(Duration::from_secs(5));
         let (client, connection) = config.connect(NoTls).await?;
         tokio::spawn(connection);
@@ -320,23 +268,14 @@ impl Cluster {
     /// As [`Cluster::ask`], when the server may be down.
     pub async fn try_ask(&self, sql: &str) -> Result<String, tokio_postgres::Error> {
         let messages = self.try_client().await?.simple_query(sql).await?;
-        let mut rows = messages.iter().filter_map(|m| {
-            if let SimpleQueryMessage::Row(row) = m {
-                Some(row)
-            } else {
-                None
-            }
-        });
+        let mut rows =
+            messages.iter().filter_map(|m| if let SimpleQueryMessage::Row(row) = m { Some(row) } else { None });
         Ok(rows.next().and_then(|row| row.get(0)).unwrap_or_default().to_owned())
     }
 
     /// Runs statements.
     pub async fn run(&self, sql: &str) {
-        self.client()
-            .await
-            .batch_execute(sql)
-            .await
-            .unwrap_or_else(|e| panic!("{}: {sql}: {e}", self.name));
+        self.client().await.batch_execute(sql).await.unwrap_or_else(|e| panic!("{}: {sql}: {e}", self.name));
     }
 
     /// Does it take writes?
@@ -350,14 +289,12 @@ impl Cluster {
             "SELECT count(*) FROM pg_stat_replication WHERE application_name = '{}' AND state = 'streaming' AND replay_lsn >= pg_current_wal_flush_lsn()",
             standby.name
         );
-        eventually(
-            &format!("{} streams from {}", standby.name, self.name),
-            SOON,
-            async || match self.try_ask(&sql).await {
+        eventually(&format!("{} streams from {}", standby.name, self.name), SOON, async || {
+            match self.try_ask(&sql).await {
                 Ok(count) if count == "1" => Ok(()),
                 other => Err(format!("{other:?}\n{}\n{}", self.log_tail(), standby.log_tail())),
-            },
-        )
+            }
+        })
         .await;
     }
 
@@ -375,20 +312,11 @@ impl Cluster {
     pub fn log_tail(&self) -> String {
         let log = fs::read_to_string(self.log_path()).unwrap_or_default();
         let lines: Vec<&str> = log.lines().collect();
-        format!(
-            "--- log of {}\n{}",
-            self.name,
-            lines[lines.len().saturating_sub(15)..].join("\n")
-        )
+        format!("--- log of {}\n{}", self.name, lines[lines.len().saturating_sub(15)..].join("\n"))
     }
 
     fn pid(&self) -> u32 {
-        self.postmaster
-            .lock()
-            .unwrap()
-            .as_ref()
-            .unwrap_or_else(|| panic!("{} was never started", self.name))
-            .id()
+        self.postmaster.lock().unwrap().as_ref().unwrap_or_else(|| panic!("{} was never started", self.name)).id()
     }
 }
 

@@ -60,24 +60,12 @@ impl Daemon {
     pub fn launch(&self) {
         let log = File::options().create(true).append(true).open(self.log_path()).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_pgpivot"));
-        command
-            .arg("--config")
-            .arg(self.config_path())
-            .current_dir(self.home.path())
-            .env_clear();
-        command
-            .env("PATH", "/usr/bin:/bin")
-            .env("RUST_LOG", "info,pgpivot=debug")
-            .env("NO_COLOR", "1");
-        command
-            .envs(self.environment.lock().unwrap().iter().cloned())
-            .stdin(Stdio::null());
+        command.arg("--config").arg(self.config_path()).current_dir(self.home.path()).env_clear();
+        command.env("PATH", "/usr/bin:/bin").env("RUST_LOG", "info,pgpivot=debug").env("NO_COLOR", "1");
+        command.envs(self.environment.lock().unwrap().iter().cloned()).stdin(Stdio::null());
         let child = command.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
         let earlier = self.child.lock().unwrap().replace(child);
-        assert!(
-            earlier.is_none_or(|mut c| c.try_wait().unwrap().is_some()),
-            "the daemon runs already"
-        );
+        assert!(earlier.is_none_or(|mut c| c.try_wait().unwrap().is_some()), "the daemon runs already");
     }
 
     /// Forgets the variables of the environment that the plan had set.
@@ -142,10 +130,7 @@ impl Daemon {
 
     /// The one service that the plan configures, as it is now.
     pub async fn service(&self) -> ServiceStatus {
-        let status = self
-            .try_status()
-            .await
-            .unwrap_or_else(|e| panic!("no status: {e}\n{}", self.log_tail()));
+        let status = self.try_status().await.unwrap_or_else(|e| panic!("no status: {e}\n{}", self.log_tail()));
         status.services.into_iter().next().unwrap()
     }
 
@@ -156,26 +141,19 @@ impl Daemon {
 
     /// Waits until the service is so; fails with its last status and the end of the log.
     pub async fn until(&self, what: &str, within: Duration, is_so: impl Fn(&ServiceStatus) -> bool) -> ServiceStatus {
-        eventually(&format!("the daemon shows: {what}"), within, async || {
-            match self.try_status().await {
-                Err(e) => Err(format!("{e}\n{}", self.log_tail())),
-                Ok(status) => match status.services.into_iter().next() {
-                    Some(service) if is_so(&service) => Ok(service),
-                    other => Err(format!(
-                        "{}\n{}",
-                        serde_json::to_string_pretty(&other).unwrap(),
-                        self.log_tail()
-                    )),
-                },
-            }
+        eventually(&format!("the daemon shows: {what}"), within, async || match self.try_status().await {
+            Err(e) => Err(format!("{e}\n{}", self.log_tail())),
+            Ok(status) => match status.services.into_iter().next() {
+                Some(service) if is_so(&service) => Ok(service),
+                other => Err(format!("{}\n{}", serde_json::to_string_pretty(&other).unwrap(), self.log_tail())),
+            },
         })
         .await
     }
 
     /// Waits until this backend is the active one and clients pass.
     pub async fn until_active(&self, name: &str, within: Duration) -> ServiceStatus {
-        self.until(&format!("{name} is active"), within, |s| s.open && is_active(s, name))
-            .await
+        self.until(&format!("{name} is active"), within, |s| s.open && is_active(s, name)).await
     }
 
     /// Asks for this long whether the service stays so; the first time it does not, fails.
@@ -183,16 +161,8 @@ impl Daemon {
         let end = std::time::Instant::now() + how_long;
         eventually("the time of watching is over", how_long + SOON, async || {
             let service = self.service().await;
-            assert!(
-                is_so(&service),
-                "did not stay so: {what}\n{service:#?}\n{}",
-                self.log_tail()
-            );
-            if std::time::Instant::now() >= end {
-                Ok(())
-            } else {
-                Err(String::new())
-            }
+            assert!(is_so(&service), "did not stay so: {what}\n{service:#?}\n{}", self.log_tail());
+            if std::time::Instant::now() >= end { Ok(()) } else { Err(String::new()) }
         })
         .await;
     }
@@ -210,15 +180,10 @@ impl Daemon {
     /// `proxyctl`, pointed at this daemon, to its end.
     pub async fn ctl(&self, args: &[&str]) -> Spoken {
         let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_proxyctl"));
-        command
-            .env_clear()
-            .env("PGPIVOT_URL", format!("http://{}", self.admin))
-            .env("NO_COLOR", "1");
+        command.env_clear().env("PGPIVOT_URL", format!("http://{}", self.admin)).env("NO_COLOR", "1");
         let output = command.args(args).stdin(Stdio::null()).kill_on_drop(true).output();
         let output = tokio::time::timeout(Duration::from_secs(150), output).await;
-        let output = output
-            .unwrap_or_else(|_| panic!("proxyctl {args:?} does not end\n{}", self.log_tail()))
-            .unwrap();
+        let output = output.unwrap_or_else(|_| panic!("proxyctl {args:?} does not end\n{}", self.log_tail())).unwrap();
         Spoken {
             code: output.status.code(),
             out: String::from_utf8_lossy(&output.stdout).into_owned(),
@@ -229,12 +194,7 @@ impl Daemon {
     /// As [`Daemon::ctl`], for a command that must be taken.
     pub async fn ctl_done(&self, args: &[&str]) -> Spoken {
         let spoken = self.ctl(args).await;
-        assert_eq!(
-            spoken.code,
-            Some(0),
-            "proxyctl {args:?}: {spoken:#?}\n{}",
-            self.log_tail()
-        );
+        assert_eq!(spoken.code, Some(0), "proxyctl {args:?}: {spoken:#?}\n{}", self.log_tail());
         spoken
     }
 
@@ -260,10 +220,7 @@ impl Daemon {
     pub fn log_tail(&self) -> String {
         let log = self.log();
         let lines: Vec<&str> = log.lines().collect();
-        format!(
-            "--- log of the daemon\n{}",
-            lines[lines.len().saturating_sub(40)..].join("\n")
-        )
+        format!("--- log of the daemon\n{}", lines[lines.len().saturating_sub(40)..].join("\n"))
     }
 }
 

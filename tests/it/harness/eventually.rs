@@ -4,7 +4,7 @@ use std::time::Duration;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 /// For what a healthy machine does in well under a second, with room for a slow one.
-pub const SOON: Duration = Duration::from_secs(20);
+pub const SOON: Duration = Duration::from_secs(30);
 
 /// Asks every 20 ms until `attempt` answers `Ok`; panics with its last complaint when `within` is over.
 pub async fn eventually<T>(what: &str, within: Duration, mut attempt: impl AsyncFnMut() -> Result<T, String>) -> T {

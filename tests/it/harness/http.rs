@@ -29,28 +29,16 @@ pub async fn request_within(
         let handshake = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
         let (mut sender, connection) = handshake.map_err(|e| e.to_string())?;
         let driver = tokio::spawn(connection);
-        let mut request = Request::builder()
-            .method(method)
-            .uri(path)
-            .header("host", to.to_string());
+        let mut request = Request::builder().method(method).uri(path).header("host", to.to_string());
         if !body.is_empty() {
             request = request.header("content-type", "application/json");
         }
-        let request = request
-            .body(Full::new(Bytes::copy_from_slice(body.as_bytes())))
-            .map_err(|e| e.to_string())?;
+        let request = request.body(Full::new(Bytes::copy_from_slice(body.as_bytes()))).map_err(|e| e.to_string())?;
         let response = sender.send_request(request).await.map_err(|e| e.to_string())?;
         let code = response.status().as_u16();
-        let bytes = response
-            .into_body()
-            .collect()
-            .await
-            .map_err(|e| e.to_string())?
-            .to_bytes();
+        let bytes = response.into_body().collect().await.map_err(|e| e.to_string())?.to_bytes();
         driver.abort();
         Ok((code, String::from_utf8_lossy(&bytes).into_owned()))
     };
-    tokio::time::timeout(patience, exchange)
-        .await
-        .unwrap_or_else(|_| Err(format!("{method} {path}: no answer")))
+    tokio::time::timeout(patience, exchange).await.unwrap_or_else(|_| Err(format!("{method} {path}: no answer")))
 }

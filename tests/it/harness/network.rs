@@ -18,21 +18,14 @@ pub struct Namespace {
 impl Namespace {
     /// A namespace whose names and addresses no other test process uses.
     pub fn create() -> Self {
-        assert!(
-            rustix::process::geteuid().is_root(),
-            "a network namespace needs root: run the tests as root"
-        );
+        assert!(rustix::process::geteuid().is_root(), "a network namespace needs root: run the tests as root");
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let pid = std::process::id();
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let name = format!("pgpv{pid}n{number}");
         // One /30 each out of 10.213.0.0/16.
         let net = 0x0AD5_0000 | ((pid.wrapping_mul(4) + number) % 0x4000) << 2;
-        let this = Self {
-            name,
-            outer: Ipv4Addr::from(net + 1),
-            inner: Ipv4Addr::from(net + 2),
-        };
+        let this = Self { name, outer: Ipv4Addr::from(net + 1), inner: Ipv4Addr::from(net + 2) };
         this.wire();
         this
     }
@@ -40,20 +33,10 @@ impl Namespace {
     fn wire(&self) {
         let (outside, inside) = (format!("{}a", self.name), format!("{}b", self.name));
         ip(&["netns", "add", &self.name]);
-        ip(&[
-            "link", "add", &outside, "type", "veth", "peer", "name", &inside, "netns", &self.name,
-        ]);
+        ip(&["link", "add", &outside, "type", "veth", "peer", "name", &inside, "netns", &self.name]);
         ip(&["addr", "add", &format!("{}/30", self.outer), "dev", &outside]);
         ip(&["link", "set", &outside, "up"]);
-        ip(&[
-            "-n",
-            &self.name,
-            "addr",
-            "add",
-            &format!("{}/30", self.inner),
-            "dev",
-            &inside,
-        ]);
+        ip(&["-n", &self.name, "addr", "add", &format!("{}/30", self.inner), "dev", &inside]);
         ip(&["-n", &self.name, "link", "set", &inside, "up"]);
         ip(&["-n", &self.name, "link", "set", "lo", "up"]);
         self.nft("add table inet cut");
@@ -70,9 +53,7 @@ impl Namespace {
     pub fn enter(&self, program: &Path) -> Command {
         let account = account().expect("a namespace needs root");
         let mut command = Command::new(ip_program());
-        command
-            .args(["netns", "exec", &self.name])
-            .arg(existing(Path::new("/usr/bin/setpriv"), "util-linux"));
+        command.args(["netns", "exec", &self.name]).arg(existing(Path::new("/usr/bin/setpriv"), "util-linux"));
         command.args([format!("--reuid={}", account.uid), format!("--regid={}", account.gid)]);
         command.args(["--clear-groups", "--"]).arg(program);
         command
@@ -80,12 +61,7 @@ impl Namespace {
 
     /// Swallows every packet from and to this port, on the wire and inside.
     pub fn swallow(&self, port: u16) {
-        for (chain, field) in [
-            ("input", "dport"),
-            ("input", "sport"),
-            ("output", "dport"),
-            ("output", "sport"),
-        ] {
+        for (chain, field) in [("input", "dport"), ("input", "sport"), ("output", "dport"), ("output", "sport")] {
             self.nft(&format!("add rule inet cut {chain} tcp {field} {port} drop"));
         }
     }
@@ -93,12 +69,8 @@ impl Namespace {
     /// Swallows what passes the wire from and to this port; inside, it is still reached.
     pub fn cut_wire(&self, port: u16) {
         let outer = self.outer;
-        self.nft(&format!(
-            "add rule inet cut input ip saddr {outer} tcp dport {port} drop"
-        ));
-        self.nft(&format!(
-            "add rule inet cut output ip daddr {outer} tcp sport {port} drop"
-        ));
+        self.nft(&format!("add rule inet cut input ip saddr {outer} tcp dport {port} drop"));
+        self.nft(&format!("add rule inet cut output ip daddr {outer} tcp sport {port} drop"));
     }
 
     /// Everything passes again.
@@ -108,10 +80,7 @@ impl Namespace {
 
     fn nft(&self, rule: &str) {
         let nft = existing(Path::new("/usr/sbin/nft"), "nftables");
-        run(Command::new(ip_program())
-            .args(["netns", "exec", &self.name])
-            .arg(nft)
-            .arg(rule));
+        run(Command::new(ip_program()).args(["netns", "exec", &self.name]).arg(nft).arg(rule));
     }
 }
 

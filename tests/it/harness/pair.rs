@@ -59,8 +59,7 @@ impl PairPlan {
         }
         west.follow_copy_of(&east);
         east.start().await;
-        east.run("SELECT pg_create_physical_replication_slot('west', true)")
-            .await;
+        east.run("SELECT pg_create_physical_replication_slot('west', true)").await;
         west.start().await;
         east.is_followed_by(&west).await;
         if self.synchronous {

@@ -42,18 +42,8 @@ impl DaemonPlan {
             "#,
             home = home.path().display()
         );
-        let mut plan = Self {
-            config: text.parse().unwrap(),
-            environment: Vec::new(),
-            home,
-            listen,
-            admin,
-        };
-        let backends = servers
-            .iter()
-            .enumerate()
-            .map(|(i, server)| Value::Table(backend(server, i == 0)))
-            .collect();
+        let mut plan = Self { config: text.parse().unwrap(), environment: Vec::new(), home, listen, admin };
+        let backends = servers.iter().enumerate().map(|(i, server)| Value::Table(backend(server, i == 0))).collect();
         plan.service().insert("backend".into(), Value::Array(backends));
         plan
     }
@@ -69,10 +59,7 @@ impl DaemonPlan {
     }
 
     fn set(mut self, section: &str, key: &str, value: impl Into<Value>) -> Self {
-        let table = self
-            .service()
-            .entry(section)
-            .or_insert_with(|| Value::Table(Table::new()));
+        let table = self.service().entry(section).or_insert_with(|| Value::Table(Table::new()));
         table.as_table_mut().unwrap().insert(key.into(), value.into());
         self
     }
@@ -82,6 +69,16 @@ impl DaemonPlan {
         self.listen = address;
         self.service()["listener"][0]["address"] = address.to_string().into();
         self
+    }
+
+    /// A second listener that leads to standbys, and its address.
+    pub fn read_only_listener(mut self) -> (Self, SocketAddr) {
+        let address = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), free_port());
+        let mut listener = Table::new();
+        listener.insert("address".into(), address.to_string().into());
+        listener.insert("target".into(), "read_only".into());
+        self.service()["listener"].as_array_mut().unwrap().push(Value::Table(listener));
+        (self, address)
     }
 
     /// Another state directory.
@@ -107,12 +104,10 @@ impl DaemonPlan {
         daemon
     }
 
-    /// Starts the daemon and waits until it lets clients through.
+    /// Starts the daemon and waits until it lets clients through and could promote the standby.
     pub async fn start(self) -> Daemon {
         let daemon = self.launch();
-        daemon
-            .until("open", SOON, |s| s.open && s.phase == "steady" && s.armed)
-            .await;
+        daemon.until("open and armed", SOON, |s| s.open && s.armed).await;
         daemon
     }
 }

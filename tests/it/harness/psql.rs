@@ -28,35 +28,16 @@ impl Psql {
 
     fn command(&self, program: &str) -> Command {
         let mut command = Command::new(postgres(program));
-        command
-            .env_clear()
-            .env("PGHOST", self.to.ip().to_string())
-            .env("PGPORT", self.to.port().to_string());
-        command.envs([
-            ("PGUSER", "app"),
-            ("PGPASSWORD", "app"),
-            ("PGDATABASE", "app"),
-            ("PGSSLMODE", self.sslmode),
-        ]);
-        command.envs([
-            ("LC_ALL", "C.UTF-8"),
-            ("HOME", "/nonexistent"),
-            ("PGCONNECT_TIMEOUT", "40"),
-        ]);
-        command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true);
+        command.env_clear().env("PGHOST", self.to.ip().to_string()).env("PGPORT", self.to.port().to_string());
+        command.envs([("PGUSER", "app"), ("PGPASSWORD", "app"), ("PGDATABASE", "app"), ("PGSSLMODE", self.sslmode)]);
+        command.envs([("LC_ALL", "C.UTF-8"), ("HOME", "/nonexistent"), ("PGCONNECT_TIMEOUT", "40")]);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
         command
     }
 
     /// Starts `psql -c`.
     pub fn begin(&self, sql: &str) -> Child {
-        self.command("psql")
-            .args(["--no-psqlrc", "-v", "ON_ERROR_STOP=1", "-qAt", "-c", sql])
-            .spawn()
-            .unwrap()
+        self.command("psql").args(["--no-psqlrc", "-v", "ON_ERROR_STOP=1", "-qAt", "-c", sql]).spawn().unwrap()
     }
 
     /// Runs `psql -c` to its end.
@@ -66,21 +47,13 @@ impl Psql {
 
     /// As [`Psql::say`], to a connection string.
     pub async fn say_to(&self, url: &str, sql: &str) -> Spoken {
-        heard(
-            self.command("psql")
-                .args(["--no-psqlrc", "-qAt", "-c", sql, url])
-                .spawn()
-                .unwrap(),
-        )
-        .await
+        heard(self.command("psql").args(["--no-psqlrc", "-qAt", "-c", sql, url]).spawn().unwrap()).await
     }
 
     /// Runs `psql -c` with this text on standard input, to its good end.
     pub async fn feed(&self, sql: &str, input: &str) {
         let mut command = self.command("psql");
-        command
-            .args(["--no-psqlrc", "-v", "ON_ERROR_STOP=1", "-qAt", "-c", sql])
-            .stdin(Stdio::piped());
+        command.args(["--no-psqlrc", "-v", "ON_ERROR_STOP=1", "-qAt", "-c", sql]).stdin(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let mut stdin = child.stdin.take().unwrap();
         stdin.write_all(input.as_bytes()).await.unwrap();

@@ -20,11 +20,8 @@ pub fn blocked(service: &ServiceStatus) -> &str {
 
 /// What clients have sent to and got from a backend since the daemon's start: sessions, bytes in, bytes out.
 pub fn traffic(backend: &BackendStatus) -> (u64, u64, u64) {
-    backend
-        .endpoints
-        .iter()
-        .fold((0, 0, 0), |(sessions, sent, got), endpoint| {
-            let c = &endpoint.counters;
-            (sessions + c.sessions, sent + c.bytes_in, got + c.bytes_out)
-        })
+    backend.endpoints.iter().fold((0, 0, 0), |(sessions, sent, got), endpoint| {
+        let c = &endpoint.counters;
+        (sessions + c.sessions, sent + c.bytes_in, got + c.bytes_out)
+    })
 }

@@ -79,14 +79,7 @@ fn template() -> PathBuf {
 
 fn build(data: &Path) {
     let mut initdb = as_account(&postgres("initdb"));
-    initdb.args([
-        "--username=postgres",
-        "--auth=trust",
-        "--encoding=UTF8",
-        "--locale=C",
-        "--no-sync",
-        "--pgdata",
-    ]);
+    initdb.args(["--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync", "--pgdata"]);
     run(initdb.arg(data));
     append(&data.join("postgresql.conf"), SETTINGS);
     fs::write(data.join("pg_hba.conf"), ACCESS).unwrap();
@@ -104,17 +97,9 @@ pub fn append(path: &Path, text: &str) {
 fn feed(data: &Path, database: &str, statements: &str) {
     let mut command = as_account(&postgres("postgres"));
     command.args(["--single", "-D"]).arg(data).arg(database);
-    let mut child = command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     child.stdin.take().unwrap().write_all(statements.as_bytes()).unwrap();
     let output = child.wait_with_output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
-    assert!(
-        output.status.success() && !said.contains("ERROR"),
-        "single-user statements failed: {said}"
-    );
+    assert!(output.status.success() && !said.contains("ERROR"), "single-user statements failed: {said}");
 }

@@ -62,10 +62,7 @@ pub struct Journal {
 impl Journal {
     /// The longest time without any acknowledgement, over all writers.
     pub fn longest_gap(&self) -> Duration {
-        let pairs = self
-            .acknowledged
-            .windows(2)
-            .map(|pair| pair[1].at.duration_since(pair[0].at));
+        let pairs = self.acknowledged.windows(2).map(|pair| pair[1].at.duration_since(pair[0].at));
         pairs.max().unwrap_or_default()
     }
 
@@ -174,13 +171,7 @@ impl Writers {
                 }
             });
         }
-        Self {
-            journal,
-            stop,
-            tasks,
-            open,
-            count,
-        }
+        Self { journal, stop, tasks, open, count }
     }
 
     /// Connections that are open or being made now; from here on the most are counted anew.
@@ -205,19 +196,11 @@ impl Writers {
     /// Waits until this server has acknowledged so many rows more than now.
     pub async fn go_on_at(&self, port: u16, rows: usize, within: Duration) {
         let before = self.journal().acknowledged_by(port);
-        eventually(
-            &format!("the server on port {port} acknowledges {rows} rows"),
-            within,
-            async || {
-                let journal = self.journal();
-                let more = journal.acknowledged_by(port) - before;
-                if more >= rows {
-                    Ok(())
-                } else {
-                    Err(format!("{more} rows, errors {:?}", journal.errors))
-                }
-            },
-        )
+        eventually(&format!("the server on port {port} acknowledges {rows} rows"), within, async || {
+            let journal = self.journal();
+            let more = journal.acknowledged_by(port) - before;
+            if more >= rows { Ok(()) } else { Err(format!("{more} rows, errors {:?}", journal.errors)) }
+        })
         .await;
     }
 
@@ -280,22 +263,12 @@ impl Writer {
     fn failed(&self, word: String, connected: bool) {
         let mut journal = self.journal.lock().unwrap();
         *journal.errors.entry(word.clone()).or_default() += 1;
-        journal.failures.push(Failure {
-            writer: self.number,
-            word,
-            connected,
-            at: Instant::now(),
-        });
+        journal.failures.push(Failure { writer: self.number, word, connected, at: Instant::now() });
     }
 
     async fn connect(&self) -> Result<Client, tokio_postgres::Error> {
         let mut config = tokio_postgres::Config::new();
-        config
-            .host(self.to.ip().to_string())
-            .port(self.to.port())
-            .user("app")
-            .password("app")
-            .dbname("app");
+        config.host(self.to.ip().to_string()).port(self.to.port()).user("app").password("app").dbname("app");
         let (client, connection) = config.application_name("writer").connect(NoTls).await?;
         tokio::spawn(connection);
         Ok(client)
@@ -305,12 +278,7 @@ impl Writer {
         let sent_us = now_us();
         let row = client.query_one(INSERT, &[&id, &self.number, &sent_us]).await?;
         let server = u16::try_from(row.get::<_, i32>(0)).unwrap();
-        let acknowledged = Acknowledged {
-            id,
-            server,
-            sent_us,
-            at: Instant::now(),
-        };
+        let acknowledged = Acknowledged { id, server, sent_us, at: Instant::now() };
         self.journal.lock().unwrap().acknowledged.push(acknowledged);
         Ok(())
     }
@@ -324,7 +292,5 @@ pub fn now_us() -> i64 {
 
 /// The SQLSTATE, or `closed`.
 fn word(error: &tokio_postgres::Error) -> String {
-    error
-        .code()
-        .map_or_else(|| "closed".to_owned(), |code| code.code().to_owned())
+    error.code().map_or_else(|| "closed".to_owned(), |code| code.code().to_owned())
 }

@@ -4,10 +4,9 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::config::{self, Authority, Promoter, Service, WitnessRule};
-use crate::failover::action::{
-    Action, Cadence, Command, Event, Gate, LockResult, Operator, Outcome, PromotionResult, Receipt, Refusal,
-};
+use super::plan::service;
+use crate::config::Service;
+use crate::failover::action::{Cadence, Command, Event, Gate, Operator, Receipt, Refusal};
 use crate::failover::machine::Machine;
 use crate::failover::observation::{
     Ancestor, Evidence, Facts, Failure, Observation, Receiver, ReceiverRow, Role, Unknown, Verdict,
@@ -17,7 +16,7 @@ use crate::types::{BackendName, HostPort, Lsn, Moment, Now, SystemId, Timeline, 
 
 /// How a simulated server behaves.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Mood {
+pub(crate) enum Mood {
     Well,
     Dead,
     Hung,
@@ -29,133 +28,57 @@ pub enum Mood {
 }
 
 #[derive(Debug, Clone)]
-pub struct Server {
-    pub mood: Mood,
-    pub primary: bool,
-    pub system: u64,
-    pub timeline: u32,
-    pub lsn: u64,
-    pub ancestors: Vec<Ancestor>,
+pub(crate) struct Server {
+    pub(crate) mood: Mood,
+    pub(crate) primary: bool,
+    pub(crate) system: u64,
+    pub(crate) timeline: u32,
+    pub(crate) lsn: u64,
+    pub(crate) ancestors: Vec<Ancestor>,
     /// Streams from this server while that one is well enough to send.
-    pub upstream: Option<usize>,
-    pub last_message: u64,
-    pub had_row: bool,
-    pub frozen: bool,
-    pub node: String,
-    pub locked_by_other: bool,
-    pub daemons: Vec<String>,
-    pub promotes: bool,
-    pub sync_names: String,
+    pub(crate) upstream: Option<usize>,
+    pub(crate) last_message: u64,
+    pub(crate) had_row: bool,
+    pub(crate) frozen: bool,
+    pub(crate) node: String,
+    pub(crate) locked_by_other: bool,
+    pub(crate) daemons: Vec<String>,
+    pub(crate) promotes: bool,
+    pub(crate) sync_names: String,
     /// The receiver's columns read NULL: no `pg_read_all_stats`.
-    pub unreadable: bool,
+    pub(crate) unreadable: bool,
 }
 
-pub struct Stage {
-    pub now: u64,
-    pub machine: Machine,
-    pub servers: Vec<Server>,
-    pub disk: Record,
-    pub disk_ok: bool,
-    pub events: Vec<Event>,
-    pub cuts: Vec<BackendName>,
-    pub promotions: Vec<BackendName>,
-    pub freezes: Vec<String>,
-    pub fence: Result<(), String>,
-    pub fenced: Vec<BackendName>,
-    pub writes: u64,
-    next_probe: Vec<u64>,
+pub(crate) struct Stage {
+    pub(crate) now: u64,
+    pub(crate) machine: Machine,
+    pub(crate) servers: Vec<Server>,
+    pub(crate) disk: Record,
+    pub(crate) disk_ok: bool,
+    pub(crate) events: Vec<Event>,
+    pub(crate) cuts: Vec<BackendName>,
+    pub(crate) promotions: Vec<BackendName>,
+    pub(crate) freezes: Vec<String>,
+    pub(crate) fence: Result<(), String>,
+    pub(crate) fenced: Vec<BackendName>,
+    pub(crate) writes: u64,
+    pub(super) next_probe: Vec<u64>,
     pending: Vec<(u64, Observation)>,
     kept: Vec<bool>,
     service: Service,
     /// What the driver was told to carry out but did not live to: (action as text).
-    pub log: Vec<String>,
+    pub(crate) log: Vec<String>,
 }
 
-pub const NAMES: [&str; 3] = ["east", "west", "north"];
+pub(crate) const NAMES: [&str; 3] = ["east", "west", "north"];
 const EPOCH_WALL: i64 = 1_800_000_000_000_000;
 
-pub fn service(backends: usize) -> Service {
-    let backend = |i: usize| config::Backend {
-        name: NAMES[i].into(),
-        addresses: vec![format!("{}.example:5432", NAMES[i]).parse().unwrap()],
-        role: Some(if i == 0 {
-            config::ConfiguredRole::Primary
-        } else {
-            config::ConfiguredRole::Standby
-        }),
-        weight: 100,
-        priority: 100,
-        tls: config::Tls {
-            mode: config::TlsMode::Disable,
-            ca_file: None,
-            server_name: None,
-        },
-    };
-    let login = config::Login {
-        user: "pgpivot".into(),
-        database: "postgres".into(),
-        password: None,
-    };
-    let seconds = Duration::from_secs;
-    Service {
-        name: "main".into(),
-        kind: config::Kind::Postgres,
-        workers: 1,
-        listeners: Vec::new(),
-        backends: (0..backends).map(backend).collect(),
-        probe: config::Probe {
-            kind: config::ProbeKind::Sql { login: login.clone() },
-            interval: seconds(2),
-            fast_interval: Duration::from_millis(500),
-            down_interval: seconds(2),
-            timeout: seconds(1),
-            fall: 3,
-            rise: 2,
-            jitter_percent: 0,
-            hang_trigger: seconds(2),
-            passive: true,
-        },
-        failover: config::Failover {
-            automatic: true,
-            delay: Duration::ZERO,
-            cooldown: seconds(60),
-            max_per_day: 3,
-            max_lag: 16 << 20,
-            max_disconnect: seconds(10),
-            witness: WitnessRule::Required,
-            hold_timeout: seconds(30),
-            max_held: 1000,
-            max_held_per_address: 200,
-            release_rate: 1000,
-            drain_timeout: seconds(5),
-            promoter: Promoter::Postgres { login },
-            promote_timeout: seconds(60),
-            authority: Authority::SelfDecides,
-            fence_command: None,
-            fence_required: false,
-            standby_serves: false,
-            foreign_promotion: None,
-            sync_after_failover: config::SyncRule::Report,
-            recovery_patience: seconds(30),
-            restart_grace: seconds(10),
-            hung_grace: seconds(10),
-            verify_wait: seconds(2),
-        },
-        connection: config::Connection {
-            connect_timeout: seconds(3),
-            first_packet_timeout: seconds(10),
-            keepalive: seconds(30),
-            user_timeout: seconds(30),
-        },
-    }
-}
-
-pub fn address(i: usize) -> SocketAddr {
+pub(crate) fn address(i: usize) -> SocketAddr {
     format!("10.0.0.{}:5432", i + 1).parse().unwrap()
 }
 
 impl Stage {
-    pub fn with(service: Service) -> Self {
+    pub(crate) fn with(service: Service) -> Self {
         Self::resumed(service, Record::default(), None, 1_000_000)
     }
 
@@ -179,10 +102,7 @@ impl Stage {
             sync_names: String::new(),
             unreadable: false,
         };
-        let at = Now {
-            at: Moment(Duration::from_millis(now)),
-            wall: wall(now),
-        };
+        let at = Now { at: Moment(Duration::from_millis(now)), wall: wall(now) };
         let machine = Machine::new(service.clone(), "s-05".into(), disk.clone(), at);
         let mut stage = Self {
             now,
@@ -204,92 +124,75 @@ impl Stage {
             log: Vec::new(),
         };
         stage.obey();
-        for i in 0..count {
-            let configured: HostPort = stage.service.backends[i].addresses[0].clone();
+        for (i, backend) in stage.service.backends.clone().iter().enumerate() {
+            let configured: HostPort = backend.addresses[0].clone();
             let at = stage.at();
-            stage
-                .machine
-                .handle_addresses(&NAMES[i].into(), &[(configured, address(i))], at);
+            stage.machine.handle_addresses(&backend.name, &[(configured, address(i))], at);
             stage.obey();
         }
         stage
     }
 
     /// The daemon is killed and started again, `after` milliseconds later.
-    pub fn restart(&mut self, after: u64) {
+    pub(crate) fn restart(&mut self, after: u64) {
         let (events, promotions) = (std::mem::take(&mut self.events), std::mem::take(&mut self.promotions));
-        let fresh = Self::resumed(
-            self.service.clone(),
-            self.disk.clone(),
-            Some(self.servers.clone()),
-            self.now + after,
-        );
+        let fresh =
+            Self::resumed(self.service.clone(), self.disk.clone(), Some(self.servers.clone()), self.now + after);
         *self = fresh;
         self.events.splice(0..0, events);
         self.promotions.splice(0..0, promotions);
     }
 
-    pub fn at(&self) -> Now {
-        Now {
-            at: Moment(Duration::from_millis(self.now)),
-            wall: wall(self.now),
-        }
+    pub(crate) fn at(&self) -> Now {
+        Now { at: Moment(Duration::from_millis(self.now)), wall: wall(self.now) }
     }
 
     /// Runs until the pair is steady for the first time.
-    pub fn steady() -> Self {
+    pub(crate) fn steady() -> Self {
         Self::steady_with(service(2))
     }
 
-    pub fn steady_with(service: Service) -> Self {
+    pub(crate) fn steady_with(service: Service) -> Self {
         let mut stage = Self::with(service);
         stage.until(10_000, |stage| stage.machine.phase() == Phase::Steady);
         stage
     }
 
-    pub fn active(&self) -> &str {
+    pub(crate) fn active(&self) -> &str {
         self.machine.active().map_or("nobody", |(name, _)| name.as_str())
     }
 
-    pub fn epoch(&self) -> u64 {
+    pub(crate) fn epoch(&self) -> u64 {
         self.machine.active().map_or(0, |(_, epoch)| epoch.0)
     }
 
-    pub fn is_open(&self) -> bool {
+    pub(crate) fn is_open(&self) -> bool {
         matches!(self.machine.gate(), Some(Gate::Open { tier, .. }) if tier.iter().any(|open| !open.addresses.is_empty()))
     }
 
-    pub fn command(&mut self, command: &Command) -> Result<Receipt, Refusal> {
-        let operator = Operator {
-            name: "ada".into(),
-            note: None,
-        };
+    pub(crate) fn command(&mut self, command: &Command) -> Result<Receipt, Refusal> {
+        let operator = Operator { name: "ada".into(), note: None };
         let at = self.at();
         let answer = self.machine.handle_command(command, &operator, false, at);
         self.obey();
         answer
     }
 
-    pub fn said(&self, part: &str) -> bool {
+    pub(crate) fn said(&self, part: &str) -> bool {
         self.events.iter().any(|event| event.sentence.contains(part))
     }
 
-    pub fn view(&self) -> crate::view::ServiceStatus {
+    pub(crate) fn view(&self) -> crate::view::ServiceStatus {
         self.machine.view(self.at())
     }
 
     /// Runs until it is so; panics with what was said after `patience` milliseconds.
-    pub fn until(&mut self, patience: u64, done: impl Fn(&Self) -> bool) {
+    pub(crate) fn until(&mut self, patience: u64, done: impl Fn(&Self) -> bool) {
         let end = self.now + patience;
         while !done(self) {
             if self.now >= end {
-                let said: Vec<_> = self
-                    .events
-                    .iter()
-                    .rev()
-                    .take(12)
-                    .map(|e| format!("{:?}: {}", e.kind, e.sentence))
-                    .collect();
+                let said: Vec<_> =
+                    self.events.iter().rev().take(12).map(|e| format!("{:?}: {}", e.kind, e.sentence)).collect();
                 panic!(
                     "not so after {patience} ms, in {:?}: {}\n{}",
                     self.machine.phase(),
@@ -301,7 +204,7 @@ impl Stage {
         }
     }
 
-    pub fn run(&mut self, milliseconds: u64) {
+    pub(crate) fn run(&mut self, milliseconds: u64) {
         let end = self.now + milliseconds;
         while self.now < end {
             self.turn();
@@ -319,18 +222,14 @@ impl Stage {
                 self.next_probe[i] = self.now + self.pace(i);
             }
         }
-        let due: Vec<_> = self
-            .pending
-            .extract_if(.., |(at, _)| *at <= self.now)
-            .map(|(_, seen)| seen)
-            .collect();
+        let due: Vec<_> = self.pending.extract_if(.., |(at, _)| *at <= self.now).map(|(_, seen)| seen).collect();
         for seen in due {
             let at = self.at();
             self.machine.handle_observation(&seen, at);
             self.obey();
         }
         let at = self.at();
-        if self.machine.poll_timeout(at).0 <= at.at || self.now % 50 == 0 {
+        if self.machine.poll_timeout(at).0 <= at.at || self.now.is_multiple_of(50) {
             self.machine.handle_timeout(at);
             self.obey();
         }
@@ -381,12 +280,7 @@ impl Stage {
         if lost && self.kept[i] {
             self.kept[i] = false;
             let at = self.at();
-            self.machine.handle_evidence(
-                &Evidence::ProbeConnectionLost {
-                    backend: NAMES[i].into(),
-                },
-                at,
-            );
+            self.machine.handle_evidence(&Evidence::ProbeConnectionLost { backend: NAMES[i].into() }, at);
             self.obey();
         } else if !lost {
             self.kept[i] = true;
@@ -415,7 +309,7 @@ impl Stage {
         self.pending.push((began + took, seen));
     }
 
-    pub fn facts(&self, i: usize) -> Facts {
+    pub(crate) fn facts(&self, i: usize) -> Facts {
         let server = &self.servers[i];
         let row = ReceiverRow {
             streaming: true,
@@ -452,13 +346,10 @@ impl Stage {
     }
 
     /// `pg_promote`, or somebody's `pg_ctl promote`.
-    pub fn promote(&mut self, i: usize) {
+    pub(crate) fn promote(&mut self, i: usize) {
         let server = &mut self.servers[i];
         if !server.primary {
-            server.ancestors.push(Ancestor {
-                timeline: Timeline(server.timeline),
-                switch_lsn: Lsn(server.lsn),
-            });
+            server.ancestors.push(Ancestor { timeline: Timeline(server.timeline), switch_lsn: Lsn(server.lsn) });
             server.timeline += 1;
             server.primary = true;
             server.upstream = None;
@@ -466,7 +357,7 @@ impl Stage {
     }
 
     /// `pg_basebackup`: `i` becomes a standby of `of`.
-    pub fn rebuild(&mut self, i: usize, of: usize) {
+    pub(crate) fn rebuild(&mut self, i: usize, of: usize) {
         let source = self.servers[of].clone();
         let node = self.servers[i].node.clone();
         self.servers[i] = Server {
@@ -481,12 +372,12 @@ impl Stage {
         };
     }
 
-    fn index(name: &BackendName) -> usize {
+    pub(super) fn index(name: &BackendName) -> usize {
         NAMES.iter().position(|known| *known == name.as_str()).unwrap()
     }
 
     /// Obeys as the driver does.
-    pub fn obey(&mut self) {
+    pub(crate) fn obey(&mut self) {
         while let Some(action) = self.machine.poll_action() {
             self.log.push(format!("{} {action:?}", self.now));
             self.carry_out(action);
@@ -497,117 +388,12 @@ impl Stage {
         }
     }
 
-    fn carry_out(&mut self, action: Action) {
-        let at = self.at();
-        match action {
-            Action::Persist { ticket, record } => {
-                let result = if self.disk_ok {
-                    self.writes += 1;
-                    self.disk = *record;
-                    Ok(())
-                } else {
-                    Err("no space left on device".into())
-                };
-                self.machine.handle_outcome(Outcome::Persisted { ticket, result }, at);
-            }
-            Action::Publish(_) | Action::Unlock { .. } => {}
-            Action::Cut { backend } => self.cuts.push(backend),
-            Action::ProbeNow { backend } => {
-                let i = Self::index(&backend);
-                self.next_probe[i] = self.now;
-            }
-            Action::Fence { episode, backend } => {
-                self.fenced.push(backend);
-                let result = self.fence.clone();
-                self.machine.handle_outcome(Outcome::Fenced { episode, result }, at);
-            }
-            Action::Lock {
-                episode,
-                backends,
-                needed,
-            } => {
-                let free = backends
-                    .iter()
-                    .filter(|name| !self.servers[Self::index(name)].locked_by_other)
-                    .count();
-                let result = if free >= needed {
-                    LockResult::Held
-                } else {
-                    LockResult::Busy
-                };
-                self.machine.handle_outcome(Outcome::Locked { episode, result }, at);
-            }
-            Action::Promote { episode, backend, .. } => {
-                let i = Self::index(&backend);
-                self.promotions.push(backend);
-                let result = if self.servers[i].mood == Mood::Well && self.servers[i].promotes {
-                    self.promote(i);
-                    PromotionResult::Done
-                } else {
-                    PromotionResult::Unknown("no answer in time".into())
-                };
-                self.machine.handle_outcome(Outcome::Promotion { episode, result }, at);
-            }
-            Action::Freeze { episode, backend } => {
-                let i = Self::index(&backend);
-                self.freezes.push(format!("freeze {backend}"));
-                let server = &mut self.servers[i];
-                let result = if server.mood == Mood::Well {
-                    server.frozen = true;
-                    Ok(Lsn(server.lsn))
-                } else {
-                    Err("no answer in time".into())
-                };
-                self.machine.handle_outcome(Outcome::Frozen { episode, result }, at);
-            }
-            Action::Unfreeze { episode, backend } => {
-                let i = Self::index(&backend);
-                self.freezes.push(format!("unfreeze {backend}"));
-                let server = &mut self.servers[i];
-                let result = if server.mood == Mood::Well {
-                    server.frozen = false;
-                    Ok(())
-                } else {
-                    Err("no answer in time".into())
-                };
-                self.machine.handle_outcome(Outcome::Unfrozen { episode, result }, at);
-            }
-            Action::ReadFlush { episode, backend } => {
-                let server = &self.servers[Self::index(&backend)];
-                let result = if server.mood == Mood::Well {
-                    Ok(Lsn(server.lsn))
-                } else {
-                    Err("no answer".into())
-                };
-                self.machine.handle_outcome(Outcome::FlushRead { episode, result }, at);
-            }
-            Action::ClearSync { episode, backend } => {
-                let i = Self::index(&backend);
-                self.servers[i].sync_names.clear();
-                self.machine.handle_outcome(
-                    Outcome::SyncCleared {
-                        episode,
-                        result: Ok(()),
-                    },
-                    at,
-                );
-            }
-        }
-    }
-
     /// The gate leads only to the side that the disk names, and never to one that an open intent leaves.
     fn check_laws(&self) {
-        let Some(Gate::Open {
-            active, epoch, hold, ..
-        }) = self.machine.gate()
-        else {
+        let Some(Gate::Open { active, epoch, hold, .. }) = self.machine.gate() else {
             return;
         };
-        let latch = self
-            .disk
-            .latch
-            .as_ref()
-            .expect("the gate is open without a latch on disk");
+        let latch = self.disk.latch.as_ref().expect("the gate is open without a latch on disk");
         assert_eq!(
             (active, *epoch),
             (&latch.active, latch.epoch),
@@ -622,6 +408,6 @@ impl Stage {
     }
 }
 
-pub fn wall(ms: u64) -> WallTime {
+pub(crate) fn wall(ms: u64) -> WallTime {
     WallTime(EPOCH_WALL + i64::try_from(ms).unwrap() * 1000)
 }
