@@ -102,22 +102,21 @@ impl Steering {
         *decision = Some(Decision { decided_us: now_us(), latched_us: None, steps: vec![format!("decided: {why}")] });
     }
 
-    /// Ends the sessions of the old primary, promotes, and lets applications through when the promotion is done.
-    /// Newcomers meanwhile wait in HAProxy's retries.
+    /// Promotes, then changes HAProxy's servers and ends what still hangs on the old one. Newcomers wait in HAProxy's
+    /// retries meanwhile: cutting first and closing the old server would show applications more errors.
     async fn switch(&self) {
-        let old = &self.primary.name;
-        self.order(&format!("shutdown sessions server pair/{old}")).await;
         let client = connect(self.standby.address).await.expect("the standby must be reached to be promoted");
         let promotion = client.query_one("SELECT pg_promote(true, 30)", &[]);
         let promoted: bool = timeout(PROMOTION, promotion).await.unwrap().unwrap().get(0);
         assert!(promoted, "pg_promote gave up");
         self.say("promoted");
+        let old = &self.primary.name;
         self.order(&format!("set server pair/{old} state maint")).await;
         self.order(&format!("set server pair/{} state ready", self.standby.name)).await;
+        self.order(&format!("shutdown sessions server pair/{old}")).await;
         if let Some(decision) = self.decision.lock().unwrap().as_mut() {
             decision.latched_us = Some(now_us());
         }
-        self.order(&format!("shutdown sessions server pair/{old}")).await;
         self.say("switched");
     }
 

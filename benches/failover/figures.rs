@@ -2,13 +2,13 @@
 
 use super::harness::checker::rows;
 use super::harness::pair::Pair;
-use super::harness::writer::{Acknowledged, Journal};
+use super::harness::writer::{Acknowledged, IDS_OF_A_WRITER, Journal};
 use super::peer::{Decision, PeerKind};
 use super::round::Round;
 use super::scenario::Scenario;
 use serde::Serialize;
 use std::collections::BTreeMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// What was seen of a round while it was played.
 #[derive(Debug)]
@@ -42,10 +42,14 @@ pub struct Figures {
     pub open: usize,
     /// Errors of the session that met most.
     pub most_errors_of_one: usize,
-    /// The longest time without a commit.
+    /// Errors of connections that never stood.
+    pub newcomers: usize,
+    /// The longest time without a commit of anybody.
     pub gap: f64,
-    /// From the blow to the decision.
-    pub decision: f64,
+    /// The longest time without a commit of one session.
+    pub wait: f64,
+    /// From the blow to the decision; none where an operator decides.
+    pub decision: Option<f64>,
     /// From the blow until the new side said that it takes writes.
     pub accepted: Option<f64>,
     /// From then until the first commit through the peer.
@@ -90,8 +94,11 @@ impl Figures {
             errors: errors.clone(),
             open: seen.most_open,
             most_errors_of_one: most_errors_of_one(&seen.journal),
+            newcomers: seen.journal.failures.iter().filter(|failure| !failure.connected).count(),
             gap: seen.journal.longest_gap().as_secs_f64() * 1e3,
-            decision: (seen.decision.decided_us - seen.struck_us) as f64 / 1e3,
+            wait: longest_wait(told).as_secs_f64() * 1e3,
+            decision: (round.scenario != Scenario::Switchover)
+                .then(|| (seen.decision.decided_us - seen.struck_us) as f64 / 1e3),
             accepted: seen.accepted.map(|at| ms(at, seen.struck)),
             added: first.zip(seen.accepted).map(|(first, accepted)| ms(first, accepted)),
             lost: by(new, &is_lost),
@@ -123,6 +130,16 @@ fn signed_ms(later: Instant, earlier: Instant) -> f64 {
         Some(after) => after.as_secs_f64() * 1e3,
         None => -(earlier.duration_since(later).as_secs_f64() * 1e3),
     }
+}
+
+/// Over all sessions; which one wrote a row stands in its id.
+fn longest_wait(told: &[Acknowledged]) -> Duration {
+    let mut last: BTreeMap<i64, Instant> = BTreeMap::new();
+    let waits = told.iter().filter_map(|row| {
+        let earlier = last.insert(row.id / IDS_OF_A_WRITER, row.at)?;
+        Some(row.at.duration_since(earlier))
+    });
+    waits.max().unwrap_or_default()
 }
 
 fn most_errors_of_one(journal: &Journal) -> usize {

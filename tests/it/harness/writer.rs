@@ -16,6 +16,8 @@ use tokio_util::sync::CancellationToken;
 const STUCK: Duration = Duration::from_secs(60);
 /// Numbers of writers are never used twice, so that no id is.
 static NEXT: AtomicI32 = AtomicI32::new(1);
+/// Ids of one writer are its number times this, and what follows.
+pub const IDS_OF_A_WRITER: i64 = 1_000_000_000;
 const INSERT: &str =
     "INSERT INTO ledger (id, writer, sent_us, server) VALUES ($1, $2, $3, inet_server_port()) RETURNING server";
 
@@ -225,7 +227,7 @@ struct Writer {
 
 impl Writer {
     async fn run(&self) {
-        let mut next_id = i64::from(self.number) * 1_000_000_000;
+        let mut next_id = i64::from(self.number) * IDS_OF_A_WRITER;
         let mut pace = interval(self.pace);
         pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
