@@ -366,4 +366,6 @@ pub enum Cadence {
     Death,
     /// An episode is under way: everything every 250 ms.
     Episode,
+    /// The end of an episode waits for nothing but a standby's word: standbys every 25 ms, all else as in an episode.
+    Proof,
 }

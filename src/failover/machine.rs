@@ -359,7 +359,7 @@ impl Machine {
         }
         self.sync_gate(now);
         self.sync_phase(now);
-        self.sync_cadence();
+        self.sync_cadence(now);
     }
 
     fn marker(&self) -> (u8, Option<(EpisodeId, Step)>) {

@@ -12,6 +12,8 @@ pub(super) const MAX_OUTSTANDING: usize = 8;
 const WATCHFUL: Duration = Duration::from_millis(250);
 /// A standby on the death path.
 const HASTY: Duration = Duration::from_millis(100);
+/// A standby whose promotion all clients wait for.
+const PROMPT: Duration = Duration::from_millis(25);
 /// Fresh connects to the active side after the death path was entered; then every [`WATCHFUL`].
 const DEATH_OFFSETS: [Duration; 3] = [Duration::ZERO, HASTY, WATCHFUL];
 
@@ -47,9 +49,9 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    /// For kinds that keep no connection: what would be sampled in a hurry is probed afresh.
+    /// For kinds that keep no connection: what would be sampled in a hurry is probed afresh, at most ten times a second.
     pub(super) fn without_samples(self) -> Self {
-        let fresh = if self.overlap > 1 { self.fresh.min(self.sample) } else { self.fresh };
+        let fresh = if self.overlap > 1 { self.fresh.min(self.sample.max(HASTY)) } else { self.fresh };
         Self { fresh, ..self }
     }
 }
@@ -87,7 +89,8 @@ pub(super) fn plan(kind: Kind, probe: &Probe, now: Situation) -> Plan {
         (Cadence::Fast, false) => hurried(probe.interval, paced(WATCHFUL)),
         (Cadence::Death, true) => Plan { burst: &DEATH_OFFSETS, ..hurried(paced(WATCHFUL), paced(WATCHFUL)) },
         (Cadence::Death, false) => hurried(probe.interval, paced(HASTY)),
-        (Cadence::Episode, _) => hurried(paced(WATCHFUL), paced(WATCHFUL)),
+        (Cadence::Proof, false) => hurried(paced(WATCHFUL), paced(PROMPT)),
+        (Cadence::Episode | Cadence::Proof, _) => hurried(paced(WATCHFUL), paced(WATCHFUL)),
     }
 }
 
@@ -164,8 +167,16 @@ mod tests {
     }
 
     #[test]
+    fn a_standby_whose_word_all_wait_for_is_asked_forty_times_a_second_on_the_kept_connection_only() {
+        let (active, standby) = (at(Cadence::Proof, true), at(Cadence::Proof, false));
+        assert_eq!(active, at(Cadence::Episode, true));
+        assert_eq!((standby.fresh, standby.sample), (Duration::from_millis(250), Duration::from_millis(25)));
+        assert_eq!(standby.without_samples().fresh, Duration::from_millis(100));
+    }
+
+    #[test]
     fn a_cockroach_cluster_is_never_probed_faster_than_configured() {
-        for cadence in [Cadence::Fast, Cadence::Death, Cadence::Episode] {
+        for cadence in [Cadence::Fast, Cadence::Death, Cadence::Episode, Cadence::Proof] {
             let now = Situation { cadence, active: true, down: false };
             assert_eq!(plan(Kind::Cockroach, &probe(), now).fresh, Duration::from_millis(500));
         }

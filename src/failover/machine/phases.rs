@@ -47,8 +47,9 @@ impl Machine {
         }
     }
 
-    pub(super) fn sync_cadence(&mut self) {
+    pub(super) fn sync_cadence(&mut self, now: Now) {
         self.cadence = match &self.state {
+            State::Episode(run) if run.awaits_proof(now.at) => Cadence::Proof,
             State::Episode(_) => Cadence::Episode,
             State::Starting { .. } => Cadence::Episode,
             State::Watching => match (&self.suspicion, self.active_side()) {

@@ -3,6 +3,10 @@
 use crate::failover::action::{PromotionResult, Rechecked};
 use crate::failover::phase::{EpisodeKind, Identity, Intent, Phase, Stage};
 use crate::types::{Lsn, Moment};
+use std::time::Duration;
+
+/// A promotion that succeeds is done by then.
+const SOON: Duration = Duration::from_secs(5);
 
 /// An episode under way.
 #[derive(Debug)]
@@ -105,6 +109,16 @@ impl Run {
             Step::Deciding { .. } if self.intent.kind == EpisodeKind::Follow => Phase::Switching,
             Step::ClearingSync { .. } | Step::Latching { .. } => Phase::Switching,
             _ => Phase::Fencing,
+        }
+    }
+
+    /// Clients wait for nothing but a standby that replays or is being promoted; a promotion that does not come soon is
+    /// waited for at leisure.
+    pub(super) fn awaits_proof(&self, now: Moment) -> bool {
+        match self.step {
+            Step::Replaying { .. } | Step::Locking | Step::Sending { .. } | Step::Latching { .. } => true,
+            Step::Promoting { since } => now.since(since) < SOON,
+            _ => false,
         }
     }
 

@@ -54,6 +54,30 @@ fn a_killed_primary_is_replaced_within_half_a_second() {
 }
 
 #[test]
+fn clients_wait_for_the_promoted_side_no_longer_than_one_question_takes() {
+    for command in [failover(true), Command::Switchover { to: None }] {
+        let mut stage = Stage::steady();
+        stage.run(5000);
+        stage.command(&command).unwrap();
+        stage.until(20_000, |stage| !stage.promotions.is_empty());
+        let promoted = stage.now;
+        stage.until(3000, |stage| stage.active() == "west" && stage.is_open());
+        assert!(stage.now - promoted <= 60, "opened {} ms after the promotion", stage.now - promoted);
+    }
+}
+
+#[test]
+fn a_promotion_that_does_not_come_is_waited_for_at_leisure() {
+    let mut stage = Stage::steady();
+    stage.run(5000);
+    stage.servers[1].promotes = false;
+    stage.command(&failover(true)).unwrap();
+    stage.until(20_000, |stage| stage.machine.cadence() == Cadence::Proof);
+    stage.run(6000);
+    assert_eq!((stage.machine.phase(), stage.machine.cadence()), (Phase::Promoting, Cadence::Episode));
+}
+
+#[test]
 fn a_hung_primary_is_replaced_once_its_stream_is_silent() {
     let mut stage = Stage::steady();
     stage.run(5000);

@@ -75,7 +75,7 @@ fn ids(told: &[Acknowledged], which: impl Fn(&Acknowledged) -> bool) -> Vec<i64>
 }
 
 /// Every row of a server: id and when the application sent it.
-async fn rows(server: &Cluster) -> HashMap<i64, i64> {
+pub async fn rows(server: &Cluster) -> HashMap<i64, i64> {
     let found = server.client().await.query("SELECT id, sent_us FROM ledger", &[]).await.unwrap();
     found.iter().map(|row| (row.get(0), row.get(1))).collect()
 }

@@ -72,6 +72,8 @@ pub(crate) struct Stage {
     pub(super) next_probe: Vec<u64>,
     pending: Vec<(u64, Observation)>,
     kept: Vec<bool>,
+    /// As the probes heard it last.
+    cadence: Cadence,
     service: Service,
     /// What the driver was told to carry out but did not live to: (action as text).
     pub(crate) log: Vec<String>,
@@ -131,6 +133,7 @@ impl Stage {
             next_probe: vec![now; count],
             pending: Vec::new(),
             kept: vec![true; count],
+            cadence: Cadence::Calm,
             service,
             log: Vec::new(),
         };
@@ -226,6 +229,12 @@ impl Stage {
     fn turn(&mut self) {
         self.now += 10;
         self.replicate();
+        if self.cadence != self.machine.cadence() {
+            self.cadence = self.machine.cadence();
+            if self.cadence == Cadence::Proof {
+                self.next_probe.fill(self.now);
+            }
+        }
         for i in 0..self.servers.len() {
             self.keep(i);
             if self.now >= self.next_probe[i] {
@@ -251,7 +260,8 @@ impl Stage {
         match self.machine.cadence() {
             Cadence::Calm => 2000,
             Cadence::Fast if active => u64::try_from(self.service.probe.fast_interval.as_millis()).unwrap(),
-            Cadence::Fast | Cadence::Episode => 250,
+            Cadence::Proof if !active => 25,
+            Cadence::Fast | Cadence::Episode | Cadence::Proof => 250,
             Cadence::Death => 100,
         }
     }
