@@ -58,6 +58,8 @@ impl World {
             (Cadence::Fast, false) => plan(interval, 250, 8),
             (Cadence::Death, true) | (Cadence::Episode, _) => plan(250, 250, 8),
             (Cadence::Death, false) => plan(interval, 100, 8),
+            (Cadence::Proof, true) => plan(250, 250, 8),
+            (Cadence::Proof, false) => plan(250, 25, 8),
         };
         if self.keeps(d) || chosen.overlap == 1 {
             chosen
