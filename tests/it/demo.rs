@@ -62,7 +62,10 @@ impl Demo {
     fn proxyctl(&self, args: &[&str]) -> (bool, String) {
         let url = format!("http://{}", self.admin);
         let done = Command::new(env!("CARGO_BIN_EXE_proxyctl")).args(["--url", &url]).args(args).output().unwrap();
-        (done.status.success(), String::from_utf8_lossy(&done.stdout).into_owned() + &String::from_utf8_lossy(&done.stderr))
+        (
+            done.status.success(),
+            String::from_utf8_lossy(&done.stdout).into_owned() + &String::from_utf8_lossy(&done.stderr),
+        )
     }
 
     async fn ends(&mut self) {
