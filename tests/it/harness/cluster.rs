@@ -185,9 +185,7 @@ impl Cluster {
     pub async fn freeze(&self) {
         signal(self.pid(), Signal::STOP);
         eventually(&format!("every process of {} is stopped", self.name), SOON, async || {
-            // One that ended meanwhile stays a zombie: its parent is stopped.
-            let running: Vec<u32> =
-                children(self.pid()).into_iter().filter(|pid| lives(*pid) && !is_stopped(*pid)).collect();
+            let running: Vec<u32> = children(self.pid()).into_iter().filter(|pid| !is_stopped(*pid)).collect();
             running.iter().for_each(|pid| signal(*pid, Signal::STOP));
             if running.is_empty() && is_stopped(self.pid()) { Ok(()) } else { Err(format!("{running:?} still run")) }
         })

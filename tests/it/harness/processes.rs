@@ -30,7 +30,7 @@ pub fn descendants(ancestor: u32) -> Vec<u32> {
     family
 }
 
-/// Does it still run? A zombie does not.
+/// Does it still run? A zombie, which a stopped parent cannot bury, does not.
 pub fn lives(pid: u32) -> bool {
     stat(pid).is_some_and(|(state, _)| state != 'Z')
 }
