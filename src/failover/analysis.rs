@@ -37,7 +37,7 @@ pub fn lineage(facts: &Facts, latched: &Identity, streamed: bool) -> Lineage {
         return Lineage::Stranger;
     }
     if timeline == latched.timeline {
-        return Lineage::Same;
+        return if same_line(facts, latched) { Lineage::Same } else { Lineage::Stranger };
     }
     if timeline < latched.timeline {
         return Lineage::Older;
@@ -55,6 +55,15 @@ pub fn lineage(facts: &Facts, latched: &Identity, streamed: bool) -> Lineage {
             if contains && same_branch { Lineage::Descends } else { Lineage::Stranger }
         }
     }
+}
+
+/// Does it show the latched line itself? Timelines bear the same number when two standbys of one line were promoted:
+/// where they branched off tells them apart, if both are known.
+pub fn same_line(facts: &Facts, latched: &Identity) -> bool {
+    let branched = facts.history.as_ref().and_then(|history| history.last()).map(|ancestor| ancestor.switch_lsn);
+    facts.system_id == Some(latched.system_id)
+        && facts.timeline == Some(latched.timeline)
+        && branched.zip(latched.switch_lsn).is_none_or(|(shown, known)| shown == known)
 }
 
 /// Adverse evidence about the active side, from its first sign on.

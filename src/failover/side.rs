@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::analysis;
 use super::health::{Health, Limits, State};
 use super::observation::{Facts, Failure, Observation, Role, Unknown, Verdict};
 use super::phase::Identity;
@@ -278,11 +279,7 @@ impl Side {
         };
         match identity {
             None => true,
-            Some(identity) => {
-                facts.role == Role::Primary
-                    && facts.system_id == Some(identity.system_id)
-                    && facts.timeline == Some(identity.timeline)
-            }
+            Some(identity) => facts.role == Role::Primary && analysis::same_line(facts, identity),
         }
     }
 

@@ -105,7 +105,7 @@ pub struct World {
 }
 
 /// Lines of the trace that are kept.
-const TRACE: usize = 400;
+const TRACE: usize = 100_000;
 
 impl World {
     pub fn new(scenario: Scenario, chance: Chance, saboteur: Option<Saboteur>) -> Self {

@@ -5,11 +5,11 @@ use std::time::Duration;
 use super::failover;
 use super::plan::service;
 use super::stage::{Mood, NAMES, Stage, address};
-use crate::config::ForeignPromotion;
-use crate::failover::action::Command;
-use crate::failover::observation::{Evidence, Failure, Observation, Verdict};
+use crate::config::{Authority, ForeignPromotion, ProbeKind, Promoter, WitnessRule};
+use crate::failover::action::{Action, Command, Gate, Outcome};
+use crate::failover::observation::{Ancestor, Evidence, Failure, Observation, Verdict};
 use crate::failover::phase::{Phase, Record, Stage as Written};
-use crate::types::Moment;
+use crate::types::{HostPort, Lsn, Moment, SystemId, Timeline};
 
 impl Stage {
     /// The daemon was stopped for so long, and hears of it.
@@ -294,6 +294,19 @@ fn a_latched_side_that_turns_standby_while_it_is_drained_is_cut_at_once() {
     stage.servers[0].primary = false;
     stage.run(500);
     assert_eq!(stage.cuts, ["east".into()]);
+}
+
+#[test]
+fn the_latched_node_on_another_line_of_the_same_number_gets_not_one_byte() {
+    let mut stage = Stage::steady();
+    stage.run(5000);
+    stage.command(&failover(true)).unwrap();
+    stage.until(5000, |stage| stage.active() == "west" && stage.is_open());
+    // Rebuilt from the old primary and promoted by hand: timeline 2 once more, but not that one.
+    stage.servers[1].ancestors[0].switch_lsn = Lsn(5);
+    stage.until(5000, |stage| !stage.is_open());
+    assert!(stage.cuts.contains(&"west".into()));
+    assert_eq!(stage.view().blocked.unwrap().reason, "latch unproven");
 }
 
 fn is_sent(record: &Record) -> bool {

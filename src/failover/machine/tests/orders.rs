@@ -6,6 +6,9 @@ use crate::types::Lsn;
 
 impl Stage {
     pub(super) fn carry_out(&mut self, action: Action) {
+        if self.loses.is_some_and(|loses| loses(&action)) {
+            return;
+        }
         match action {
             Action::Persist { ticket, record } => {
                 if self.hold_write.is_some_and(|holds| holds(&record)) {

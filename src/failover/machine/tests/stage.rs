@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::plan::service;
-use crate::config::Service;
-use crate::failover::action::{Cadence, Command, Event, Gate, Operator, Outcome, Receipt, Refusal};
+use crate::config::{ProbeKind, Service};
+use crate::failover::action::{Action, Cadence, Command, Event, Gate, Operator, Outcome, Receipt, Refusal};
 use crate::failover::machine::Machine;
 use crate::failover::observation::{
     Ancestor, Evidence, Facts, Failure, Observation, Receiver, ReceiverRow, Role, Unknown, Verdict,
@@ -62,6 +62,8 @@ pub(crate) struct Stage {
     /// From the write of such a record on, outcomes wait.
     pub(super) hold_write: Option<fn(&Record) -> bool>,
     pub(super) unlocks: u32,
+    /// Orders that are never carried out, and of which nothing is ever heard.
+    pub(super) loses: Option<fn(&Action) -> bool>,
     pub(crate) events: Vec<Event>,
     pub(crate) cuts: Vec<BackendName>,
     pub(crate) promotions: Vec<BackendName>,
@@ -123,6 +125,7 @@ impl Stage {
             waiting: None,
             hold_write: None,
             unlocks: 0,
+            loses: None,
             events: Vec::new(),
             cuts: Vec::new(),
             promotions: Vec::new(),
@@ -311,7 +314,10 @@ impl Stage {
     fn probe(&mut self, i: usize) {
         let began = self.now;
         let (took, verdict) = match self.servers[i].mood {
-            Mood::Well => (2, Verdict::Answered(Box::new(self.facts(i)))),
+            Mood::Well if matches!(self.service.probe.kind, ProbeKind::Sql { .. }) => {
+                (2, Verdict::Answered(Box::new(self.facts(i))))
+            }
+            Mood::Well => (2, Verdict::Answered(Box::default())),
             Mood::Dead => (1, Verdict::Failed(Failure::Refused)),
             Mood::Hung | Mood::CutOff => (1000, Verdict::Failed(Failure::TimedOut)),
             Mood::Recovering => (2, Verdict::Recovering),
