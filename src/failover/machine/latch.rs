@@ -7,6 +7,7 @@ use super::{Aside, Machine, State, Step};
 use crate::failover::action::{Action, EventKind};
 use crate::failover::observation::Facts;
 use crate::failover::phase::{BlockReason, EpisodeKind, Identity, Latch, Stage};
+use crate::failover::witness::Witness;
 use crate::types::Now;
 
 /// Who a server proves to be; `None` when it does not show enough.
@@ -81,7 +82,8 @@ impl Machine {
         self.settling = Some(now.at + SETTLING);
         let to = run.intent.to.clone();
         for side in &mut self.sides {
-            side.witness.end();
+            // What was streamed belongs to the line that was left.
+            side.witness = Witness::default();
             if side.name == to {
                 side.quarantine = None;
                 side.kept_lost = None;

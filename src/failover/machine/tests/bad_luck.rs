@@ -309,6 +309,21 @@ fn the_latched_node_on_another_line_of_the_same_number_gets_not_one_byte() {
     assert_eq!(stage.view().blocked.unwrap().reason, "latch unproven");
 }
 
+#[test]
+fn a_standby_that_never_followed_the_latched_timeline_is_not_promoted() {
+    let mut three = service(3);
+    three.failover.cooldown = Duration::ZERO;
+    let mut stage = Stage::steady_with(three);
+    stage.run(5000);
+    stage.servers[0].mood = Mood::Dead;
+    stage.until(5000, |stage| stage.active() != "east" && stage.is_open());
+    let first = Stage::index(&stage.active().into());
+    stage.run(1000);
+    stage.servers[first].mood = Mood::Dead;
+    stage.run(8000);
+    assert_eq!(stage.promotions.len(), 1, "{:?}", stage.promotions);
+}
+
 fn is_sent(record: &Record) -> bool {
     record.intent.as_ref().is_some_and(|intent| intent.stage == Written::Sent)
 }
