@@ -205,19 +205,29 @@ impl Side {
         {
             self.indirect = true;
         }
-        if facts.role == Role::Primary {
-            self.flushed = facts.lsn.max(self.flushed);
-            let claim =
-                self.claim.get_or_insert(Claim { first: seen.started, last: seen.started, timeline: facts.timeline });
-            claim.last = claim.last.max(seen.started);
-            claim.timeline = facts.timeline;
-        } else {
-            self.claim = None;
-        }
+        self.claims(seen, facts);
         if seen.fresh && self.stopping.is_some_and(|(_, last)| seen.finished.since(last) > Duration::from_secs(60)) {
             self.stopping = None;
         }
         self.facts = Some(Heard::of(seen, facts));
+    }
+
+    /// What it claims as primary, and how far it got on that timeline; a standby claims nothing.
+    fn claims(&mut self, seen: &Observation, facts: &Facts) {
+        if facts.role != Role::Primary {
+            (self.claim, self.flushed) = (None, None);
+            return;
+        }
+        match &mut self.claim {
+            Some(claim) if claim.timeline == facts.timeline => {
+                claim.last = claim.last.max(seen.started);
+                self.flushed = facts.lsn.max(self.flushed);
+            }
+            claim => {
+                *claim = Some(Claim { first: seen.started, last: seen.started, timeline: facts.timeline });
+                self.flushed = facts.lsn;
+            }
+        }
     }
 
     /// Up if one address is, down if all are, else what is better known.

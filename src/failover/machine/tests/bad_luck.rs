@@ -324,6 +324,30 @@ fn a_standby_that_never_followed_the_latched_timeline_is_not_promoted() {
     assert_eq!(stage.promotions.len(), 1, "{:?}", stage.promotions);
 }
 
+#[test]
+fn a_rebuilt_primary_is_measured_by_its_new_line() {
+    let mut short = service(2);
+    short.failover.cooldown = Duration::ZERO;
+    let mut stage = Stage::steady_with(short);
+    stage.run(5000);
+    let behind = stage.servers[1].lsn;
+    stage.servers[0].lsn += 1 << 30;
+    stage.run(3000);
+    stage.servers[0].mood = Mood::Dead;
+    stage.servers[1].lsn = behind;
+    stage.until(20_000, |stage| stage.machine.phase() == Phase::Blocked);
+    stage.command(&failover(true)).unwrap();
+    stage.until(10_000, |stage| stage.active() == "west" && stage.is_open());
+    stage.rebuild(0, 1);
+    stage.run(15_000);
+    stage.command(&Command::Restore { to: None }).unwrap();
+    stage.until(10_000, |stage| stage.active() == "east" && stage.is_open());
+    stage.rebuild(1, 0);
+    stage.run(15_000);
+    stage.servers[0].mood = Mood::Dead;
+    stage.until(5000, |stage| stage.active() == "west" && stage.is_open());
+}
+
 fn is_sent(record: &Record) -> bool {
     record.intent.as_ref().is_some_and(|intent| intent.stage == Written::Sent)
 }
