@@ -174,7 +174,10 @@ impl Side {
             Verdict::Failed(failure) => {
                 self.failed_probes += 1;
                 if *failure == Failure::ShuttingDown {
-                    let first = self.stopping.map_or(seen.finished, |(first, _)| first);
+                    // One that served since was not being stopped any more.
+                    let served = self.facts.as_ref().map(|heard| heard.finished);
+                    let going_on = self.stopping.filter(|(_, last)| served.is_none_or(|served| served <= *last));
+                    let first = going_on.map_or(seen.finished, |(first, _)| first);
                     self.stopping = Some((first, seen.finished));
                 }
                 if self.facts.as_ref().is_some_and(|heard| heard.started <= seen.started) {

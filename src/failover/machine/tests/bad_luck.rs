@@ -348,6 +348,19 @@ fn a_rebuilt_primary_is_measured_by_its_new_line() {
     stage.until(5000, |stage| stage.active() == "west" && stage.is_open());
 }
 
+#[test]
+fn a_second_restart_on_purpose_is_waited_for_as_long_as_the_first() {
+    let mut stage = Stage::steady();
+    stage.run(5000);
+    for pause in [3000, 6000] {
+        stage.servers[0].mood = Mood::ShuttingDown;
+        stage.run(pause);
+        stage.servers[0].mood = Mood::Well;
+        stage.run(15_000);
+    }
+    assert_eq!((stage.active(), stage.promotions.len()), ("east", 0));
+}
+
 fn is_sent(record: &Record) -> bool {
     record.intent.as_ref().is_some_and(|intent| intent.stage == Written::Sent)
 }
