@@ -259,7 +259,6 @@ fn decide(e: &Evidence<'_>, why: String, rechecked: bool) -> Finding {
         }
     }
     let fit = candidate::rank(e.service, e.sides, &e.active.name, e.identity, Some(e.suspicion.t0), e.now);
-    let mut undetermined = None;
     let mut unknown = None;
     for (side, fitness) in &fit {
         let Fitness::Fit { .. } = fitness else {
@@ -272,16 +271,17 @@ fn decide(e: &Evidence<'_>, why: String, rechecked: bool) -> Finding {
             return Finding::Decide(Decision { to: side.name.clone(), why: said, rechecked, fence_needed });
         }
         if side.witness.usable(e.identity.map(|i| i.timeline)) {
-            undetermined.get_or_insert(side.name.clone());
+            // It has most: a lesser one that has noticed already does not take its place.
+            let name = &side.name;
+            return Finding::Waiting(format!(
+                "{why}; waiting for {name} to notice the silence of its replication stream"
+            ));
         } else if optional {
             let said = format!("{why}; {} is {}, without a witness", side.name, fitness);
             return Finding::Decide(Decision { to: side.name.clone(), why: said, rechecked, fence_needed });
         } else {
             unknown.get_or_insert(side.name.clone());
         }
-    }
-    if let Some(name) = undetermined {
-        return Finding::Waiting(format!("{why}; waiting for {name} to notice the silence of its replication stream"));
     }
     if let Some(name) = unknown {
         return Finding::Blocked(

@@ -361,6 +361,18 @@ fn a_second_restart_on_purpose_is_waited_for_as_long_as_the_first() {
     assert_eq!((stage.active(), stage.promotions.len()), ("east", 0));
 }
 
+#[test]
+fn the_standby_with_more_log_is_waited_for_until_it_notices_the_silence() {
+    let mut stage = Stage::steady_with(service(3));
+    stage.run(5000);
+    stage.servers[0].mood = Mood::Dead;
+    // West has not noticed yet, and has more.
+    stage.servers[1].upstream = None;
+    stage.servers[1].lsn += 50;
+    stage.until(10_000, |stage| !stage.promotions.is_empty());
+    assert_eq!(stage.promotions, ["west".into()]);
+}
+
 fn is_sent(record: &Record) -> bool {
     record.intent.as_ref().is_some_and(|intent| intent.stage == Written::Sent)
 }
