@@ -251,8 +251,9 @@ fn newest_failure(side: &Side) -> Option<(Moment, Failure)> {
 /// Death is established; asks the witnesses and the candidates.
 fn decide(e: &Evidence<'_>, why: String, rechecked: bool) -> Finding {
     let mut fence_needed = e.service.failover.fence_required;
-    let alive = e.sides.iter().find(|side| side.name != e.active.name && side.witness.testimony().alive());
-    if let Some(side) = alive {
+    // Who gets new log outweighs who gets heartbeats.
+    let others = e.sides.iter().filter(|side| side.name != e.active.name && side.witness.testimony().alive());
+    if let Some(side) = others.max_by_key(|side| side.witness.testimony()) {
         match hung_with_idle_witness(e, side) {
             Ok(()) => fence_needed = true,
             Err(finding) => return finding,

@@ -373,6 +373,22 @@ fn the_standby_with_more_log_is_waited_for_until_it_notices_the_silence() {
     assert_eq!(stage.promotions, ["west".into()]);
 }
 
+#[test]
+fn a_standby_that_gets_new_log_outweighs_one_that_gets_heartbeats() {
+    let mut fenced = service(3);
+    fenced.failover.fence_command = Some(vec!["fence".into()]);
+    let mut stage = Stage::steady_with(fenced);
+    stage.run(5000);
+    stage.servers[0].mood = Mood::CutOff;
+    stage.servers[1].upstream = None;
+    for _ in 0..250 {
+        stage.run(100);
+        stage.servers[1].last_message = stage.now;
+    }
+    assert_eq!((stage.fenced.len(), stage.promotions.len()), (0, 0));
+    assert_eq!(stage.view().blocked.unwrap().reason, "witness alive");
+}
+
 fn is_sent(record: &Record) -> bool {
     record.intent.as_ref().is_some_and(|intent| intent.stage == Written::Sent)
 }
