@@ -175,7 +175,7 @@ impl Machine {
 
     /// An operator's failover without force waits for the witness as an automatic one does.
     fn witness_allows(&self, target: &BackendName) -> Result<(), Refusal> {
-        if self.service.failover.witness == WitnessRule::Optional || !self.knows_identity() {
+        if !self.knows_identity() {
             return Ok(());
         }
         if let Some(side) = self.sides.iter().find(|side| side.witness.testimony().alive()) {
@@ -185,6 +185,11 @@ impl Machine {
         }
         match self.side(target) {
             Some(side) if side.witness.testimony().lost() => Ok(()),
+            Some(side)
+                if self.service.failover.witness == WitnessRule::Optional && !side.witness.usable(self.timeline()) =>
+            {
+                Ok(())
+            }
             _ => Err(refusal(
                 "witness_unknown",
                 format!("{target} does not say yet that its replication stream is lost: try again, or use --force"),

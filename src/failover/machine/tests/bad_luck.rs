@@ -389,6 +389,18 @@ fn a_standby_that_gets_new_log_outweighs_one_that_gets_heartbeats() {
     assert_eq!(stage.view().blocked.unwrap().reason, "witness alive");
 }
 
+#[test]
+fn an_optional_witness_that_hears_the_primary_still_refuses_a_plain_failover() {
+    let mut lax = service(2);
+    lax.failover.witness = WitnessRule::Optional;
+    let mut stage = Stage::steady_with(lax);
+    stage.run(5000);
+    stage.servers[0].mood = Mood::CutOff;
+    stage.until(20_000, |stage| stage.machine.phase() == Phase::Blocked);
+    let refused = stage.command(&failover(false)).unwrap_err();
+    assert_eq!(refused.code, "witness_alive");
+}
+
 fn is_sent(record: &Record) -> bool {
     record.intent.as_ref().is_some_and(|intent| intent.stage == Written::Sent)
 }
