@@ -401,6 +401,20 @@ fn an_optional_witness_that_hears_the_primary_still_refuses_a_plain_failover() {
     assert_eq!(refused.code, "witness_alive");
 }
 
+#[test]
+fn a_standby_that_stopped_streaming_long_ago_is_not_promoted_on_a_plain_command() {
+    let mut lax = service(2);
+    lax.failover.witness = WitnessRule::Optional;
+    let mut stage = Stage::steady_with(lax);
+    stage.run(5000);
+    (stage.servers[1].upstream, stage.servers[1].had_row) = (None, false);
+    stage.run(60_000);
+    stage.servers[0].primary = false;
+    stage.run(3000);
+    let refused = stage.command(&failover(false)).unwrap_err();
+    assert_eq!(refused.code, "no_candidate", "{refused}");
+}
+
 fn is_sent(record: &Record) -> bool {
     record.intent.as_ref().is_some_and(|intent| intent.stage == Written::Sent)
 }
