@@ -11,6 +11,7 @@ use crate::failover::analysis::{self, Lineage};
 use crate::failover::health::State as Health;
 use crate::failover::observation::Role;
 use crate::failover::phase::{BlockReason, EpisodeKind, Identity, Intent, Stage};
+use crate::failover::witness::Testimony;
 use crate::types::{BackendName, Moment, Now};
 
 impl Machine {
@@ -62,10 +63,12 @@ impl Machine {
 
     /// The intent is on disk.
     pub(super) fn decided(&mut self, now: Now) {
-        let Some(run) = self.run() else { return };
         let fast = self.service.probe.fast_interval;
         let patience = self.service.probe.timeout * 2 + Duration::from_secs(10);
-        let from = Moment(run.began.0.saturating_sub(fast));
+        // What was seen before a slow write is no last look.
+        let from = Moment(now.at.0.saturating_sub(fast));
+        let Some(run) = self.run_mut() else { return };
+        run.rechecked = run.rechecked.take().filter(|_| run.began >= from);
         match run.intent.kind {
             EpisodeKind::Follow => self.adopt(now),
             EpisodeKind::Switchover => {
@@ -82,25 +85,26 @@ impl Machine {
     /// The last look at the old side, after the cut.
     fn recheck(&mut self, from: Moment, until: Moment, now: Now) {
         let Some(run) = self.run() else { return };
-        let (intent, resumed) = (run.intent.clone(), run.resumed);
+        let (intent, resumed, over_idle) = (run.intent.clone(), run.resumed, run.over_idle);
+        let decided = Moment(run.began.0.saturating_sub(self.service.probe.fast_interval));
         let Some(name) = intent.from.clone() else {
             return self.rechecked("there is no old side".into(), now);
         };
         if intent.forced {
             return self.rechecked("forced by an operator".into(), now);
         }
-        if let Some(rechecked) = &run.rechecked {
-            let said = rechecked.sentence.clone();
-            return self.rechecked(said, now);
-        }
+        let premade = run.rechecked.as_ref().map(|rechecked| rechecked.sentence.clone());
         let Some(side) = self.side(&name) else { return };
-        if side.passed().is_some_and(|passed| passed >= from) {
+        if side.passed().is_some_and(|passed| passed >= decided.min(from)) {
             return self.cancel(format!("{name} answers again"), now);
         }
+        if let Some(said) = premade {
+            return self.rechecked(said, now);
+        }
         let failed = side.failed_since(from);
+        let hears = |testimony| testimony == Testimony::Writing || testimony == Testimony::Idle && !over_idle;
         if intent.kind == EpisodeKind::Failover
-            && let Some(other) = self.sides.iter().find(|s| s.name != name && s.witness.testimony().alive())
-            && !run_needs_fence(self.run())
+            && let Some(other) = self.sides.iter().find(|s| s.name != name && hears(s.witness.testimony()))
         {
             let said = format!("{} receives from {name} again", other.name);
             return self.cancel(said, now);
@@ -339,10 +343,6 @@ impl Machine {
     fn refused(&mut self, why: String, now: Now) {
         self.cancel(format!("the promoter refused: {why}"), now);
     }
-}
-
-fn run_needs_fence(run: Option<&Run>) -> bool {
-    run.is_some_and(|run| run.fence_needed)
 }
 
 impl Machine {

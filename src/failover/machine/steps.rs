@@ -17,6 +17,8 @@ pub(in crate::failover) struct Run {
     pub(in crate::failover) closed: bool,
     pub(super) rechecked: Option<Rechecked>,
     pub(super) fence_needed: bool,
+    /// Decided although a standby gets heartbeats: the fence makes up for it.
+    pub(super) over_idle: bool,
     /// What the new side proved to be.
     pub(super) proven: Option<Identity>,
     /// Resumed after a restart.
@@ -86,6 +88,7 @@ impl Run {
             closed,
             rechecked: None,
             fence_needed: false,
+            over_idle: false,
             proven: None,
             resumed: false,
             unchecked: None,

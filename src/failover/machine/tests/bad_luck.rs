@@ -415,6 +415,58 @@ fn a_standby_that_stopped_streaming_long_ago_is_not_promoted_on_a_plain_command(
     assert_eq!(refused.code, "no_candidate", "{refused}");
 }
 
+#[test]
+fn a_primary_that_came_back_while_the_intent_was_being_written_is_not_replaced() {
+    let mut patient = service(2);
+    patient.probe.fall = 10;
+    let mut stage = Stage::steady_with(patient);
+    stage.run(5000);
+    stage.hold_write = Some(|record| record.intent.is_some());
+    stage.servers[0].mood = Mood::Dead;
+    stage.until(2000, |stage| stage.waiting.is_some());
+    stage.servers[0].mood = Mood::Well;
+    stage.run(2000);
+    stage.deliver();
+    stage.run(5000);
+    assert_eq!((stage.active(), stage.promotions.len()), ("east", 0));
+    assert!(stage.is_open());
+}
+
+#[test]
+fn evidence_that_grew_old_while_the_intent_was_being_written_is_looked_at_again() {
+    let mut stage = Stage::steady();
+    stage.run(5000);
+    stage.hold_write = Some(|record| record.intent.is_some());
+    stage.servers[0].mood = Mood::Dead;
+    stage.until(2000, |stage| stage.waiting.is_some());
+    // For a while nothing is heard of it.
+    stage.next_probe[0] = stage.now + 4000;
+    stage.run(3000);
+    stage.deliver();
+    stage.run(200);
+    assert_eq!(stage.promotions.len(), 0, "promoted on evidence that is seconds old");
+    stage.until(5000, |stage| stage.active() == "west" && stage.is_open());
+}
+
+#[test]
+fn a_required_fence_does_not_overrule_a_standby_that_hears_the_primary_again() {
+    let mut fenced = service(2);
+    fenced.failover.fence_required = true;
+    fenced.failover.fence_command = Some(vec!["fence".into()]);
+    let mut stage = Stage::steady_with(fenced);
+    stage.run(5000);
+    stage.hold_write = Some(|record| record.intent.is_some());
+    stage.servers[0].mood = Mood::Hung;
+    stage.until(20_000, |stage| stage.waiting.is_some());
+    // It writes again, and only this daemon does not reach it.
+    stage.servers[0].mood = Mood::CutOff;
+    stage.run(2000);
+    stage.deliver();
+    stage.run(2000);
+    assert_eq!((stage.fenced.len(), stage.promotions.len()), (0, 0));
+    assert!(stage.said("receives from east again"));
+}
+
 fn is_sent(record: &Record) -> bool {
     record.intent.as_ref().is_some_and(|intent| intent.stage == Written::Sent)
 }
