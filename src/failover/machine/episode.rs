@@ -14,6 +14,10 @@ use crate::failover::phase::{BlockReason, EpisodeKind, Identity, Intent, Stage};
 use crate::failover::witness::Testimony;
 use crate::types::{BackendName, Moment, Now};
 
+/// A fence ends itself after 35 s, a try for the lock after 3 s.
+const FENCE_PATIENCE: Duration = Duration::from_secs(45);
+const LOCK_PATIENCE: Duration = Duration::from_secs(10);
+
 impl Machine {
     /// One turn of the episode.
     pub(super) fn advance_episode(&mut self, now: Now) {
@@ -28,6 +32,12 @@ impl Machine {
                 self.cancel("the old primary could not be frozen in time".into(), now)
             }
             Step::Replaying { since, lsn, until } => self.replayed(since, lsn, until, now),
+            Step::Fencing if self.step_lasts(FENCE_PATIENCE, now) => {
+                self.unanswered(BlockReason::FenceFailed, "the node fence", now);
+            }
+            Step::Locking if self.step_lasts(LOCK_PATIENCE, now) => {
+                self.unanswered(BlockReason::LockBusy, "the lock between daemons", now);
+            }
             Step::Promoting { since } => self.prove(since, now),
             Step::ClearingSync { until } if now.at >= until => self.latch_new(now),
             Step::Latching { ticket: None, retry } if now.at >= retry => self.latch_new(now),
@@ -45,6 +55,15 @@ impl Machine {
         run.step = step;
         run.step_since = now.at;
         self.tell_as(now, EventKind::Step, said, Some(took), None);
+    }
+
+    fn step_lasts(&self, patience: Duration, now: Now) -> bool {
+        self.run().is_some_and(|run| now.at.since(run.step_since) >= patience)
+    }
+
+    /// The order was lost: nothing is heard of it any more.
+    fn unanswered(&mut self, reason: BlockReason, what: &str, now: Now) {
+        self.set_back(reason, format!("{what} gave no answer in time"), now);
     }
 
     pub(super) fn run_mut(&mut self) -> Option<&mut Run> {
@@ -159,6 +178,9 @@ impl Machine {
         // The old side is down: of three, the two that are left are the majority.
         let needed = needed.min(backends.len());
         self.step(Step::Locking, said, now);
+        if let Some(run) = self.run_mut() {
+            run.lock_asked = true;
+        }
         self.actions.push_back(Action::Lock { episode, backends, needed });
     }
 

@@ -90,7 +90,7 @@ impl Machine {
                 side.stopping = None;
             }
         }
-        if run.locked {
+        if run.lock_asked {
             self.actions.push_back(Action::Unlock { episode: run.intent.id });
         }
         let took = now.at.since(run.began);
@@ -191,7 +191,7 @@ impl Machine {
             self.state = State::Starting { since };
         }
         self.keep_suspicion();
-        if run.locked {
+        if run.lock_asked {
             self.actions.push_back(Action::Unlock { episode: run.intent.id });
         }
         let (id, kind) = (run.intent.id, kind_word(run.intent.kind));

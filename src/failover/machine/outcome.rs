@@ -29,9 +29,6 @@ impl Machine {
                 self.lock(format!("the node fence failed, which is allowed here: {why}"), now);
             }
             (Outcome::Locked { result: LockResult::Held, .. }, Step::Locking) => {
-                if let Some(run) = self.run_mut() {
-                    run.locked = true;
-                }
                 self.send("the lock between daemons is held".into(), now);
             }
             (Outcome::Locked { result: LockResult::Busy, .. }, Step::Locking) => {

@@ -25,7 +25,8 @@ pub(in crate::failover) struct Run {
     pub(super) resumed: bool,
     /// The start checks are owed when it ends: everything must be heard from that moment on.
     pub(super) unchecked: Option<Moment>,
-    pub(super) locked: bool,
+    /// The lock was asked for: it is let go at the end, granted or not.
+    pub(super) lock_asked: bool,
     /// Why it may not be promoted although `sent` is being written: the lock was lost, or this daemon slept.
     pub(super) void: Option<String>,
     /// The newest word of the promoter and when it was given.
@@ -92,7 +93,7 @@ impl Run {
             proven: None,
             resumed: false,
             unchecked: None,
-            locked: false,
+            lock_asked: false,
             void: None,
             word: None,
             ordered: None,

@@ -467,6 +467,32 @@ fn a_required_fence_does_not_overrule_a_standby_that_hears_the_primary_again() {
     assert!(stage.said("receives from east again"));
 }
 
+#[test]
+fn a_lock_that_is_never_answered_is_given_up_and_let_go() {
+    let mut stage = Stage::steady();
+    stage.run(5000);
+    stage.loses = Some(|action| matches!(action, Action::Lock { .. }));
+    stage.servers[0].mood = Mood::Dead;
+    stage.until(2000, |stage| stage.said("episode 2"));
+    stage.until(15_000, |stage| stage.said("episode 2 (failover) is called off"));
+    assert_eq!(stage.unlocks, 1);
+    stage.loses = None;
+    stage.until(20_000, |stage| stage.active() == "west" && stage.is_open());
+}
+
+#[test]
+fn a_fence_that_is_never_answered_is_given_up() {
+    let mut fenced = service(2);
+    fenced.failover.fence_required = true;
+    fenced.failover.fence_command = Some(vec!["fence".into()]);
+    let mut stage = Stage::steady_with(fenced);
+    stage.run(5000);
+    stage.loses = Some(|action| matches!(action, Action::Fence { .. }));
+    stage.servers[0].mood = Mood::Dead;
+    stage.until(60_000, |stage| stage.said("episode 2 (failover) is called off"));
+    assert_eq!(stage.promotions.len(), 0);
+}
+
 fn is_sent(record: &Record) -> bool {
     record.intent.as_ref().is_some_and(|intent| intent.stage == Written::Sent)
 }
