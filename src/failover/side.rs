@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::analysis;
 use super::health::{Health, Limits, State};
-use super::observation::{Facts, Failure, Observation, Role, Unknown, Verdict};
+use super::observation::{Facts, Failure, Observation, Receiver, Role, Unknown, Verdict};
 use super::phase::Identity;
 use super::witness::Witness;
 use crate::config;
@@ -299,6 +299,16 @@ impl Side {
     /// As [`Side::proves`], by an answer to a probe that began at `since` or later.
     pub fn proves_since(address: &Address, identity: Option<&Identity>, since: Moment) -> bool {
         address.facts.as_ref().is_some_and(|heard| heard.started >= since) && Self::proves(address, identity)
+    }
+
+    /// Does this address prove, by its own last answer, to be a standby that streams on the latched line?
+    pub fn follows(address: &Address, identity: &Identity) -> bool {
+        let Some(Heard { facts, .. }) = &address.facts else {
+            return false;
+        };
+        let streams =
+            matches!(&facts.receiver, Receiver::Row(row) if row.streaming && row.timeline == Some(identity.timeline));
+        facts.role == Role::Standby && facts.system_id == Some(identity.system_id) && streams
     }
 
     /// Forgets counters and suspicion (this daemon slept or was late), keeps what was proven.

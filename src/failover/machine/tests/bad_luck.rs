@@ -493,6 +493,31 @@ fn a_fence_that_is_never_answered_is_given_up() {
     assert_eq!(stage.promotions.len(), 0);
 }
 
+#[test]
+fn an_address_that_leads_to_another_server_is_not_read() {
+    let mut stage = Stage::steady();
+    stage.run(5000);
+    let (configured, other): (HostPort, _) = ("west.example:5432".parse().unwrap(), "10.0.9.9:5432".parse().unwrap());
+    let at = stage.at();
+    let both = [(configured.clone(), address(1)), (configured, other)];
+    stage.machine.handle_addresses(&"west".into(), &both, at);
+    let mut stranger = stage.facts(0);
+    stranger.system_id = Some(SystemId(99));
+    let seen = Observation {
+        backend: "west".into(),
+        address: other,
+        started: at.at,
+        finished: at.at,
+        fresh: true,
+        verdict: Verdict::Answered(Box::new(stranger)),
+    };
+    stage.machine.handle_observation(&seen, at);
+    stage.run(3000);
+    let Some(Gate::Open { readers, .. }) = stage.machine.gate() else { panic!("closed") };
+    let read: Vec<_> = readers.iter().flat_map(|open| open.addresses.clone()).collect();
+    assert_eq!(read, [address(1)]);
+}
+
 fn is_sent(record: &Record) -> bool {
     record.intent.as_ref().is_some_and(|intent| intent.stage == Written::Sent)
 }
