@@ -518,6 +518,18 @@ fn an_address_that_leads_to_another_server_is_not_read() {
     assert_eq!(read, [address(1)]);
 }
 
+#[test]
+fn a_side_that_is_down_is_not_adopted_on_what_it_said_once() {
+    let mut stage = Stage::steady();
+    stage.run(5000);
+    stage.promote(1);
+    stage.run(5000);
+    stage.servers[1].mood = Mood::Dead;
+    stage.run(10_000);
+    let refused = stage.command(&Command::Adopt { backend: "west".into() }).unwrap_err();
+    assert_eq!(refused.code, "not_primary");
+}
+
 fn is_sent(record: &Record) -> bool {
     record.intent.as_ref().is_some_and(|intent| intent.stage == Written::Sent)
 }
