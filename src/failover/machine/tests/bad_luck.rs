@@ -530,6 +530,37 @@ fn a_side_that_is_down_is_not_adopted_on_what_it_said_once() {
     assert_eq!(refused.code, "not_primary");
 }
 
+#[test]
+fn a_promotion_by_hand_is_not_followed_once_its_side_is_down() {
+    let mut stage = Stage::steady();
+    stage.run(5000);
+    stage.promote(1);
+    stage.run(5000);
+    stage.servers[1].mood = Mood::Dead;
+    stage.run(10_000);
+    stage.servers[0].mood = Mood::Dead;
+    stage.run(10_000);
+    assert_eq!(stage.active(), "east", "followed a side that is down");
+}
+
+#[test]
+fn an_observer_follows_a_rewound_node_only_on_two_answers_that_prove_it() {
+    let mut observer = service(2);
+    observer.failover.authority = Authority::Observe;
+    let mut stage = Stage::steady_with(observer);
+    stage.run(5000);
+    let mut ahead = stage.facts(0);
+    ahead.timeline = Some(Timeline(2));
+    ahead.history = Some(vec![Ancestor { timeline: Timeline(1), switch_lsn: Lsn(7) }]);
+    let once = stage.now;
+    stage.hears(0, once, Verdict::Answered(Box::new(ahead.clone())));
+    assert_eq!(stage.epoch(), 1, "followed on one answer");
+    stage.now += 250;
+    let later = stage.now;
+    stage.hears(0, later, Verdict::Answered(Box::new(ahead)));
+    assert_eq!((stage.active(), stage.epoch()), ("east", 2));
+}
+
 fn is_sent(record: &Record) -> bool {
     record.intent.as_ref().is_some_and(|intent| intent.stage == Written::Sent)
 }
