@@ -561,6 +561,22 @@ fn an_observer_follows_a_rewound_node_only_on_two_answers_that_prove_it() {
     assert_eq!((stage.active(), stage.epoch()), ("east", 2));
 }
 
+#[test]
+fn a_freeze_that_comes_after_the_switchover_was_called_off_is_taken_back() {
+    let mut stage = Stage::steady();
+    stage.run(5000);
+    stage.servers[1].upstream = None;
+    stage.servers[0].lsn += 100;
+    stage.command(&Command::Switchover { to: None }).unwrap();
+    stage.until(20_000, |stage| stage.said("called off") && stage.is_open());
+    let (episode, at) = (stage.machine.record().last_episode, stage.at());
+    stage.servers[0].frozen = true;
+    let late = Outcome::Frozen { episode, result: Err("sessions stay".into()) };
+    stage.machine.handle_outcome(late, at);
+    stage.obey();
+    stage.until(10_000, |stage| stage.is_open() && !stage.servers[0].frozen);
+}
+
 fn is_sent(record: &Record) -> bool {
     record.intent.as_ref().is_some_and(|intent| intent.stage == Written::Sent)
 }
