@@ -16,6 +16,8 @@ use crate::types::{BackendName, Moment, Now};
 
 /// A fence ends itself after 35 s, a try for the lock after 3 s.
 const FENCE_PATIENCE: Duration = Duration::from_secs(45);
+/// A promoter ends itself this long after `promote_timeout` at the latest.
+const ORDER_PATIENCE: Duration = Duration::from_secs(10);
 const LOCK_PATIENCE: Duration = Duration::from_secs(10);
 
 impl Machine {
@@ -234,17 +236,16 @@ impl Machine {
         };
         match word {
             Some((_, PromotionResult::Refused(why))) => return self.refused(why, now),
-            Some((at, PromotionResult::Unknown(_))) => {
-                // Ordering again is safe (a primary says 55000), and needed where the first order never arrived.
-                let still = self.side(&to).is_some_and(|side| {
-                    side.facts.as_ref().is_some_and(|heard| heard.started > at && heard.facts.role == Role::Standby)
-                });
-                if still
-                    && now.at.since(at) >= Duration::from_secs(1)
+            // Ordering again is safe (a primary says 55000), and needed where the first order never arrived.
+            Some((at, PromotionResult::Unknown(_)))
+                if now.at.since(at) >= Duration::from_secs(1)
                     && now.at.since(ordered) >= Duration::from_secs(2)
-                {
-                    self.order_promotion(now);
-                }
+                    && self.still_standby(&to, at) =>
+            {
+                self.order_promotion(now);
+            }
+            None if now.at.since(ordered) >= self.service.failover.promote_timeout + ORDER_PATIENCE => {
+                self.order_promotion(now);
             }
             _ => {}
         }
@@ -255,6 +256,12 @@ impl Machine {
             );
             self.set_block(Some((BlockReason::PromotionPending, said)), now);
         }
+    }
+
+    /// Was it heard to be a standby since? Probes that see no roles cannot tell.
+    fn still_standby(&self, name: &BackendName, since: Moment) -> bool {
+        let heard = self.side(name).and_then(|side| side.facts.as_ref());
+        !self.knows_identity() || heard.is_some_and(|heard| heard.started > since && heard.facts.role == Role::Standby)
     }
 
     /// The intent to adopt a side is on disk: it must still prove what it was adopted for.

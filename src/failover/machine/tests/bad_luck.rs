@@ -577,6 +577,35 @@ fn a_freeze_that_comes_after_the_switchover_was_called_off_is_taken_back() {
     stage.until(10_000, |stage| stage.is_open() && !stage.servers[0].frozen);
 }
 
+#[test]
+fn a_promotion_command_that_failed_is_run_again_also_where_probes_see_no_roles() {
+    let mut plain = service(2);
+    plain.probe.kind = ProbeKind::Tcp;
+    plain.failover.promoter = Promoter::Command(vec!["promote".into()]);
+    plain.failover.witness = WitnessRule::Optional;
+    let mut stage = Stage::steady_with(plain);
+    stage.run(5000);
+    stage.servers[1].promotes = false;
+    stage.servers[0].mood = Mood::Dead;
+    stage.until(10_000, |stage| !stage.promotions.is_empty());
+    stage.run(1000);
+    stage.servers[1].promotes = true;
+    stage.until(10_000, |stage| stage.active() == "west" && stage.is_open());
+}
+
+#[test]
+fn a_promotion_order_that_is_never_answered_is_given_again() {
+    let mut plain = service(2);
+    plain.failover.promote_timeout = Duration::from_secs(5);
+    let mut stage = Stage::steady_with(plain);
+    stage.run(5000);
+    stage.loses = Some(|action| matches!(action, Action::Promote { .. }));
+    stage.servers[0].mood = Mood::Dead;
+    stage.until(10_000, |stage| stage.said("sent is on disk"));
+    stage.loses = None;
+    stage.until(30_000, |stage| stage.active() == "west" && stage.is_open());
+}
+
 fn is_sent(record: &Record) -> bool {
     record.intent.as_ref().is_some_and(|intent| intent.stage == Written::Sent)
 }
