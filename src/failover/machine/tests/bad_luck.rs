@@ -606,6 +606,21 @@ fn a_promotion_order_that_is_never_answered_is_given_again() {
     stage.until(30_000, |stage| stage.active() == "west" && stage.is_open());
 }
 
+#[test]
+fn before_the_first_latch_every_backend_is_heard_anew() {
+    let mut stage = Stage::with(service(3));
+    for standby in [1, 2] {
+        (stage.servers[standby].upstream, stage.servers[standby].had_row) = (None, false);
+    }
+    stage.run(3000);
+    assert_eq!(stage.disk.latch, None);
+    stage.servers[1].mood = Mood::Hung;
+    stage.sleeps(3000);
+    stage.servers[2].upstream = Some(0);
+    stage.run(5000);
+    assert_eq!(stage.disk.latch, None, "latched although west was last heard before the sleep");
+}
+
 fn is_sent(record: &Record) -> bool {
     record.intent.as_ref().is_some_and(|intent| intent.stage == Written::Sent)
 }
