@@ -87,10 +87,11 @@ impl Machine {
         latch: &Latch,
         to: Option<&BackendName>,
         stale_too: bool,
+        now: Now,
     ) -> Result<BackendName, Refusal> {
-        let now = crate::types::Moment::default();
-        let t0 = self.suspicion.as_ref().map_or(now, |suspicion| suspicion.t0);
-        let ranked = candidate::rank(&self.service, &self.sides, &latch.active, latch.identity.as_ref(), Some(t0), now);
+        let t0 = self.suspicion.as_ref().map_or(now.at, |suspicion| suspicion.t0);
+        let ranked =
+            candidate::rank(&self.service, &self.sides, &latch.active, latch.identity.as_ref(), Some(t0), now.at);
         let takes = |verdict: &Fitness| {
             matches!(verdict, Fitness::Fit { .. }) || stale_too && matches!(verdict, Fitness::Stale(_))
         };
@@ -143,7 +144,7 @@ impl Machine {
             receipt.sentence = format!("{} is healthy, so this is a switchover: {}", latch.active, receipt.sentence);
             return Ok(receipt);
         }
-        let target = self.candidate(&latch, to, force)?;
+        let target = self.candidate(&latch, to, force, now)?;
         if !force {
             self.witness_allows(&target)?;
         }
@@ -175,7 +176,7 @@ impl Machine {
 
     /// An operator's failover without force waits for the witness as an automatic one does.
     fn witness_allows(&self, target: &BackendName) -> Result<(), Refusal> {
-        if self.service.failover.witness == WitnessRule::Optional || !self.knows_identity() {
+        if !self.knows_identity() {
             return Ok(());
         }
         if let Some(side) = self.sides.iter().find(|side| side.witness.testimony().alive()) {
@@ -185,6 +186,11 @@ impl Machine {
         }
         match self.side(target) {
             Some(side) if side.witness.testimony().lost() => Ok(()),
+            Some(side)
+                if self.service.failover.witness == WitnessRule::Optional && !side.witness.usable(self.timeline()) =>
+            {
+                Ok(())
+            }
             _ => Err(refusal(
                 "witness_unknown",
                 format!("{target} does not say yet that its replication stream is lost: try again, or use --force"),
@@ -220,7 +226,7 @@ impl Machine {
         if !self.knows_identity() {
             return Err(refusal("needs_sql", "a switchover without loss needs probe kind \"sql\""));
         }
-        let target = self.candidate(&latch, to, false)?;
+        let target = self.candidate(&latch, to, false, now)?;
         let active_ok =
             self.active_side().is_some_and(|side| side.state() == Health::Up && side.role() == Role::Primary);
         if !active_ok || self.mismatch.is_some() || self.suspicion.is_some() {

@@ -11,7 +11,14 @@ use crate::failover::analysis::{self, Lineage};
 use crate::failover::health::State as Health;
 use crate::failover::observation::Role;
 use crate::failover::phase::{BlockReason, EpisodeKind, Identity, Intent, Stage};
+use crate::failover::witness::Testimony;
 use crate::types::{BackendName, Moment, Now};
+
+/// A fence ends itself after 35 s, a try for the lock after 3 s.
+const FENCE_PATIENCE: Duration = Duration::from_secs(45);
+/// A promoter ends itself this long after `promote_timeout` at the latest.
+const ORDER_PATIENCE: Duration = Duration::from_secs(10);
+const LOCK_PATIENCE: Duration = Duration::from_secs(10);
 
 impl Machine {
     /// One turn of the episode.
@@ -27,6 +34,12 @@ impl Machine {
                 self.cancel("the old primary could not be frozen in time".into(), now)
             }
             Step::Replaying { since, lsn, until } => self.replayed(since, lsn, until, now),
+            Step::Fencing if self.step_lasts(FENCE_PATIENCE, now) => {
+                self.unanswered(BlockReason::FenceFailed, "the node fence", now);
+            }
+            Step::Locking if self.step_lasts(LOCK_PATIENCE, now) => {
+                self.unanswered(BlockReason::LockBusy, "the lock between daemons", now);
+            }
             Step::Promoting { since } => self.prove(since, now),
             Step::ClearingSync { until } if now.at >= until => self.latch_new(now),
             Step::Latching { ticket: None, retry } if now.at >= retry => self.latch_new(now),
@@ -46,6 +59,15 @@ impl Machine {
         self.tell_as(now, EventKind::Step, said, Some(took), None);
     }
 
+    fn step_lasts(&self, patience: Duration, now: Now) -> bool {
+        self.run().is_some_and(|run| now.at.since(run.step_since) >= patience)
+    }
+
+    /// The order was lost: nothing is heard of it any more.
+    fn unanswered(&mut self, reason: BlockReason, what: &str, now: Now) {
+        self.set_back(reason, format!("{what} gave no answer in time"), now);
+    }
+
     pub(super) fn run_mut(&mut self) -> Option<&mut Run> {
         match &mut self.state {
             State::Episode(run) => Some(run),
@@ -62,10 +84,12 @@ impl Machine {
 
     /// The intent is on disk.
     pub(super) fn decided(&mut self, now: Now) {
-        let Some(run) = self.run() else { return };
         let fast = self.service.probe.fast_interval;
         let patience = self.service.probe.timeout * 2 + Duration::from_secs(10);
-        let from = Moment(run.began.0.saturating_sub(fast));
+        // What was seen before a slow write is no last look.
+        let from = Moment(now.at.0.saturating_sub(fast));
+        let Some(run) = self.run_mut() else { return };
+        run.rechecked = run.rechecked.take().filter(|_| run.began >= from);
         match run.intent.kind {
             EpisodeKind::Follow => self.adopt(now),
             EpisodeKind::Switchover => {
@@ -82,25 +106,26 @@ impl Machine {
     /// The last look at the old side, after the cut.
     fn recheck(&mut self, from: Moment, until: Moment, now: Now) {
         let Some(run) = self.run() else { return };
-        let (intent, resumed) = (run.intent.clone(), run.resumed);
+        let (intent, resumed, over_idle) = (run.intent.clone(), run.resumed, run.over_idle);
+        let decided = Moment(run.began.0.saturating_sub(self.service.probe.fast_interval));
         let Some(name) = intent.from.clone() else {
             return self.rechecked("there is no old side".into(), now);
         };
         if intent.forced {
             return self.rechecked("forced by an operator".into(), now);
         }
-        if let Some(rechecked) = &run.rechecked {
-            let said = rechecked.sentence.clone();
-            return self.rechecked(said, now);
-        }
+        let premade = run.rechecked.as_ref().map(|rechecked| rechecked.sentence.clone());
         let Some(side) = self.side(&name) else { return };
-        if side.passed().is_some_and(|passed| passed >= from) {
+        if side.passed().is_some_and(|passed| passed >= decided.min(from)) {
             return self.cancel(format!("{name} answers again"), now);
         }
+        if let Some(said) = premade {
+            return self.rechecked(said, now);
+        }
         let failed = side.failed_since(from);
+        let hears = |testimony| testimony == Testimony::Writing || testimony == Testimony::Idle && !over_idle;
         if intent.kind == EpisodeKind::Failover
-            && let Some(other) = self.sides.iter().find(|s| s.name != name && s.witness.testimony().alive())
-            && !run_needs_fence(self.run())
+            && let Some(other) = self.sides.iter().find(|s| s.name != name && hears(s.witness.testimony()))
         {
             let said = format!("{} receives from {name} again", other.name);
             return self.cancel(said, now);
@@ -155,6 +180,9 @@ impl Machine {
         // The old side is down: of three, the two that are left are the majority.
         let needed = needed.min(backends.len());
         self.step(Step::Locking, said, now);
+        if let Some(run) = self.run_mut() {
+            run.lock_asked = true;
+        }
         self.actions.push_back(Action::Lock { episode, backends, needed });
     }
 
@@ -208,17 +236,16 @@ impl Machine {
         };
         match word {
             Some((_, PromotionResult::Refused(why))) => return self.refused(why, now),
-            Some((at, PromotionResult::Unknown(_))) => {
-                // Ordering again is safe (a primary says 55000), and needed where the first order never arrived.
-                let still = self.side(&to).is_some_and(|side| {
-                    side.facts.as_ref().is_some_and(|heard| heard.started > at && heard.facts.role == Role::Standby)
-                });
-                if still
-                    && now.at.since(at) >= Duration::from_secs(1)
+            // Ordering again is safe (a primary says 55000), and needed where the first order never arrived.
+            Some((at, PromotionResult::Unknown(_)))
+                if now.at.since(at) >= Duration::from_secs(1)
                     && now.at.since(ordered) >= Duration::from_secs(2)
-                {
-                    self.order_promotion(now);
-                }
+                    && self.still_standby(&to, at) =>
+            {
+                self.order_promotion(now);
+            }
+            None if now.at.since(ordered) >= self.service.failover.promote_timeout + ORDER_PATIENCE => {
+                self.order_promotion(now);
             }
             _ => {}
         }
@@ -229,6 +256,12 @@ impl Machine {
             );
             self.set_block(Some((BlockReason::PromotionPending, said)), now);
         }
+    }
+
+    /// Was it heard to be a standby since? Probes that see no roles cannot tell.
+    fn still_standby(&self, name: &BackendName, since: Moment) -> bool {
+        let heard = self.side(name).and_then(|side| side.facts.as_ref());
+        !self.knows_identity() || heard.is_some_and(|heard| heard.started > since && heard.facts.role == Role::Standby)
     }
 
     /// The intent to adopt a side is on disk: it must still prove what it was adopted for.
@@ -339,10 +372,6 @@ impl Machine {
     fn refused(&mut self, why: String, now: Now) {
         self.cancel(format!("the promoter refused: {why}"), now);
     }
-}
-
-fn run_needs_fence(run: Option<&Run>) -> bool {
-    run.is_some_and(|run| run.fence_needed)
 }
 
 impl Machine {

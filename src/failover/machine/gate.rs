@@ -55,19 +55,20 @@ impl Machine {
     }
 
     fn open(&self, latch: &Latch, hold: bool) -> Gate {
+        let identity = latch.identity.as_ref();
         let open = |side: &Side| OpenBackend {
             name: side.name.clone(),
             weight: side.config.weight,
-            addresses: side
-                .addresses
-                .iter()
-                .filter(|(_, address)| !self.is_active(&side.name) || Side::proves(address, latch.identity.as_ref()))
-                .filter(|(_, address)| address.facts.is_some())
+            addresses: (side.addresses.iter())
+                .filter(|(_, address)| match identity {
+                    Some(identity) if !self.is_active(&side.name) => Side::follows(address, identity),
+                    _ => Side::proves(address, identity),
+                })
                 .map(|(ip, _)| *ip)
                 .collect(),
         };
         let tier = self.sides.iter().filter(|side| self.serves_with(side, latch)).map(open).collect();
-        let timeline = latch.identity.as_ref().map(|identity| identity.timeline);
+        let timeline = identity.map(|identity| identity.timeline);
         let reads = |side: &&Side| {
             !self.is_active(&side.name)
                 && side.quarantine.is_none()

@@ -7,6 +7,7 @@ use super::{Aside, Machine, State, Step};
 use crate::failover::action::{Action, EventKind};
 use crate::failover::observation::Facts;
 use crate::failover::phase::{BlockReason, EpisodeKind, Identity, Latch, Stage};
+use crate::failover::witness::Witness;
 use crate::types::Now;
 
 /// Who a server proves to be; `None` when it does not show enough.
@@ -87,7 +88,8 @@ impl Machine {
         self.latched_at = Some(now.at);
         let to = run.intent.to.clone();
         for side in &mut self.sides {
-            side.witness.end();
+            // What was streamed belongs to the line that was left.
+            side.witness = Witness::default();
             if side.name == to {
                 side.quarantine = None;
                 side.kept_lost = None;
@@ -95,7 +97,7 @@ impl Machine {
             }
         }
         self.remember_streams();
-        if run.locked {
+        if run.lock_asked {
             self.actions.push_back(Action::Unlock { episode: run.intent.id });
         }
         let took = now.at.since(run.began);
@@ -208,7 +210,7 @@ impl Machine {
             self.state = State::Starting { since };
         }
         self.keep_suspicion();
-        if run.locked {
+        if run.lock_asked {
             self.actions.push_back(Action::Unlock { episode: run.intent.id });
         }
         let (id, kind) = (run.intent.id, kind_word(run.intent.kind));

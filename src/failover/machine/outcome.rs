@@ -13,6 +13,9 @@ const WRITE_PATIENCE: Duration = Duration::from_secs(5);
 impl Machine {
     /// An outcome that belongs to the episode; one of an older episode is dropped.
     pub(super) fn episode_outcome(&mut self, outcome: Outcome, now: Now) {
+        if let (None, Outcome::Frozen { episode, .. }) = (self.run(), &outcome) {
+            return self.frozen_late(*episode, now);
+        }
         let Some(run) = self.run() else { return };
         if outcome.episode() != Some(run.intent.id) {
             return;
@@ -29,9 +32,6 @@ impl Machine {
                 self.lock(format!("the node fence failed, which is allowed here: {why}"), now);
             }
             (Outcome::Locked { result: LockResult::Held, .. }, Step::Locking) => {
-                if let Some(run) = self.run_mut() {
-                    run.locked = true;
-                }
                 self.send("the lock between daemons is held".into(), now);
             }
             (Outcome::Locked { result: LockResult::Busy, .. }, Step::Locking) => {

@@ -156,8 +156,12 @@ impl Machine {
         if !self.knows_identity() {
             return self.first_route();
         }
-        let unheard: Vec<&str> =
-            self.sides.iter().filter(|s| !s.heard_since(since) || s.facts.is_none()).map(|s| s.name.as_str()).collect();
+        let unheard: Vec<&str> = self
+            .sides
+            .iter()
+            .filter(|s| s.facts.as_ref().is_none_or(|heard| heard.started < since))
+            .map(|s| s.name.as_str())
+            .collect();
         if !unheard.is_empty() {
             let last =
                 self.sides.iter().filter_map(|s| s.last_probe.as_ref().map(|p| format!("{}: {}", s.name, p.text)));

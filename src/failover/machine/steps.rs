@@ -21,13 +21,16 @@ pub(in crate::failover) struct Run {
     pub(in crate::failover) closed: bool,
     pub(super) rechecked: Option<Rechecked>,
     pub(super) fence_needed: bool,
+    /// Decided although a standby gets heartbeats: the fence makes up for it.
+    pub(super) over_idle: bool,
     /// What the new side proved to be.
     pub(super) proven: Option<Identity>,
     /// Resumed after a restart.
     pub(super) resumed: bool,
     /// The start checks are owed when it ends: everything must be heard from that moment on.
     pub(super) unchecked: Option<Moment>,
-    pub(super) locked: bool,
+    /// The lock was asked for: it is let go at the end, granted or not.
+    pub(super) lock_asked: bool,
     /// Why it may not be promoted although `sent` is being written: the lock was lost, or this daemon slept.
     pub(super) void: Option<String>,
     /// The newest word of the promoter and when it was given.
@@ -90,10 +93,11 @@ impl Run {
             closed,
             rechecked: None,
             fence_needed: false,
+            over_idle: false,
             proven: None,
             resumed: false,
             unchecked: None,
-            locked: false,
+            lock_asked: false,
             void: None,
             word: None,
             ordered: None,

@@ -94,6 +94,18 @@ impl Machine {
         }
     }
 
+    /// A freeze came to its end after its switchover was called off, and perhaps after the release: the active side may
+    /// be read-only again.
+    pub(super) fn frozen_late(&mut self, episode: EpisodeId, now: Now) {
+        let over = self.run().is_none() && self.record.last_episode == episode;
+        let Some(active) = self.active_name().filter(|_| over) else { return };
+        if !self.record.frozen.contains(&active) {
+            self.record.frozen.push(active);
+            self.persist_aside(now);
+        }
+        self.releasing = None;
+    }
+
     /// The release ended.
     pub(super) fn unfrozen(&mut self, _episode: EpisodeId, result: Result<(), String>, now: Now) {
         let Some(active) = self.active_name() else {

@@ -309,6 +309,318 @@ fn the_latched_node_on_another_line_of_the_same_number_gets_not_one_byte() {
     assert_eq!(stage.view().blocked.unwrap().reason, "latch unproven");
 }
 
+#[test]
+fn a_standby_that_never_followed_the_latched_timeline_is_not_promoted() {
+    let mut three = service(3);
+    three.failover.cooldown = Duration::ZERO;
+    let mut stage = Stage::steady_with(three);
+    stage.run(5000);
+    stage.servers[0].mood = Mood::Dead;
+    stage.until(5000, |stage| stage.active() != "east" && stage.is_open());
+    let first = Stage::index(&stage.active().into());
+    stage.run(1000);
+    stage.servers[first].mood = Mood::Dead;
+    stage.run(8000);
+    assert_eq!(stage.promotions.len(), 1, "{:?}", stage.promotions);
+}
+
+#[test]
+fn a_rebuilt_primary_is_measured_by_its_new_line() {
+    let mut short = service(2);
+    short.failover.cooldown = Duration::ZERO;
+    let mut stage = Stage::steady_with(short);
+    stage.run(5000);
+    let behind = stage.servers[1].lsn;
+    stage.servers[0].lsn += 1 << 30;
+    stage.run(3000);
+    stage.servers[0].mood = Mood::Dead;
+    stage.servers[1].lsn = behind;
+    stage.until(20_000, |stage| stage.machine.phase() == Phase::Blocked);
+    stage.command(&failover(true)).unwrap();
+    stage.until(10_000, |stage| stage.active() == "west" && stage.is_open());
+    stage.rebuild(0, 1);
+    stage.run(15_000);
+    stage.command(&Command::Restore { to: None }).unwrap();
+    stage.until(10_000, |stage| stage.active() == "east" && stage.is_open());
+    stage.rebuild(1, 0);
+    stage.run(15_000);
+    stage.servers[0].mood = Mood::Dead;
+    stage.until(5000, |stage| stage.active() == "west" && stage.is_open());
+}
+
+#[test]
+fn a_second_restart_on_purpose_is_waited_for_as_long_as_the_first() {
+    let mut stage = Stage::steady();
+    stage.run(5000);
+    for pause in [3000, 6000] {
+        stage.servers[0].mood = Mood::ShuttingDown;
+        stage.run(pause);
+        stage.servers[0].mood = Mood::Well;
+        stage.run(15_000);
+    }
+    assert_eq!((stage.active(), stage.promotions.len()), ("east", 0));
+}
+
+#[test]
+fn the_standby_with_more_log_is_waited_for_until_it_notices_the_silence() {
+    let mut stage = Stage::steady_with(service(3));
+    stage.run(5000);
+    stage.servers[0].mood = Mood::Dead;
+    // West has not noticed yet, and has more.
+    stage.servers[1].upstream = None;
+    stage.servers[1].lsn += 50;
+    stage.until(10_000, |stage| !stage.promotions.is_empty());
+    assert_eq!(stage.promotions, ["west".into()]);
+}
+
+#[test]
+fn a_standby_that_gets_new_log_outweighs_one_that_gets_heartbeats() {
+    let mut fenced = service(3);
+    fenced.failover.fence_command = Some(vec!["fence".into()]);
+    let mut stage = Stage::steady_with(fenced);
+    stage.run(5000);
+    stage.servers[0].mood = Mood::CutOff;
+    stage.servers[1].upstream = None;
+    for _ in 0..250 {
+        stage.run(100);
+        stage.servers[1].last_message = stage.now;
+    }
+    assert_eq!((stage.fenced.len(), stage.promotions.len()), (0, 0));
+    assert_eq!(stage.view().blocked.unwrap().reason, "witness alive");
+}
+
+#[test]
+fn an_optional_witness_that_hears_the_primary_still_refuses_a_plain_failover() {
+    let mut lax = service(2);
+    lax.failover.witness = WitnessRule::Optional;
+    let mut stage = Stage::steady_with(lax);
+    stage.run(5000);
+    stage.servers[0].mood = Mood::CutOff;
+    stage.until(20_000, |stage| stage.machine.phase() == Phase::Blocked);
+    let refused = stage.command(&failover(false)).unwrap_err();
+    assert_eq!(refused.code, "witness_alive");
+}
+
+#[test]
+fn a_standby_that_stopped_streaming_long_ago_is_not_promoted_on_a_plain_command() {
+    let mut lax = service(2);
+    lax.failover.witness = WitnessRule::Optional;
+    let mut stage = Stage::steady_with(lax);
+    stage.run(5000);
+    (stage.servers[1].upstream, stage.servers[1].had_row) = (None, false);
+    stage.run(60_000);
+    stage.servers[0].primary = false;
+    stage.run(3000);
+    let refused = stage.command(&failover(false)).unwrap_err();
+    assert_eq!(refused.code, "no_candidate", "{refused}");
+}
+
+#[test]
+fn a_primary_that_came_back_while_the_intent_was_being_written_is_not_replaced() {
+    let mut patient = service(2);
+    patient.probe.fall = 10;
+    let mut stage = Stage::steady_with(patient);
+    stage.run(5000);
+    stage.hold_write = Some(|record| record.intent.is_some());
+    stage.servers[0].mood = Mood::Dead;
+    stage.until(2000, |stage| stage.waiting.is_some());
+    stage.servers[0].mood = Mood::Well;
+    stage.run(2000);
+    stage.deliver();
+    stage.run(5000);
+    assert_eq!((stage.active(), stage.promotions.len()), ("east", 0));
+    assert!(stage.is_open());
+}
+
+#[test]
+fn evidence_that_grew_old_while_the_intent_was_being_written_is_looked_at_again() {
+    let mut stage = Stage::steady();
+    stage.run(5000);
+    stage.hold_write = Some(|record| record.intent.is_some());
+    stage.servers[0].mood = Mood::Dead;
+    stage.until(2000, |stage| stage.waiting.is_some());
+    // For a while nothing is heard of it.
+    stage.next_probe[0] = stage.now + 4000;
+    stage.run(3000);
+    stage.deliver();
+    stage.run(200);
+    assert_eq!(stage.promotions.len(), 0, "promoted on evidence that is seconds old");
+    stage.until(5000, |stage| stage.active() == "west" && stage.is_open());
+}
+
+#[test]
+fn a_required_fence_does_not_overrule_a_standby_that_hears_the_primary_again() {
+    let mut fenced = service(2);
+    fenced.failover.fence_required = true;
+    fenced.failover.fence_command = Some(vec!["fence".into()]);
+    let mut stage = Stage::steady_with(fenced);
+    stage.run(5000);
+    stage.hold_write = Some(|record| record.intent.is_some());
+    stage.servers[0].mood = Mood::Hung;
+    stage.until(20_000, |stage| stage.waiting.is_some());
+    // It writes again, and only this daemon does not reach it.
+    stage.servers[0].mood = Mood::CutOff;
+    stage.run(2000);
+    stage.deliver();
+    stage.run(2000);
+    assert_eq!((stage.fenced.len(), stage.promotions.len()), (0, 0));
+    assert!(stage.said("receives from east again"));
+}
+
+#[test]
+fn a_lock_that_is_never_answered_is_given_up_and_let_go() {
+    let mut stage = Stage::steady();
+    stage.run(5000);
+    stage.loses = Some(|action| matches!(action, Action::Lock { .. }));
+    stage.servers[0].mood = Mood::Dead;
+    stage.until(2000, |stage| stage.said("episode 2"));
+    stage.until(15_000, |stage| stage.said("episode 2 (failover) is called off"));
+    assert_eq!(stage.unlocks, 1);
+    stage.loses = None;
+    stage.until(20_000, |stage| stage.active() == "west" && stage.is_open());
+}
+
+#[test]
+fn a_fence_that_is_never_answered_is_given_up() {
+    let mut fenced = service(2);
+    fenced.failover.fence_required = true;
+    fenced.failover.fence_command = Some(vec!["fence".into()]);
+    let mut stage = Stage::steady_with(fenced);
+    stage.run(5000);
+    stage.loses = Some(|action| matches!(action, Action::Fence { .. }));
+    stage.servers[0].mood = Mood::Dead;
+    stage.until(60_000, |stage| stage.said("episode 2 (failover) is called off"));
+    assert_eq!(stage.promotions.len(), 0);
+}
+
+#[test]
+fn an_address_that_leads_to_another_server_is_not_read() {
+    let mut stage = Stage::steady();
+    stage.run(5000);
+    let (configured, other): (HostPort, _) = ("west.example:5432".parse().unwrap(), "10.0.9.9:5432".parse().unwrap());
+    let at = stage.at();
+    let both = [(configured.clone(), address(1)), (configured, other)];
+    stage.machine.handle_addresses(&"west".into(), &both, at);
+    let mut stranger = stage.facts(0);
+    stranger.system_id = Some(SystemId(99));
+    let seen = Observation {
+        backend: "west".into(),
+        address: other,
+        started: at.at,
+        finished: at.at,
+        fresh: true,
+        verdict: Verdict::Answered(Box::new(stranger)),
+    };
+    stage.machine.handle_observation(&seen, at);
+    stage.run(3000);
+    let Some(Gate::Open { readers, .. }) = stage.machine.gate() else { panic!("closed") };
+    let read: Vec<_> = readers.iter().flat_map(|open| open.addresses.clone()).collect();
+    assert_eq!(read, [address(1)]);
+}
+
+#[test]
+fn a_side_that_is_down_is_not_adopted_on_what_it_said_once() {
+    let mut stage = Stage::steady();
+    stage.run(5000);
+    stage.promote(1);
+    stage.run(5000);
+    stage.servers[1].mood = Mood::Dead;
+    stage.run(10_000);
+    let refused = stage.command(&Command::Adopt { backend: "west".into() }).unwrap_err();
+    assert_eq!(refused.code, "not_primary");
+}
+
+#[test]
+fn a_promotion_by_hand_is_not_followed_once_its_side_is_down() {
+    let mut stage = Stage::steady();
+    stage.run(5000);
+    stage.promote(1);
+    stage.run(5000);
+    stage.servers[1].mood = Mood::Dead;
+    stage.run(10_000);
+    stage.servers[0].mood = Mood::Dead;
+    stage.run(10_000);
+    assert_eq!(stage.active(), "east", "followed a side that is down");
+}
+
+#[test]
+fn an_observer_follows_a_rewound_node_only_on_two_answers_that_prove_it() {
+    let mut observer = service(2);
+    observer.failover.authority = Authority::Observe;
+    let mut stage = Stage::steady_with(observer);
+    stage.run(5000);
+    let mut ahead = stage.facts(0);
+    ahead.timeline = Some(Timeline(2));
+    ahead.history = Some(vec![Ancestor { timeline: Timeline(1), switch_lsn: Lsn(7) }]);
+    let once = stage.now;
+    stage.hears(0, once, Verdict::Answered(Box::new(ahead.clone())));
+    assert_eq!(stage.epoch(), 1, "followed on one answer");
+    stage.now += 250;
+    let later = stage.now;
+    stage.hears(0, later, Verdict::Answered(Box::new(ahead)));
+    assert_eq!((stage.active(), stage.epoch()), ("east", 2));
+}
+
+#[test]
+fn a_freeze_that_comes_after_the_switchover_was_called_off_is_taken_back() {
+    let mut stage = Stage::steady();
+    stage.run(5000);
+    stage.servers[1].upstream = None;
+    stage.servers[0].lsn += 100;
+    stage.command(&Command::Switchover { to: None }).unwrap();
+    stage.until(20_000, |stage| stage.said("called off") && stage.is_open());
+    let (episode, at) = (stage.machine.record().last_episode, stage.at());
+    stage.servers[0].frozen = true;
+    let late = Outcome::Frozen { episode, result: Err("sessions stay".into()) };
+    stage.machine.handle_outcome(late, at);
+    stage.obey();
+    stage.until(10_000, |stage| stage.is_open() && !stage.servers[0].frozen);
+}
+
+#[test]
+fn a_promotion_command_that_failed_is_run_again_also_where_probes_see_no_roles() {
+    let mut plain = service(2);
+    plain.probe.kind = ProbeKind::Tcp;
+    plain.failover.promoter = Promoter::Command(vec!["promote".into()]);
+    plain.failover.witness = WitnessRule::Optional;
+    let mut stage = Stage::steady_with(plain);
+    stage.run(5000);
+    stage.servers[1].promotes = false;
+    stage.servers[0].mood = Mood::Dead;
+    stage.until(10_000, |stage| !stage.promotions.is_empty());
+    stage.run(1000);
+    stage.servers[1].promotes = true;
+    stage.until(10_000, |stage| stage.active() == "west" && stage.is_open());
+}
+
+#[test]
+fn a_promotion_order_that_is_never_answered_is_given_again() {
+    let mut plain = service(2);
+    plain.failover.promote_timeout = Duration::from_secs(5);
+    let mut stage = Stage::steady_with(plain);
+    stage.run(5000);
+    stage.loses = Some(|action| matches!(action, Action::Promote { .. }));
+    stage.servers[0].mood = Mood::Dead;
+    stage.until(10_000, |stage| stage.said("sent is on disk"));
+    stage.loses = None;
+    stage.until(30_000, |stage| stage.active() == "west" && stage.is_open());
+}
+
+#[test]
+fn before_the_first_latch_every_backend_is_heard_anew() {
+    let mut stage = Stage::with(service(3));
+    for standby in [1, 2] {
+        (stage.servers[standby].upstream, stage.servers[standby].had_row) = (None, false);
+    }
+    stage.run(3000);
+    assert_eq!(stage.disk.latch, None);
+    stage.servers[1].mood = Mood::Hung;
+    stage.sleeps(3000);
+    stage.servers[2].upstream = Some(0);
+    stage.run(5000);
+    assert_eq!(stage.disk.latch, None, "latched although west was last heard before the sleep");
+}
+
 fn is_sent(record: &Record) -> bool {
     record.intent.as_ref().is_some_and(|intent| intent.stage == Written::Sent)
 }
