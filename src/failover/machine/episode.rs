@@ -107,7 +107,7 @@ impl Machine {
     fn recheck(&mut self, from: Moment, until: Moment, now: Now) {
         let Some(run) = self.run() else { return };
         let (intent, resumed, over_idle) = (run.intent.clone(), run.resumed, run.over_idle);
-        let decided = Moment(run.began.0.saturating_sub(self.service.probe.fast_interval));
+        let decided = self.evidence_from(run.began);
         let Some(name) = intent.from.clone() else {
             return self.rechecked("there is no old side".into(), now);
         };
@@ -136,6 +136,12 @@ impl Machine {
         if now.at >= until {
             self.cancel(format!("the recheck of {name} came to no verdict"), now);
         }
+    }
+
+    /// From when on a probe counts as a look at the old side: shortly before the decision, but after the first evidence.
+    pub(super) fn evidence_from(&self, decided: Moment) -> Moment {
+        let before = Moment(decided.0.saturating_sub(self.service.probe.fast_interval));
+        before.max(self.suspicion.as_ref().map_or(before, |suspicion| suspicion.t0))
     }
 
     /// After a restart: the candidate's own stream must be lost now, too.

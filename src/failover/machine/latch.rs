@@ -28,6 +28,8 @@ pub(super) fn identity_of(facts: &Facts) -> Option<Identity> {
 const ANCESTORS: usize = 16;
 /// How long a failed try keeps the next automatic one away.
 const SETBACK: Duration = Duration::from_secs(5);
+/// Between two automatic tries, whatever ended the first.
+const BREATH: Duration = Duration::from_secs(1);
 const SETTLING: Duration = Duration::from_secs(5);
 
 impl Machine {
@@ -210,6 +212,12 @@ impl Machine {
             self.state = State::Starting { since };
         }
         self.keep_suspicion();
+        let rests = self.setback.as_ref().is_some_and(|(until, ..)| now.at < *until);
+        if run.intent.operator.is_none() && !rests {
+            // Whatever called it off: the same evidence does not begin the next one in the same instant.
+            let said = format!("the last try was called off a moment ago: {why}");
+            self.setback = Some((now.at + BREATH, BlockReason::Cooldown, said));
+        }
         if run.lock_asked {
             self.actions.push_back(Action::Unlock { episode: run.intent.id });
         }

@@ -405,7 +405,9 @@ impl Stage {
 
     /// Obeys as the driver does.
     pub(crate) fn obey(&mut self) {
+        let said = self.log.len();
         while let Some(action) = self.machine.poll_action() {
+            assert!(self.log.len() - said < 1000, "no end of orders: {:#?}", &self.log[self.log.len() - 6..]);
             self.log.push(format!("{} {action:?}", self.now));
             self.carry_out(action);
             self.check_laws();
