@@ -314,9 +314,8 @@ impl Machine {
         match identity {
             Some(identity) => {
                 let facts = &heard.facts;
-                let proven = facts.role == Role::Primary
-                    && facts.system_id == Some(identity.system_id)
-                    && facts.timeline.is_some_and(|timeline| timeline > identity.timeline);
+                let proven =
+                    facts.role == Role::Primary && analysis::lineage(facts, &identity, true) == Lineage::Descends;
                 if proven {
                     let proof = identity_of(facts);
                     if let Some(run) = self.run_mut() {

@@ -621,6 +621,21 @@ fn before_the_first_latch_every_backend_is_heard_anew() {
     assert_eq!(stage.disk.latch, None, "latched although west was last heard before the sleep");
 }
 
+#[test]
+fn a_candidate_that_comes_back_on_another_line_is_not_taken_for_the_promoted_one() {
+    let mut stage = Stage::steady();
+    stage.run(5000);
+    stage.servers[1].promotes = false;
+    stage.servers[0].mood = Mood::Dead;
+    stage.until(5000, |stage| !stage.promotions.is_empty());
+    let west = &mut stage.servers[1];
+    (west.primary, west.timeline) = (true, 5);
+    west.ancestors = vec![Ancestor { timeline: Timeline(3), switch_lsn: Lsn(9) }];
+    stage.run(5000);
+    assert!(!stage.is_open());
+    assert_eq!(stage.active(), "east");
+}
+
 fn is_sent(record: &Record) -> bool {
     record.intent.as_ref().is_some_and(|intent| intent.stage == Written::Sent)
 }
