@@ -297,7 +297,7 @@ impl Laws {
         let failing = ear.counters.values().all(|counter| counter.failing().is_some_and(|at| at >= since));
         let known = ear.counters.len();
         self.demand(Law::Recheck, failing && known > 0, || format!("no fresh failure of {from} since {since}"));
-        if intent.kind == EpisodeKind::Failover && !idle && !self.service.failover.fence_required {
+        if intent.kind == EpisodeKind::Failover && !idle {
             self.nobody_hears(from, scene);
         }
     }
