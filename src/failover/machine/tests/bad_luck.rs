@@ -636,6 +636,20 @@ fn a_candidate_that_comes_back_on_another_line_is_not_taken_for_the_promoted_one
     assert_eq!(stage.active(), "east");
 }
 
+#[test]
+fn a_long_sleep_closes_also_a_gate_that_a_cancelled_switchover_left_open() {
+    let mut stage = Stage::steady();
+    stage.run(5000);
+    stage.connections(0, 3);
+    stage.command(&Command::Switchover { to: None }).unwrap();
+    stage.disk_ok = false;
+    stage.sleeps(1000);
+    assert!(stage.is_open());
+    stage.servers[0].mood = Mood::Hung;
+    stage.sleeps(10_000);
+    assert!(!stage.is_open(), "open after a sleep to a side that has not answered since");
+}
+
 fn is_sent(record: &Record) -> bool {
     record.intent.as_ref().is_some_and(|intent| intent.stage == Written::Sent)
 }
