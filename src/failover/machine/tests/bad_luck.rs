@@ -650,6 +650,19 @@ fn a_long_sleep_closes_also_a_gate_that_a_cancelled_switchover_left_open() {
     assert!(!stage.is_open(), "open after a sleep to a side that has not answered since");
 }
 
+#[test]
+fn beside_a_proven_successor_nobody_else_is_promoted_by_command() {
+    let mut stage = Stage::steady_with(service(3));
+    stage.run(5000);
+    stage.promote(1);
+    stage.until(5000, |stage| stage.machine.phase() == Phase::Blocked);
+    for command in [Command::Switchover { to: Some("north".into()) }, failover(true)] {
+        let refused = stage.command(&command).unwrap_err();
+        assert_eq!(refused.code, "split_brain", "{refused}");
+    }
+    assert_eq!(stage.promotions.len(), 0);
+}
+
 fn is_sent(record: &Record) -> bool {
     record.intent.as_ref().is_some_and(|intent| intent.stage == Written::Sent)
 }
