@@ -663,6 +663,23 @@ fn beside_a_proven_successor_nobody_else_is_promoted_by_command() {
     assert_eq!(stage.promotions.len(), 0);
 }
 
+#[test]
+fn a_successor_that_appears_while_the_lock_is_taken_ends_the_episode() {
+    let mut stage = Stage::steady_with(service(3));
+    stage.run(5000);
+    stage.hold_write = Some(|record| record.intent.is_some());
+    stage.servers[0].mood = Mood::Dead;
+    stage.until(2000, |stage| stage.waiting.is_some());
+    let other = if stage.disk.intent.clone().unwrap().to.as_str() == "west" { 2 } else { 1 };
+    // Another daemon finishes its own failover and lets the lock go; this one has heard nothing of it yet.
+    stage.next_probe[other] = stage.now + 400;
+    stage.promote(other);
+    stage.deliver();
+    stage.run(5000);
+    assert_eq!(stage.promotions.len(), 0);
+    assert_eq!(stage.active(), NAMES[other]);
+}
+
 fn is_sent(record: &Record) -> bool {
     record.intent.as_ref().is_some_and(|intent| intent.stage == Written::Sent)
 }
