@@ -680,6 +680,26 @@ fn a_successor_that_appears_while_the_lock_is_taken_ends_the_episode() {
     assert_eq!(stage.active(), NAMES[other]);
 }
 
+#[test]
+fn a_late_release_of_the_side_that_was_left_does_not_open_the_new_one() {
+    let mut stage = Stage::steady();
+    stage.run(5000);
+    stage.command(&Command::Switchover { to: None }).unwrap();
+    stage.until(10_000, |stage| stage.active() == "west" && stage.is_open());
+    stage.rebuild(0, 1);
+    stage.run(10_000);
+    let (before, at) = (stage.machine.record().last_episode, stage.at());
+    // East is still marked read-only from then, and its release does not come through.
+    stage.loses = Some(|action| matches!(action, Action::Unfreeze { .. }));
+    stage.servers[0].frozen = true;
+    stage.command(&failover(true)).unwrap();
+    stage.until(10_000, |stage| stage.active() == "east" && stage.machine.phase() == Phase::Settling);
+    assert!(!stage.is_open());
+    stage.machine.handle_outcome(Outcome::Unfrozen { episode: before, result: Ok(()) }, at);
+    stage.obey();
+    assert!(!stage.is_open(), "opened to a side that is still read-only");
+}
+
 fn is_sent(record: &Record) -> bool {
     record.intent.as_ref().is_some_and(|intent| intent.stage == Written::Sent)
 }
