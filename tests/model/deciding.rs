@@ -7,7 +7,7 @@ use pgpivot::failover::observation::{Failure, Receiver, ReceiverRow, Role};
 use pgpivot::failover::phase::{EpisodeKind, Intent, Record};
 use pgpivot::types::{BackendName, Timeline};
 
-use crate::ears::{Ear, descends, proves};
+use crate::ears::{Ear, descends, on_line, proves};
 use crate::laws::{Law, Laws, Scene};
 use crate::ordering::is_forced;
 
@@ -58,12 +58,16 @@ impl Laws {
         });
         match intent.kind {
             EpisodeKind::Failover => {
+                self.alone(intent);
                 self.fit(intent, scene);
                 if !intent.forced {
                     self.witnessed(intent, scene);
                 }
             }
-            EpisodeKind::Switchover => self.fit(intent, scene),
+            EpisodeKind::Switchover => {
+                self.alone(intent);
+                self.fit(intent, scene);
+            }
             EpisodeKind::Route => self.serves(intent),
             EpisodeKind::Follow => self.adopted(intent, scene),
         }
@@ -322,12 +326,13 @@ impl Laws {
         let Some(identity) = self.identity().cloned() else { return };
         let rival = self.ears.iter().find(|(name, ear)| {
             let Some(facts) = ear.facts() else { return false };
-            let same = facts.system_id == Some(identity.system_id) && facts.timeline == Some(identity.timeline);
+            let same = on_line(facts, &identity);
             let streamed = ear.streamed.contains_key(&identity.timeline);
             let primary = facts.role == Role::Primary && ear.claims();
             Some(*name) != intent.from.as_ref()
                 && primary
-                && (descends(facts, &identity, streamed) || same && self.other_node(facts.node.as_ref()))
+                && (descends(facts, &identity, streamed)
+                    || same && !intent.forced && self.other_node(facts.node.as_ref()))
         });
         let rival = rival.map(|(name, _)| name.clone());
         self.demand(Law::SplitBrain, rival.is_none(), || format!("decides beside {rival:?}, which is primary"));

@@ -277,7 +277,12 @@ pub fn descends(facts: &Facts, latched: &Identity, streamed: bool) -> bool {
 
 /// Does this answer show the latched server, serving as primary?
 pub fn proves(facts: &Facts, latched: &Identity) -> bool {
-    facts.role == Role::Primary
-        && facts.system_id == Some(latched.system_id)
-        && facts.timeline == Some(latched.timeline)
+    facts.role == Role::Primary && on_line(facts, latched)
+}
+
+/// Identifier, timeline, and where that branched off, as far as it is told.
+pub fn on_line(facts: &Facts, latched: &Identity) -> bool {
+    let began = facts.history.as_ref().and_then(|history| history.last());
+    let elsewhere = began.is_some_and(|shown| latched.switch_lsn.is_some_and(|known| known != shown.switch_lsn));
+    facts.system_id == Some(latched.system_id) && facts.timeline == Some(latched.timeline) && !elsewhere
 }

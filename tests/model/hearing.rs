@@ -116,7 +116,7 @@ impl Laws {
             return self.hears_write(*ticket, result, now);
         }
         if let Outcome::Unfrozen { result: Ok(()), .. } = outcome
-            && let Some(backend) = self.unfreezing.pop_first()
+            && let Some(backend) = self.unfreezing.take()
         {
             self.froze.remove(&backend);
         }

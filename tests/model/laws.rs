@@ -157,7 +157,7 @@ pub struct Laws {
     pub explaining: bool,
     /// Sides that this daemon made read-only and did not release.
     pub froze: BTreeSet<BackendName>,
-    pub unfreezing: BTreeSet<BackendName>,
+    pub unfreezing: Option<BackendName>,
     pub wall_offset: i64,
     pub wall_jumped: bool,
 }
@@ -189,7 +189,7 @@ impl Laws {
             accepted: None,
             explaining: false,
             froze: BTreeSet::new(),
-            unfreezing: BTreeSet::new(),
+            unfreezing: None,
             wall_offset: 0,
             wall_jumped: false,
         }

@@ -36,13 +36,15 @@ impl Laws {
         if before.latch.as_ref().map(|l| &l.active) != after.latch.as_ref().map(|l| &l.active) {
             self.demand(Law::Epoch, new.0 == old.0 + 1, || format!("the active side changed within epoch {old}"));
         }
-        if new == old && before.latch != after.latch {
-            self.broken(Law::LatchByEpisode, "the latch changed without a new epoch");
+        let identity = |record: &Record| record.latch.as_ref().and_then(|latch| latch.identity.clone());
+        if new == old && identity(before) != identity(after) {
+            self.broken(Law::LatchByEpisode, "who the latched side is changed without a new epoch");
         }
     }
 
     fn intent_steps(&mut self, before: &Record, after: &Record) {
-        let moved = before.latch != after.latch;
+        let place = |record: &Record| record.latch.as_ref().map(|latch| (latch.active.clone(), latch.epoch));
+        let moved = place(before) != place(after);
         match (&before.intent, &after.intent) {
             (None, None) => {
                 // The first latch leaves nobody: it is written by itself.
@@ -273,7 +275,7 @@ impl Laws {
         self.demand(Law::Freeze, active.as_ref() == Some(backend), || {
             format!("{backend} is released and is not active")
         });
-        self.unfreezing.insert(backend.clone());
+        self.unfreezing = Some(backend.clone());
     }
 
     /// The last look at the old side must have found it failing, lately; and nobody may still hear it.
@@ -297,7 +299,7 @@ impl Laws {
         let failing = ear.counters.values().all(|counter| counter.failing().is_some_and(|at| at >= since));
         let known = ear.counters.len();
         self.demand(Law::Recheck, failing && known > 0, || format!("no fresh failure of {from} since {since}"));
-        if intent.kind == EpisodeKind::Failover && !idle && !self.service.failover.fence_required {
+        if intent.kind == EpisodeKind::Failover && !idle {
             self.nobody_hears(from, scene);
         }
     }

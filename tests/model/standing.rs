@@ -6,7 +6,7 @@ use pgpivot::failover::phase::{EpisodeKind, Identity, Record, Stage};
 use pgpivot::types::{BackendName, Epoch};
 
 use crate::daemon::Daemon;
-use crate::ears::{Ear, descends, proves};
+use crate::ears::{Ear, descends, on_line, proves};
 use crate::laws::{Law, Laws, Scene};
 
 impl Laws {
@@ -59,10 +59,8 @@ impl Laws {
     fn astray(&self, active: &BackendName) -> Option<String> {
         let identity = self.identity().filter(|_| self.sql())?;
         let facts = self.ears.get(active)?.facts()?;
-        let told = facts.role == Role::Standby
-            || facts.role == Role::Primary
-                && (facts.system_id.is_some_and(|id| id != identity.system_id)
-                    || facts.timeline.is_some_and(|timeline| timeline != identity.timeline));
+        let known = facts.system_id.is_some() && facts.timeline.is_some();
+        let told = facts.role == Role::Standby || facts.role == Role::Primary && known && !on_line(facts, identity);
         told.then(|| format!("it says {:?}, {:?}", facts.role, facts.timeline))
     }
 

@@ -144,6 +144,7 @@ impl Machine {
             receipt.sentence = format!("{} is healthy, so this is a switchover: {}", latch.active, receipt.sentence);
             return Ok(receipt);
         }
+        self.no_successor(force)?;
         let target = self.candidate(&latch, to, force, now)?;
         if !force {
             self.witness_allows(&target)?;
@@ -198,6 +199,14 @@ impl Machine {
         }
     }
 
+    /// A successor of the latched side always wins: nobody is promoted beside it, not by force either.
+    fn no_successor(&self, force: bool) -> Result<(), Refusal> {
+        match self.rival() {
+            Some((_, said)) if !force || self.has_rival() => Err(refusal("split_brain", said)),
+            _ => Ok(()),
+        }
+    }
+
     fn needs_promoter(&self) -> Result<(), Refusal> {
         if self.can_promote() {
             return Ok(());
@@ -226,6 +235,7 @@ impl Machine {
         if !self.knows_identity() {
             return Err(refusal("needs_sql", "a switchover without loss needs probe kind \"sql\""));
         }
+        self.no_successor(false)?;
         let target = self.candidate(&latch, to, false, now)?;
         let active_ok =
             self.active_side().is_some_and(|side| side.state() == Health::Up && side.role() == Role::Primary);

@@ -11,6 +11,7 @@ use crate::failover::analysis::{self, Lineage};
 use crate::failover::health::State as Health;
 use crate::failover::observation::Role;
 use crate::failover::phase::{BlockReason, EpisodeKind, Identity, Intent, Stage};
+use crate::failover::side::Side;
 use crate::failover::witness::Testimony;
 use crate::types::{BackendName, Moment, Now};
 
@@ -37,6 +38,7 @@ impl Machine {
             Step::Fencing if self.step_lasts(FENCE_PATIENCE, now) => {
                 self.unanswered(BlockReason::FenceFailed, "the node fence", now);
             }
+            Step::Locking if self.run().is_some_and(|run| run.locked) && self.reviewed() => self.review(now),
             Step::Locking if self.step_lasts(LOCK_PATIENCE, now) => {
                 self.unanswered(BlockReason::LockBusy, "the lock between daemons", now);
             }
@@ -57,6 +59,31 @@ impl Machine {
         run.step = step;
         run.step_since = now.at;
         self.tell_as(now, EventKind::Step, said, Some(took), None);
+    }
+
+    /// Every backend that can be asked was asked since the lock was taken: whoever held it before may have promoted one.
+    fn reviewed(&self) -> bool {
+        let Some(run) = self.run() else { return false };
+        self.bystanders().all(|side| {
+            side.state() != Health::Up || side.facts.as_ref().is_some_and(|heard| heard.started >= run.step_since)
+        })
+    }
+
+    /// Neither the old side nor the candidate.
+    fn bystanders(&self) -> impl Iterator<Item = &Side> {
+        let (from, to) = self.run().map_or((None, None), |run| (run.intent.from.as_ref(), Some(&run.intent.to)));
+        self.sides.iter().filter(move |side| Some(&side.name) != from && Some(&side.name) != to)
+    }
+
+    /// The lock is held: nobody else may have been promoted by now.
+    fn review(&mut self, now: Now) {
+        let successor = self.bystanders().find(|side| self.descends(side)).map(|side| side.name.clone());
+        match successor {
+            Some(name) => {
+                self.set_back(BlockReason::SplitBrain, format!("{name} was promoted by somebody else"), now);
+            }
+            None => self.send("the lock between daemons is held".into(), now),
+        }
     }
 
     fn step_lasts(&self, patience: Duration, now: Now) -> bool {
@@ -320,9 +347,8 @@ impl Machine {
         match identity {
             Some(identity) => {
                 let facts = &heard.facts;
-                let proven = facts.role == Role::Primary
-                    && facts.system_id == Some(identity.system_id)
-                    && facts.timeline.is_some_and(|timeline| timeline > identity.timeline);
+                let proven =
+                    facts.role == Role::Primary && analysis::lineage(facts, &identity, true) == Lineage::Descends;
                 if proven {
                     let proof = identity_of(facts);
                     if let Some(run) = self.run_mut() {

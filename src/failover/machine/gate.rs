@@ -43,6 +43,7 @@ impl Machine {
                 (Gate::Closed { why: format!("traffic moves to {}", run.intent.to) }, run.intent.from.clone())
             }
             State::Episode(_) | State::Watching if let Some(why) = &astray => (closed(why), Some(latch.active.clone())),
+            State::Episode(run) if run.unchecked.is_some() => (closed("the start checks have not passed yet"), None),
             State::Episode(_) => (self.open(latch, true), None),
             State::Watching => {
                 if self.record.frozen.contains(&latch.active) {

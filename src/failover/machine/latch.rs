@@ -157,6 +157,9 @@ impl Machine {
 
     /// Ends the episode without a change. The old side is reopened when that is on disk.
     pub(super) fn cancel(&mut self, why: String, now: Now) {
+        if self.block.as_ref().is_some_and(|block| block.reason != BlockReason::Disk) {
+            self.block = None;
+        }
         let Some(run) = self.run_mut() else { return };
         if run.intent.stage == Stage::Sent {
             // Only a promoter's clean refusal or an operator who states that the target is off gets here after `sent`.

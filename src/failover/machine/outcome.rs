@@ -32,7 +32,9 @@ impl Machine {
                 self.lock(format!("the node fence failed, which is allowed here: {why}"), now);
             }
             (Outcome::Locked { result: LockResult::Held, .. }, Step::Locking) => {
-                self.send("the lock between daemons is held".into(), now);
+                if let Some(run) = self.run_mut() {
+                    run.locked = true;
+                }
             }
             (Outcome::Locked { result: LockResult::Busy, .. }, Step::Locking) => {
                 self.set_back(BlockReason::LockBusy, "another daemon holds the lock: it decides".into(), now);

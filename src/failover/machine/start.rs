@@ -104,7 +104,7 @@ impl Machine {
         }
     }
 
-    fn descends(&self, side: &Side) -> bool {
+    pub(super) fn descends(&self, side: &Side) -> bool {
         let (Some(latch), Some(heard)) = (self.latch(), &side.facts) else {
             return false;
         };

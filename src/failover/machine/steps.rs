@@ -31,6 +31,7 @@ pub(in crate::failover) struct Run {
     pub(super) unchecked: Option<Moment>,
     /// The lock was asked for: it is let go at the end, granted or not.
     pub(super) lock_asked: bool,
+    pub(super) locked: bool,
     /// Why it may not be promoted although `sent` is being written: the lock was lost, or this daemon slept.
     pub(super) void: Option<String>,
     /// The newest word of the promoter and when it was given.
@@ -98,6 +99,7 @@ impl Run {
             resumed: false,
             unchecked: None,
             lock_asked: false,
+            locked: false,
             void: None,
             word: None,
             ordered: None,

@@ -106,12 +106,13 @@ impl Machine {
         self.releasing = None;
     }
 
-    /// The release ended.
-    pub(super) fn unfrozen(&mut self, _episode: EpisodeId, result: Result<(), String>, now: Now) {
+    /// The release ended. One that was ordered before the last episode may be of another side.
+    pub(super) fn unfrozen(&mut self, episode: EpisodeId, result: Result<(), String>, now: Now) {
         let Some(active) = self.active_name() else {
             return;
         };
-        if !matches!(self.state, State::Watching) || !self.record.frozen.contains(&active) {
+        let stale = episode != self.record.last_episode;
+        if stale || !matches!(self.state, State::Watching) || !self.record.frozen.contains(&active) {
             return;
         }
         match result {

@@ -621,6 +621,85 @@ fn before_the_first_latch_every_backend_is_heard_anew() {
     assert_eq!(stage.disk.latch, None, "latched although west was last heard before the sleep");
 }
 
+#[test]
+fn a_candidate_that_comes_back_on_another_line_is_not_taken_for_the_promoted_one() {
+    let mut stage = Stage::steady();
+    stage.run(5000);
+    stage.servers[1].promotes = false;
+    stage.servers[0].mood = Mood::Dead;
+    stage.until(5000, |stage| !stage.promotions.is_empty());
+    let west = &mut stage.servers[1];
+    (west.primary, west.timeline) = (true, 5);
+    west.ancestors = vec![Ancestor { timeline: Timeline(3), switch_lsn: Lsn(9) }];
+    stage.run(5000);
+    assert!(!stage.is_open());
+    assert_eq!(stage.active(), "east");
+}
+
+#[test]
+fn a_long_sleep_closes_also_a_gate_that_a_cancelled_switchover_left_open() {
+    let mut stage = Stage::steady();
+    stage.run(5000);
+    stage.connections(0, 3);
+    stage.command(&Command::Switchover { to: None }).unwrap();
+    stage.disk_ok = false;
+    stage.sleeps(1000);
+    assert!(stage.is_open());
+    stage.servers[0].mood = Mood::Hung;
+    stage.sleeps(10_000);
+    assert!(!stage.is_open(), "open after a sleep to a side that has not answered since");
+}
+
+#[test]
+fn beside_a_proven_successor_nobody_else_is_promoted_by_command() {
+    let mut stage = Stage::steady_with(service(3));
+    stage.run(5000);
+    stage.promote(1);
+    stage.until(5000, |stage| stage.machine.phase() == Phase::Blocked);
+    for command in [Command::Switchover { to: Some("north".into()) }, failover(true)] {
+        let refused = stage.command(&command).unwrap_err();
+        assert_eq!(refused.code, "split_brain", "{refused}");
+    }
+    assert_eq!(stage.promotions.len(), 0);
+}
+
+#[test]
+fn a_successor_that_appears_while_the_lock_is_taken_ends_the_episode() {
+    let mut stage = Stage::steady_with(service(3));
+    stage.run(5000);
+    stage.hold_write = Some(|record| record.intent.is_some());
+    stage.servers[0].mood = Mood::Dead;
+    stage.until(2000, |stage| stage.waiting.is_some());
+    let other = if stage.disk.intent.clone().unwrap().to.as_str() == "west" { 2 } else { 1 };
+    // Another daemon finishes its own failover and lets the lock go; this one has heard nothing of it yet.
+    stage.next_probe[other] = stage.now + 400;
+    stage.promote(other);
+    stage.deliver();
+    stage.run(5000);
+    assert_eq!(stage.promotions.len(), 0);
+    assert_eq!(stage.active(), NAMES[other]);
+}
+
+#[test]
+fn a_late_release_of_the_side_that_was_left_does_not_open_the_new_one() {
+    let mut stage = Stage::steady();
+    stage.run(5000);
+    stage.command(&Command::Switchover { to: None }).unwrap();
+    stage.until(10_000, |stage| stage.active() == "west" && stage.is_open());
+    stage.rebuild(0, 1);
+    stage.run(10_000);
+    let (before, at) = (stage.machine.record().last_episode, stage.at());
+    // East is still marked read-only from then, and its release does not come through.
+    stage.loses = Some(|action| matches!(action, Action::Unfreeze { .. }));
+    stage.servers[0].frozen = true;
+    stage.command(&failover(true)).unwrap();
+    stage.until(10_000, |stage| stage.active() == "east" && stage.machine.phase() == Phase::Settling);
+    assert!(!stage.is_open());
+    stage.machine.handle_outcome(Outcome::Unfrozen { episode: before, result: Ok(()) }, at);
+    stage.obey();
+    assert!(!stage.is_open(), "opened to a side that is still read-only");
+}
+
 fn is_sent(record: &Record) -> bool {
     record.intent.as_ref().is_some_and(|intent| intent.stage == Written::Sent)
 }
