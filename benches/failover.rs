@@ -60,6 +60,7 @@ use figures::Figures;
 use options::Options;
 use report::Report;
 use round::Round;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use surroundings::Surroundings;
 
@@ -68,7 +69,7 @@ fn main() -> ExitCode {
     let mut report = Report::new(Surroundings::look());
     eprintln!("{}", report.surroundings);
     for round in options.rounds() {
-        match play(round) {
+        match play(round, options.logs.clone()) {
             Ok(figures) => {
                 eprintln!("{}", report::line(&figures));
                 report.add(figures);
@@ -89,10 +90,10 @@ fn main() -> ExitCode {
 }
 
 /// A round on a thread and a runtime of its own: when it panics, the others are still played.
-fn play(round: Round) -> Result<Figures, String> {
+fn play(round: Round, logs: Option<PathBuf>) -> Result<Figures, String> {
     let played = std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-        runtime.unwrap().block_on(round.play())
+        runtime.unwrap().block_on(round.play(logs.as_deref()))
     });
     played.join().map_err(|panic| match panic.downcast::<String>() {
         Ok(said) => *said,

@@ -23,6 +23,9 @@ pub struct Options {
     /// Also writes every figure to this file.
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
+    /// Keeps pgpivot's log of every round, at debug level, in this directory.
+    #[arg(long, value_name = "DIR")]
+    pub logs: Option<PathBuf>,
     /// One round of each scenario with pgpivot; fails when a count is wrong, however long anything took.
     #[arg(long, conflicts_with_all = ["rounds", "peers"])]
     pub check: bool,

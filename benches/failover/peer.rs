@@ -48,12 +48,13 @@ impl PeerKind {
     pub const ALL: [Self; 2] = [Self::Pgpivot, Self::Haproxy];
 
     /// Starts it and waits until it would fail over.
-    pub async fn start(self, pair: &Pair) -> Peer {
+    pub async fn start(self, pair: &Pair, talkative: bool) -> Peer {
         match self {
             Self::Pgpivot => {
                 let example: Table = EXAMPLE.parse().unwrap();
                 let settings = |section: &str| example["service"]["main"][section].as_table().unwrap().clone();
-                let mut plan = Daemon::plan(&[&pair.east, &pair.west]).environment("RUST_LOG", "info");
+                let level = if talkative { "info,pgpivot=trace" } else { "info" };
+                let mut plan = Daemon::plan(&[&pair.east, &pair.west]).environment("PGPIVOT_LOG", level);
                 for (key, value) in settings("probe") {
                     plan = plan.probe(&key, value);
                 }
@@ -77,6 +78,14 @@ impl Peer {
         match self {
             Self::Pgpivot(daemon) => daemon.listen,
             Self::Haproxy(haproxy, _) => haproxy.listen,
+        }
+    }
+
+    /// What pgpivot has written to its log.
+    pub fn log(&self) -> Option<String> {
+        match self {
+            Self::Pgpivot(daemon) => Some(daemon.log()),
+            Self::Haproxy(..) => None,
         }
     }
 

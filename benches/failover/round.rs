@@ -7,6 +7,7 @@ use super::load::Load;
 use super::peer::PeerKind;
 use super::scenario::Scenario;
 use std::fmt;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// Which round.
@@ -21,10 +22,10 @@ pub struct Round {
 }
 
 impl Round {
-    /// Plays it.
-    pub async fn play(self) -> Figures {
+    /// Plays it, and leaves pgpivot's log in this directory.
+    pub async fn play(self, logs: Option<&Path>) -> Figures {
         let pair = self.scenario.plan().start().await;
-        let peer = self.peer.start(&pair).await;
+        let peer = self.peer.start(&pair, logs.is_some()).await;
         let load = Load::start(peer.listen(), pair.east.port).await;
         tokio::time::sleep(self.offset()).await;
         let acceptance = acceptance::watch(&pair.west).await;
@@ -36,6 +37,9 @@ impl Round {
         self.scenario.go_on(&pair).await;
         let decision = peer.decision(struck_us).await;
         let journal = load.stop().await;
+        if let (Some(logs), Some(log)) = (logs, peer.log()) {
+            std::fs::write(logs.join(format!("{}-{}.log", self.scenario, self.number)), log).unwrap();
+        }
         drop(peer);
         if !pair.east.runs() {
             // To see what it holds.

@@ -61,7 +61,7 @@ impl Daemon {
         let log = File::options().create(true).append(true).open(self.log_path()).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_pgpivot"));
         command.arg("--config").arg(self.config_path()).current_dir(self.home.path()).env_clear();
-        command.env("PATH", "/usr/bin:/bin").env("RUST_LOG", "info,pgpivot=debug").env("NO_COLOR", "1");
+        command.env("PATH", "/usr/bin:/bin").env("PGPIVOT_LOG", "info,pgpivot=debug").env("NO_COLOR", "1");
         command.envs(self.environment.lock().unwrap().iter().cloned()).stdin(Stdio::null());
         let child = command.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
         let earlier = self.child.lock().unwrap().replace(child);
