@@ -46,9 +46,7 @@ impl Core {
         let input = match &mut self.saboteur {
             None => input,
             Some(saboteur) => {
-                let Some(other) = saboteur.twist_input(input.clone(), &mut self.machine, now) else {
-                    return None;
-                };
+                let other = saboteur.twist_input(input.clone(), &mut self.machine, now)?;
                 twisted = other;
                 &twisted
             }

@@ -20,7 +20,6 @@ pub struct Conn {
     pub id: u64,
     pub backend: BackendName,
     pub epoch: Epoch,
-    pub address: SocketAddr,
     pub server: usize,
 }
 

@@ -3,7 +3,6 @@
 
 use std::net::SocketAddr;
 
-use pgpivot::config::Promoter;
 use pgpivot::failover::action::Command;
 use pgpivot::types::BackendName;
 
@@ -432,10 +431,5 @@ impl World {
             18 => Command::CheckHealth,
             _ => Command::Abandon { backend },
         }
-    }
-
-    /// May this daemon's standbys be promoted by it?
-    pub fn promotes(&self, d: usize) -> bool {
-        self.daemons[d].service.failover.promoter != Promoter::None
     }
 }

@@ -70,8 +70,6 @@ pub enum Law {
     Disk,
     /// Who leads two primaries at once, decides nothing.
     SplitBrain,
-    /// Phases change along the table.
-    Table,
     /// When all is well, it ends well.
     Settles,
 }
@@ -101,7 +99,6 @@ pub struct Course {
     pub intent: Intent,
     /// Of the write that began it.
     pub ticket: u64,
-    pub decided: u64,
     /// When its intent was known to be on disk.
     pub written: Option<u64>,
     /// Taken up again after a restart, at that time.
@@ -230,7 +227,7 @@ impl Laws {
             resumed: Some(now),
             written: Some(now),
             sent_ordered: intent.stage == Stage::Sent,
-            ..Course::of(intent, now)
+            ..Course::of(intent)
         });
     }
 
@@ -291,11 +288,10 @@ impl Laws {
 }
 
 impl Course {
-    pub fn of(intent: Intent, now: u64) -> Self {
+    pub fn of(intent: Intent) -> Self {
         Self {
             intent,
             ticket: 0,
-            decided: now,
             written: None,
             resumed: None,
             void: false,

@@ -112,7 +112,7 @@ impl Laws {
                 self.demand(Law::OneEpisode, known.is_none(), || {
                     format!("episode {} begins beside {known:?}", intent.id)
                 });
-                self.course = Some(Course { ticket, ..Course::of(intent.clone(), scene.now) });
+                self.course = Some(Course { ticket, ..Course::of(intent.clone()) });
                 self.decided(&intent.clone(), scene);
             }
             Some(intent) => {

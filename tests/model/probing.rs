@@ -27,8 +27,8 @@ impl World {
             self.daemons[d].timers.remove(gone);
         }
         for (_, address) in list {
-            if !self.daemons[d].timers.contains_key(&address) {
-                self.daemons[d].timers.insert(address, Timers::default());
+            if let std::collections::btree_map::Entry::Vacant(vacant) = self.daemons[d].timers.entry(address) {
+                vacant.insert(Timers::default());
                 self.schedule_fresh(d, address, 0);
                 self.schedule_sample(d, address, 500);
             }

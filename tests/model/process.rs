@@ -29,10 +29,10 @@ impl World {
         self.daemons[d].core = Some(Core::start(service, name, record, clock, self.saboteur.clone()));
         self.daemons[d].tick = (0, u64::MAX);
         self.drain(d);
-        for backend in 0..self.servers.len() {
+        for (backend, name) in NAMES.iter().enumerate().take(self.servers.len()) {
             let after = self.chance.between(1, 30);
             let list = self.resolved(backend);
-            self.soon(d, after, Happening::Tell(Input::Addresses(NAMES[backend].into(), list)));
+            self.soon(d, after, Happening::Tell(Input::Addresses((*name).into(), list)));
         }
         self.soon(d, 5, Happening::Touch);
         let after = self.chance.between(10, 300);

@@ -83,7 +83,7 @@ impl Laws {
         self.demand(Law::StartChecks, proven, || format!("open to {active}, which has not proven itself since {woke}"));
         let wait = u64::try_from(self.service.failover.verify_wait.as_millis()).unwrap();
         let heard = |ear: &Ear| ear.counters.values().all(|counter| counter.heard.is_some_and(|at| at >= woke));
-        let unheard = self.ears.iter().find(|(name, ear)| *name != active && !(heard(ear) && !ear.counters.is_empty()));
+        let unheard = self.ears.iter().find(|(name, ear)| *name != active && (!heard(ear) || ear.counters.is_empty()));
         let waited = self.others_heard || scene.now - woke >= wait;
         let said = format!("open to {active} before {:?} was heard", unheard.map(|(name, _)| name));
         self.demand(Law::StartChecks, unheard.is_none() || waited, || said);

@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 
 use pgpivot::failover::action::{Action, Gate};
-use pgpivot::types::BackendName;
 
 use crate::chance::Chance;
 use crate::core::Input;
@@ -15,7 +14,7 @@ use crate::faults::Fix;
 use crate::laws::{Breach, Laws, Scene};
 use crate::pair::Pair;
 use crate::sabotage::Saboteur;
-use crate::scenario::{NAMES, Scenario};
+use crate::scenario::Scenario;
 use crate::server::{Row, Server, replicate};
 use pgpivot::failover::observation::Verdict;
 
@@ -340,9 +339,5 @@ impl World {
         if self.breach.is_none() {
             self.breach = self.laws[d].breach.take();
         }
-    }
-
-    pub fn backend(&self, i: usize) -> BackendName {
-        NAMES[i].into()
     }
 }
