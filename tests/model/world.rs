@@ -76,6 +76,7 @@ pub enum Event {
     },
     Fault,
     Command,
+    Upkeep,
     Fix(Fix),
 }
 
@@ -146,6 +147,7 @@ impl World {
         self.at(self.now, Event::Replicate);
         self.at(self.now + 10_000, Event::Fault);
         self.at(self.now + 12_000, Event::Command);
+        self.at(self.now + 15_000, Event::Upkeep);
         for d in 0..self.daemons.len() {
             let after = self.chance.between(0, 3000) * d as u64;
             self.at(self.now + 10 + after, Event::Start { d });
@@ -209,6 +211,7 @@ impl World {
             Event::Promoted { server } => self.promote_server(server),
             Event::Fault => self.fault(),
             Event::Command => self.random_command(),
+            Event::Upkeep => self.upkeep(),
             Event::Fix(fix) => self.fix(fix),
         }
     }
