@@ -315,7 +315,7 @@ impl World {
             )
         });
         let ordered = write.record.as_deref();
-        self.laws[d].disk_changed(&before, &after, ordered, self.now);
+        self.laws[d].disk_changed(&before, &after, ordered);
         self.pair.disk_changed(d, &before, &after, &self.servers);
         let input = match write.ticket {
             Some(ticket) => Input::Outcome(pgpivot::failover::action::Outcome::Persisted { ticket, result }),
