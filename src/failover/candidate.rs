@@ -4,7 +4,7 @@
 use std::fmt;
 
 use super::health::State;
-use super::observation::Role;
+use super::observation::{Receiver, Role};
 use super::phase::{BlockReason, Identity};
 use super::side::Side;
 use crate::config::{ConfiguredRole, ProbeKind, Promoter, Service};
@@ -84,6 +84,11 @@ fn fitness(service: &Service, side: &Side, identity: Option<&Identity>, flushed:
     }
     if facts.system_id.is_some_and(|id| id != identity.system_id) {
         return Verdict::Unfit(format!("{name} belongs to another system"));
+    }
+    if let Receiver::Row(row) = &facts.receiver
+        && let Some(other) = row.timeline.filter(|timeline| row.streaming && *timeline != identity.timeline)
+    {
+        return Verdict::Unfit(format!("{name} streams on timeline {other}, the latch is on {}", identity.timeline));
     }
     let max = service.failover.max_disconnect;
     match side.witness.streamed_at() {

@@ -68,6 +68,7 @@ pub struct Witness {
 
 #[derive(Debug, Clone)]
 struct Sample {
+    started: Moment,
     at: Moment,
     clock: Option<WallTime>,
     receiver: Receiver,
@@ -125,11 +126,12 @@ impl Witness {
         latched: Option<Timeline>,
         cascade: bool,
     ) {
-        if self.last.as_ref().is_some_and(|last| last.at > finished) {
+        // One that was overtaken may have been read before the newer one: an old absence must not outweigh life.
+        if self.last.as_ref().is_some_and(|last| last.started > started) {
             return;
         }
         let receiver = if cascade { Receiver::Unknown } else { facts.receiver.clone() };
-        let sample = Sample { at: finished, clock: facts.clock, receiver, timeout: facts.receiver_timeout };
+        let sample = Sample { started, at: finished, clock: facts.clock, receiver, timeout: facts.receiver_timeout };
         let streaming = sample.streaming(latched);
         if let Some(row) = streaming {
             self.streamed_at = Some(finished);
@@ -360,6 +362,16 @@ mod tests {
         let mut longer = samples.to_vec();
         longer.push((2300, streaming(2300, 2250, 10)));
         assert_eq!(heard(&longer, 100, None).testimony(), Testimony::Idle);
+    }
+
+    #[test]
+    fn an_absence_that_was_overtaken_by_a_sign_of_life_says_nothing() {
+        let mut witness = Witness::default();
+        witness.sample(ms(0), ms(1), &streaming(0, 0, 10), TIMELINE, false);
+        witness.begin(ms(100), Some(wall(100)));
+        witness.sample(ms(900), ms(901), &streaming(900, 800, 11), TIMELINE, false);
+        witness.sample(ms(300), ms(950), &gone(310), TIMELINE, false);
+        assert_eq!(witness.testimony(), Testimony::Writing);
     }
 
     #[test]

@@ -82,10 +82,9 @@ impl Disk {
     }
 
     /// The daemon is gone: the write under way may still arrive, those behind it do not.
-    pub fn orphan(&mut self, chance: &mut Chance) {
-        if let (true, Some(write)) = (self.busy, self.queue.pop_front())
-            && let Some(record) = write.record
-        {
+    pub fn orphan(&mut self, chance: &mut Chance) -> Option<Box<Record>> {
+        let write = if self.busy { self.queue.pop_front().and_then(|write| write.record) } else { None };
+        if let Some(record) = write.clone() {
             self.leave(*record, chance);
         }
         self.queue.clear();
@@ -93,5 +92,6 @@ impl Disk {
         // What is read at the start is what counts from then on.
         self.confirmed = self.holds().clone();
         self.other = None;
+        write
     }
 }

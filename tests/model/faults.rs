@@ -9,7 +9,7 @@ use pgpivot::types::BackendName;
 use crate::core::Input;
 use crate::daemon::{Sleep, address};
 use crate::disk::Fare;
-use crate::scenario::NAMES;
+use crate::scenario::{NAMES, Theme};
 use crate::server::{Mood, Past, Promotes};
 use crate::world::{Event, Happening, Link, World};
 
@@ -52,13 +52,54 @@ impl World {
         let next = self.chance.span(self.scenario.pace / 8, self.scenario.pace * 3);
         self.at(self.now + next, Event::Fault);
         let d = self.chance.index(self.daemons.len());
-        match self.chance.below(100) {
-            0..35 => self.server_fault(),
-            35..50 => self.wire_fault(d),
-            50..74 => self.daemon_fault(d),
-            74..84 => self.trickery(),
-            84..93 => self.people(),
+        let theme = if self.chance.one_in(3) { Theme::Mixed } else { self.scenario.theme };
+        let [server, wire, daemon, tricks, people] = match theme {
+            Theme::Mixed => [35, 15, 24, 10, 9],
+            Theme::Deaths => [80, 5, 5, 5, 5],
+            Theme::Silence => [50, 40, 5, 5, 0],
+            Theme::Daemon => [30, 5, 60, 5, 0],
+            Theme::Stubborn => [40, 5, 5, 45, 5],
+            Theme::People => [20, 5, 5, 10, 60],
+            Theme::Commands => [10, 5, 5, 5, 5],
+        };
+        let drawn = self.chance.below(100);
+        match [server, wire, daemon, tricks, people]
+            .iter()
+            .scan(0, |sum, share| {
+                *sum += share;
+                Some(*sum)
+            })
+            .position(|sum| drawn < sum)
+        {
+            Some(0) => self.server_fault(),
+            Some(1) => self.wire_fault(d),
+            Some(2) => self.daemon_fault(d),
+            Some(3) => self.trickery(),
+            Some(4) => self.people(),
             _ => self.random_command_now(),
+        }
+    }
+
+    /// For so long: often for a moment, often long enough to be acted upon.
+    fn lasts(&mut self) -> u64 {
+        if self.chance.one_in(2) { self.chance.span(200, 5000) } else { self.chance.between(4000, 40_000) }
+    }
+
+    /// People who look after servers: what was replaced or fell off is rebuilt, some time.
+    pub fn upkeep(&mut self) {
+        if self.calm {
+            return;
+        }
+        let next = self.chance.between(3000, 20_000);
+        self.at(self.now + next, Event::Upkeep);
+        let Some(primary) = self.true_primary() else { return };
+        let fallen = (0..self.servers.len()).find(|index| {
+            let server = &self.servers[*index];
+            let serves = !server.primary && server.stream.is_some();
+            *index != primary && server.mood == Mood::Well && !serves
+        });
+        if let Some(index) = fallen {
+            self.rebuild(index);
         }
     }
 
@@ -74,11 +115,12 @@ impl World {
 
     fn server_fault(&mut self) {
         let index = self.victim();
-        let lasts = self.chance.span(200, 40_000);
+        let lasts = self.lasts();
+        let hangs = if self.scenario.theme == Theme::Silence { 12 } else { 3 };
         let mood = self.chance.weighed(&[
-            (5, Mood::Dead),
-            (4, Mood::Stopped),
-            (3, Mood::Stuck),
+            (if self.scenario.theme == Theme::Deaths { 20 } else { 6 }, Mood::Dead),
+            (hangs, Mood::Stopped),
+            (hangs, Mood::Stuck),
             (2, Mood::Recovering),
             (1, Mood::Full),
             (2, Mood::ShuttingDown),
@@ -107,7 +149,7 @@ impl World {
 
     fn wire_fault(&mut self, d: usize) {
         let index = self.victim();
-        let lasts = self.chance.span(200, 30_000);
+        let lasts = self.lasts();
         if self.chance.one_in(3) {
             let other = self.chance.index(self.servers.len());
             self.say(|| format!("fault: wire {index}-{other} is cut for {lasts} ms"));
@@ -204,9 +246,14 @@ impl World {
     fn trickery(&mut self) {
         let index = self.victim();
         let other = self.chance.index(self.servers.len());
-        let lasts = self.chance.span(500, 30_000);
+        let lasts = self.lasts();
         self.say(|| format!("fault: trickery on {index} and {other} for {lasts} ms"));
-        match self.chance.below(12) {
+        let trick = if self.scenario.theme == Theme::Stubborn {
+            self.chance.pick(&[2, 3, 6, 6, 6, 7, 8])
+        } else {
+            self.chance.below(12)
+        };
+        match trick {
             0 => {
                 let jump = i64::try_from(self.chance.span(100, 3_600_000)).unwrap() * 1000;
                 let sign = if self.chance.one_in(2) { 1 } else { -1 };

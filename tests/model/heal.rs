@@ -3,7 +3,7 @@
 
 use pgpivot::config::{ProbeKind, Service};
 use pgpivot::failover::action::{Command, Gate};
-use pgpivot::failover::phase::Phase;
+use pgpivot::failover::phase::{Intent, Phase};
 
 use crate::core::Input;
 use crate::daemon::index_of;
@@ -92,10 +92,7 @@ impl World {
         for d in 0..self.daemons.len() {
             let pending = self.daemons[d].core.as_ref().and_then(|core| core.machine.record().intent.clone());
             if let Some(intent) = pending {
-                let to = index_of(&intent.to);
-                if !self.servers[to].primary {
-                    self.promote_server(to);
-                }
+                self.help_pending(d, round, &intent);
             }
         }
         let chosen = self.true_primary().unwrap_or(0);
@@ -110,6 +107,29 @@ impl World {
         }
         self.servers[chosen].sync_names.clear();
         self.adopt_if_closed(round, chosen);
+    }
+
+    /// A promotion that nothing proves: made by hand, made possible again, or given up with its target off.
+    fn help_pending(&mut self, d: usize, round: usize, intent: &Intent) {
+        let to = index_of(&intent.to);
+        match round % 4 {
+            0 => self.promote_server(to),
+            1 => {
+                let from = intent.from.as_ref().map(index_of).filter(|from| *from != to);
+                if let Some(from) = from {
+                    let source = self.servers[from].clone();
+                    self.servers[to].rebuild(&source, from, self.now);
+                }
+            }
+            2 => {
+                self.server_dies(to);
+                self.run_until(self.now + 20_000);
+                self.tell(d, Input::Command(Command::Abandon { backend: intent.to.clone() }, false));
+                self.run_until(self.now + 5000);
+                self.server_resumes(to);
+            }
+            _ => {}
+        }
     }
 
     fn adopt_if_closed(&mut self, round: usize, chosen: usize) {

@@ -231,8 +231,8 @@ impl Laws {
         });
     }
 
-    pub fn killed(&mut self, before: &Record, after: &Record, now: u64) {
-        self.disk_changed(before, after, None, now);
+    pub fn killed(&mut self, before: &Record, after: &Record, written: Option<&Record>) {
+        self.disk_changed(before, after, written);
         self.led.clear();
         self.course = None;
     }

@@ -14,12 +14,12 @@ impl Laws {
     // ---- on disk ----
 
     /// A record became another, by a write that was answered or one that was not.
-    pub fn disk_changed(&mut self, before: &Record, after: &Record, ordered: Option<&Record>, _now: u64) {
+    pub fn disk_changed(&mut self, before: &Record, after: &Record, written: Option<&Record>) {
         if before == after {
             return;
         }
-        if ordered != Some(after) && ordered.is_some() {
-            // A torn slot: the record before the last one counts again.
+        if written != Some(after) {
+            // A torn slot, or a touch: the record before the last one counts again.
             return;
         }
         self.epoch_steps(before, after);
@@ -142,9 +142,6 @@ impl Laws {
         self.demand(Law::Fence, !fence || course.fenced == Some(true), || {
             "`sent` without the fence that is needed".into()
         });
-        if intent.kind == EpisodeKind::Switchover {
-            self.caught_up(&course);
-        }
         let spends = intent.kind == EpisodeKind::Failover;
         self.demand(
             Law::Budget,
@@ -158,7 +155,8 @@ impl Laws {
         }
     }
 
-    fn caught_up(&mut self, course: &Course) {
+    fn caught_up(&mut self) {
+        let Some(course) = self.course.clone() else { return };
         let told = self.ears.get(&course.intent.to).and_then(|ear| ear.told.clone());
         let reached = match (course.frozen, told) {
             (Some((lsn, at)), Some((started, _, facts))) => {
@@ -234,6 +232,7 @@ impl Laws {
         let own = self.course.as_ref().is_some_and(|course| course.intent.id == episode);
         self.demand(Law::OneEpisode, own, || format!("{action:?} is not of the episode under way"));
         match action {
+            Action::Lock { .. } if intent.kind == EpisodeKind::Switchover => self.caught_up(),
             Action::Fence { .. } | Action::Lock { .. } => self.looks_again(scene),
             Action::Freeze { .. } => {
                 let marked = intent.stage >= Stage::Freezing && intent.from.as_ref() == Some(&backend);

@@ -64,9 +64,9 @@ impl World {
         daemon.locks.clear();
         daemon.crash_in = None;
         let before = daemon.disk.holds().clone();
-        daemon.disk.orphan(&mut self.chance);
+        let written = daemon.disk.orphan(&mut self.chance);
         let after = daemon.disk.holds().clone();
-        self.laws[d].killed(&before, &after, self.now);
+        self.laws[d].killed(&before, &after, written.as_deref());
         for server in 0..self.servers.len() {
             let quick = self.links[d][server] == Link::Up;
             let after = if quick { self.chance.between(0, 500) } else { self.chance.between(1000, 20_000) };

@@ -11,8 +11,28 @@ use crate::chance::Chance;
 
 pub const NAMES: [&str; 3] = ["east", "west", "north"];
 
+/// What goes wrong most in a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Theme {
+    /// Everything alike.
+    Mixed,
+    /// Servers die for a while, and the dead are rebuilt.
+    Deaths,
+    /// Servers hang and wires are cut.
+    Silence,
+    /// The daemon is killed, sleeps, and its disk fails.
+    Daemon,
+    /// Promotions that do not come, locks that are taken.
+    Stubborn,
+    /// People promote, rebuild and demote by hand.
+    People,
+    /// Commands, sensible or not.
+    Commands,
+}
+
 #[derive(Debug, Clone)]
 pub struct Scenario {
+    pub theme: Theme,
     /// One per daemon.
     pub services: Vec<Service>,
     pub backends: usize,
@@ -37,6 +57,20 @@ fn login() -> Login {
 }
 
 impl Scenario {
+    /// The plainest: a pair, one daemon, every default.
+    pub fn plain() -> Self {
+        Self {
+            theme: Theme::Deaths,
+            services: vec![service(2)],
+            backends: 2,
+            addresses: 1,
+            w: 3000,
+            length: 120_000,
+            pace: 6000,
+            commands: 3,
+        }
+    }
+
     pub fn random(chance: &mut Chance) -> Self {
         let backends = chance.weighed(&[(5, 2), (3, 3)]);
         let mut first = service(backends);
@@ -46,14 +80,24 @@ impl Scenario {
         if sql && chance.one_in(3) {
             services.push(beside(&services[0], chance));
         }
+        let themes = [
+            (3, Theme::Mixed),
+            (4, Theme::Deaths),
+            (2, Theme::Silence),
+            (3, Theme::Daemon),
+            (2, Theme::Stubborn),
+            (2, Theme::People),
+            (2, Theme::Commands),
+        ];
         Self {
+            theme: chance.weighed(&themes),
             services,
             backends,
             addresses: if chance.one_in(6) { 2 } else { 1 },
             w: chance.weighed(&[(6, 3000), (2, 10_000), (1, 60_000), (1, 0)]),
             length: chance.between(60_000, 240_000),
-            pace: chance.weighed(&[(2, 2000), (3, 6000), (2, 15_000)]),
-            commands: chance.weighed(&[(2, 1), (3, 3), (1, 8)]),
+            pace: chance.weighed(&[(2, 1500), (3, 4000), (2, 10_000)]),
+            commands: chance.weighed(&[(2, 1), (3, 4), (2, 12)]),
         }
     }
 }
@@ -83,8 +127,8 @@ fn vary(service: &mut Service, chance: &mut Chance) {
     probe.passive = !chance.one_in(6);
     failover.automatic = !chance.one_in(8);
     failover.delay = ms(chance.weighed(&[(5, 0), (1, 2000)]));
-    failover.cooldown = ms(chance.weighed(&[(3, 0), (3, 5000), (2, 60_000)]));
-    failover.max_per_day = chance.weighed(&[(1, 1), (2, 3), (4, 100)]);
+    failover.cooldown = ms(chance.weighed(&[(4, 0), (4, 5000), (1, 60_000)]));
+    failover.max_per_day = chance.weighed(&[(1, 1), (2, 3), (6, 100)]);
     failover.max_lag = chance.weighed(&[(1, 0), (2, 5000), (3, 16 << 20)]);
     failover.max_disconnect = ms(chance.weighed(&[(1, 2000), (3, 10_000)]));
     failover.drain_timeout = ms(chance.weighed(&[(1, 0), (1, 1000), (2, 5000)]));

@@ -75,6 +75,7 @@ pub enum Event {
     },
     Fault,
     Command,
+    Upkeep,
     Fix(Fix),
 }
 
@@ -145,6 +146,7 @@ impl World {
         self.at(self.now, Event::Replicate);
         self.at(self.now + 10_000, Event::Fault);
         self.at(self.now + 12_000, Event::Command);
+        self.at(self.now + 15_000, Event::Upkeep);
         for d in 0..self.daemons.len() {
             let after = self.chance.between(0, 3000) * d as u64;
             self.at(self.now + 10 + after, Event::Start { d });
@@ -208,6 +210,7 @@ impl World {
             Event::Promoted { server } => self.promote_server(server),
             Event::Fault => self.fault(),
             Event::Command => self.random_command(),
+            Event::Upkeep => self.upkeep(),
             Event::Fix(fix) => self.fix(fix),
         }
     }
@@ -311,7 +314,7 @@ impl World {
             )
         });
         let ordered = write.record.as_deref();
-        self.laws[d].disk_changed(&before, &after, ordered, self.now);
+        self.laws[d].disk_changed(&before, &after, ordered);
         self.pair.disk_changed(d, &before, &after, &self.servers);
         let input = match write.ticket {
             Some(ticket) => Input::Outcome(pgpivot::failover::action::Outcome::Persisted { ticket, result }),

@@ -700,6 +700,19 @@ fn a_late_release_of_the_side_that_was_left_does_not_open_the_new_one() {
     assert!(!stage.is_open(), "opened to a side that is still read-only");
 }
 
+#[test]
+fn a_standby_that_streams_on_another_timeline_by_now_is_not_promoted() {
+    let mut lax = service(2);
+    lax.failover.witness = WitnessRule::Optional;
+    let mut stage = Stage::steady_with(lax);
+    stage.run(5000);
+    (stage.servers[1].upstream, stage.servers[1].timeline) = (None, 7);
+    stage.servers[0].mood = Mood::Dead;
+    stage.run(8000);
+    assert_eq!(stage.promotions.len(), 0);
+    assert_eq!(stage.view().blocked.unwrap().reason, "no candidate");
+}
+
 fn is_sent(record: &Record) -> bool {
     record.intent.as_ref().is_some_and(|intent| intent.stage == Written::Sent)
 }
