@@ -201,8 +201,7 @@ fn dead(e: &Evidence<'_>) -> Option<String> {
     if e.active.stopping.is_some_and(|(_, last)| e.now.since(last) < SHUTDOWN_MEMORY) {
         return None;
     }
-    let kept_lost = e.active.kept_lost.is_some_and(|at| e.active.alive().is_none_or(|alive| at >= alive));
-    if !kept_lost || e.active.addresses.is_empty() {
+    if !e.active.lost_for_good() || e.active.addresses.is_empty() {
         return None;
     }
     let mut first_refusal = e.now;

@@ -64,8 +64,10 @@ pub struct Health {
     recovering_since: Option<Moment>,
     /// Beginnings of recoveries, to notice a server that crashes again and again.
     recoveries: Vec<Moment>,
-    /// Newest answer on any connection, the kept one and traffic included.
-    alive: Option<Moment>,
+    /// Newest answer to a probe, the kept connection's included.
+    spoke: Option<Moment>,
+    /// Newest answer to traffic of clients; the last words and the end of their connections are among them.
+    answered: Option<Moment>,
     /// When a verdict of any sort last came.
     heard: Option<Moment>,
     /// Why the last verdict says nothing.
@@ -84,7 +86,7 @@ impl Health {
         self.unknown = None;
         match verdict {
             Verdict::Answered(_) => {
-                self.alive = self.alive.max(Some(finished));
+                self.spoke = self.spoke.max(Some(finished));
                 if fresh {
                     self.pass(started, finished, limits);
                 }
@@ -103,7 +105,7 @@ impl Health {
 
     /// A live server refused us: no pass, but the run of failures is over.
     fn lives(&mut self, started: Moment, finished: Moment) {
-        self.alive = self.alive.max(Some(finished));
+        self.spoke = self.spoke.max(Some(finished));
         if self.failed.is_none_or(|(failed, ..)| failed <= started) {
             self.failures = 0;
             self.failing_since = None;
@@ -116,7 +118,7 @@ impl Health {
 
     /// Traffic of clients got an answer at that time. It ends a run of failures that began earlier.
     pub fn answered(&mut self, at: Moment) {
-        self.alive = self.alive.max(Some(at));
+        self.answered = self.answered.max(Some(at));
     }
 
     fn pass(&mut self, started: Moment, finished: Moment, limits: Limits) {
@@ -232,7 +234,12 @@ impl Health {
 
     /// Newest sign of life on any connection.
     pub fn alive(&self) -> Option<Moment> {
-        self.alive
+        self.spoke.max(self.answered)
+    }
+
+    /// Newest answer to a probe.
+    pub fn spoke(&self) -> Option<Moment> {
+        self.spoke
     }
 
     /// Why the last verdict says nothing.

@@ -250,6 +250,13 @@ impl Side {
         self.addresses.values().filter_map(|address| address.health.alive()).max()
     }
 
+    /// Was the probe's kept connection lost, without an answer to a probe since? What clients got meanwhile says nothing:
+    /// a dying server's farewells arrive in any order.
+    pub fn lost_for_good(&self) -> bool {
+        let spoke = self.addresses.values().filter_map(|address| address.health.spoke()).max();
+        self.kept_lost.is_some_and(|at| spoke.is_none_or(|spoke| at >= spoke))
+    }
+
     /// Every address has an answer or a verdict since `since`.
     pub fn heard_since(&self, since: Moment) -> bool {
         !self.addresses.is_empty()

@@ -67,12 +67,11 @@ impl Machine {
     }
 
     pub(super) fn may_be_dead(&self, side: &Side) -> bool {
-        let lost = side.kept_lost.is_some_and(|at| side.alive().is_none_or(|alive| at >= alive));
         let refused = side
             .addresses
             .values()
             .all(|a| a.health.failed().is_none_or(|(.., how)| how == Failure::Refused) || a.health.failures() == 0);
-        self.service.probe.passive && lost && refused && side.state() != Health::Down
+        self.service.probe.passive && side.lost_for_good() && refused && side.state() != Health::Down
     }
 
     pub(super) fn tell(&mut self, now: Now, kind: EventKind, sentence: String) {

@@ -53,6 +53,20 @@ fn a_killed_primary_is_replaced_within_half_a_second() {
 }
 
 #[test]
+fn the_last_words_of_a_killed_primary_to_its_clients_are_no_sign_of_life() {
+    let mut stage = Stage::steady();
+    stage.run(5000);
+    stage.servers[0].mood = Mood::Dead;
+    let died = stage.now;
+    stage.until(100, |stage| stage.machine.cadence() == Cadence::Death);
+    stage.run(20);
+    let at = stage.at();
+    stage.machine.handle_evidence(&Evidence::Answered { backend: "east".into(), at: at.at }, at);
+    stage.until(2000, |stage| stage.said("episode 2"));
+    assert!(stage.now - died <= 500, "decided after {} ms", stage.now - died);
+}
+
+#[test]
 fn clients_wait_for_the_promoted_side_no_longer_than_one_question_takes() {
     for command in [failover(true), Command::Switchover { to: None }] {
         let mut stage = Stage::steady();
