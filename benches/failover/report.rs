@@ -69,8 +69,7 @@ impl Report {
             let mut row = vec![f.scenario.to_string(), f.peer.to_string(), f.round.to_string()];
             row.extend([format!("{} / {}", f.error_count(), f.open), kinds(f)]);
             row.extend(
-                [Some(f.gap), Some(f.wait), f.decision, f.accepted, f.added]
-                    .map(|ms| ms.map_or("-".into(), seconds)),
+                [Some(f.gap), Some(f.wait), f.decision, f.accepted, f.added].map(|ms| ms.map_or("-".into(), seconds)),
             );
             row.extend(counts(f).map(|n| n.to_string()));
             table.add_row(row);

@@ -37,7 +37,7 @@ pub fn lineage(facts: &Facts, latched: &Identity, streamed: bool) -> Lineage {
         return Lineage::Stranger;
     }
     if timeline == latched.timeline {
-        return Lineage::Same;
+        return if same_line(facts, latched) { Lineage::Same } else { Lineage::Stranger };
     }
     if timeline < latched.timeline {
         return Lineage::Older;
@@ -55,6 +55,15 @@ pub fn lineage(facts: &Facts, latched: &Identity, streamed: bool) -> Lineage {
             if contains && same_branch { Lineage::Descends } else { Lineage::Stranger }
         }
     }
+}
+
+/// Does it show the latched line itself? Timelines bear the same number when two standbys of one line were promoted:
+/// where they branched off tells them apart, if both are known.
+pub fn same_line(facts: &Facts, latched: &Identity) -> bool {
+    let branched = facts.history.as_ref().and_then(|history| history.last()).map(|ancestor| ancestor.switch_lsn);
+    facts.system_id == Some(latched.system_id)
+        && facts.timeline == Some(latched.timeline)
+        && branched.zip(latched.switch_lsn).is_none_or(|(shown, known)| shown == known)
 }
 
 /// Adverse evidence about the active side, from its first sign on.
@@ -96,6 +105,8 @@ pub struct Decision {
     pub rechecked: bool,
     /// Only after a successful node fence.
     pub fence_needed: bool,
+    /// A standby still gets heartbeats.
+    pub over_idle: bool,
 }
 
 /// The evidence as one argument.
@@ -185,6 +196,7 @@ pub fn judge_route(e: &Evidence<'_>, tier_up: bool) -> Finding {
             why: format!("{} failed {} probes in a row and {} serves", e.active.name, e.active.failures(), to.name),
             rechecked: false,
             fence_needed: false,
+            over_idle: false,
         }),
         None => {
             Finding::Blocked(BlockReason::NoCandidate, format!("{} is down and no other backend is up", e.active.name))
@@ -240,16 +252,17 @@ fn newest_failure(side: &Side) -> Option<(Moment, Failure)> {
 
 /// Death is established; asks the witnesses and the candidates.
 fn decide(e: &Evidence<'_>, why: String, rechecked: bool) -> Finding {
-    let mut fence_needed = e.service.failover.fence_required;
-    let alive = e.sides.iter().find(|side| side.name != e.active.name && side.witness.testimony().alive());
-    if let Some(side) = alive {
+    let mut over_idle = false;
+    // Who gets new log outweighs who gets heartbeats.
+    let others = e.sides.iter().filter(|side| side.name != e.active.name && side.witness.testimony().alive());
+    if let Some(side) = others.max_by_key(|side| side.witness.testimony()) {
         match hung_with_idle_witness(e, side) {
-            Ok(()) => fence_needed = true,
+            Ok(()) => over_idle = true,
             Err(finding) => return finding,
         }
     }
+    let fence_needed = over_idle || e.service.failover.fence_required;
     let fit = candidate::rank(e.service, e.sides, &e.active.name, e.identity, Some(e.suspicion.t0), e.now);
-    let mut undetermined = None;
     let mut unknown = None;
     for (side, fitness) in &fit {
         let Fitness::Fit { .. } = fitness else {
@@ -257,21 +270,22 @@ fn decide(e: &Evidence<'_>, why: String, rechecked: bool) -> Finding {
         };
         let testimony = side.witness.testimony();
         let optional = e.service.failover.witness == WitnessRule::Optional;
-        if testimony.lost() || fence_needed && testimony == Testimony::Idle {
+        if testimony.lost() || over_idle && testimony == Testimony::Idle {
             let said = format!("{why}; {} says {} and is {}", side.name, testimony.as_str(), fitness);
-            return Finding::Decide(Decision { to: side.name.clone(), why: said, rechecked, fence_needed });
+            return Finding::Decide(Decision { to: side.name.clone(), why: said, rechecked, fence_needed, over_idle });
         }
         if side.witness.usable(e.identity.map(|i| i.timeline)) {
-            undetermined.get_or_insert(side.name.clone());
+            // It has most: a lesser one that has noticed already does not take its place.
+            let name = &side.name;
+            return Finding::Waiting(format!(
+                "{why}; waiting for {name} to notice the silence of its replication stream"
+            ));
         } else if optional {
             let said = format!("{why}; {} is {}, without a witness", side.name, fitness);
-            return Finding::Decide(Decision { to: side.name.clone(), why: said, rechecked, fence_needed });
+            return Finding::Decide(Decision { to: side.name.clone(), why: said, rechecked, fence_needed, over_idle });
         } else {
             unknown.get_or_insert(side.name.clone());
         }
-    }
-    if let Some(name) = undetermined {
-        return Finding::Waiting(format!("{why}; waiting for {name} to notice the silence of its replication stream"));
     }
     if let Some(name) = unknown {
         return Finding::Blocked(

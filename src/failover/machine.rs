@@ -13,6 +13,7 @@ mod phases;
 mod start;
 mod steps;
 mod switchover;
+mod wake;
 mod watch;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -28,7 +29,7 @@ use super::side::Side;
 use crate::config::{Authority, ProbeKind, Promoter, Service};
 use crate::types::{BackendName, Epoch, HostPort, Moment, Now, Timeline, WallTime};
 
-pub(super) use steps::{Run, Step};
+pub(super) use steps::{Aside, Run, Step};
 
 /// The machine.
 #[derive(Debug)]
@@ -49,6 +50,8 @@ pub struct Machine {
     /// Other daemons of this pair: name and when they were last seen.
     pub(super) daemons: BTreeMap<String, Moment>,
     pub(super) settling: Option<Moment>,
+    /// When this daemon last woke late: what began before is worth nothing.
+    woke: Moment,
     /// A release from read-only was ordered at that time.
     releasing: Option<Moment>,
     /// A try was called off: none before that moment, for this reason.
@@ -57,6 +60,7 @@ pub struct Machine {
     pub(super) latched_at: Option<Moment>,
     /// The record that is being written as the new latch.
     next_record: Option<Box<Record>>,
+    aside: Option<Aside>,
     /// A side's switch to `Healthy` or not, to tell changes.
     told: BTreeMap<BackendName, Health>,
     pub(super) evidence: String,
@@ -109,10 +113,12 @@ impl Machine {
             disk_error: None,
             daemons: BTreeMap::new(),
             settling: None,
+            woke: now.at,
             releasing: None,
             setback: None,
             latched_at: None,
             next_record: None,
+            aside: None,
             told: BTreeMap::new(),
             evidence: "nothing was heard yet".into(),
             tickets: 0,
@@ -142,6 +148,9 @@ impl Machine {
 
     /// One probe's result.
     pub fn handle_observation(&mut self, seen: &Observation, now: Now) {
+        if seen.started < self.woke {
+            return;
+        }
         let limits = self.limits();
         let latched = self.timeline();
         let active = self.active_name();
@@ -230,32 +239,6 @@ impl Machine {
 
     /// The deadline of `poll_timeout` has come.
     pub fn handle_timeout(&mut self, now: Now) {
-        self.advance(now);
-    }
-
-    /// The control thread woke this much too late: what was heard meanwhile is worth nothing.
-    pub fn handle_delay(&mut self, late: Duration, now: Now) {
-        if late <= Duration::from_millis(500) {
-            return;
-        }
-        self.tell(
-            now,
-            EventKind::Notice,
-            format!("this daemon was stopped or starved for {} ms: evidence is discarded", late.as_millis()),
-        );
-        for side in &mut self.sides {
-            side.forget();
-        }
-        self.suspicion = None;
-        if let State::Episode(run) = &mut self.state
-            && run.may_be_cancelled()
-        {
-            self.cancel("this daemon was stopped or starved meanwhile".into(), now);
-        }
-        if late > Duration::from_secs(2) && matches!(self.state, State::Watching) {
-            self.state = State::Starting { since: now.at };
-            self.probe_all();
-        }
         self.advance(now);
     }
 
@@ -361,6 +344,7 @@ impl Machine {
     /// Runs the states until nothing changes, then brings gate, phase and cadence in line.
     fn advance(&mut self, now: Now) {
         self.expire(now);
+        self.retry_aside(now);
         self.judge_claims(now);
         for _ in 0..16 {
             let before = self.marker();

@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::analysis;
 use super::health::{Health, Limits, State};
-use super::observation::{Facts, Failure, Observation, Role, Unknown, Verdict};
+use super::observation::{Facts, Failure, Observation, Receiver, Role, Unknown, Verdict};
 use super::phase::Identity;
 use super::witness::Witness;
 use crate::config;
@@ -63,7 +64,7 @@ pub struct Address {
     /// Its counters.
     pub health: Health,
     /// What it proved last as an answer, by itself.
-    pub facts: Option<Facts>,
+    pub facts: Option<Heard>,
 }
 
 /// Facts with their probe's times.
@@ -161,7 +162,10 @@ impl Side {
         self.probes += 1;
         let text = match &seen.verdict {
             Verdict::Answered(facts) => {
-                address.facts = Some((**facts).clone());
+                let newer = address.facts.as_ref().is_none_or(|heard| heard.started <= seen.started);
+                if newer {
+                    address.facts = Some(Heard::of(seen, facts));
+                }
                 self.answered(seen, facts, now);
                 "answered".to_owned()
             }
@@ -170,7 +174,10 @@ impl Side {
             Verdict::Failed(failure) => {
                 self.failed_probes += 1;
                 if *failure == Failure::ShuttingDown {
-                    let first = self.stopping.map_or(seen.finished, |(first, _)| first);
+                    // One that served since was not being stopped any more.
+                    let served = self.facts.as_ref().map(|heard| heard.finished);
+                    let going_on = self.stopping.filter(|(_, last)| served.is_none_or(|served| served <= *last));
+                    let first = going_on.map_or(seen.finished, |(first, _)| first);
                     self.stopping = Some((first, seen.finished));
                 }
                 if self.facts.as_ref().is_some_and(|heard| heard.started <= seen.started) {
@@ -201,19 +208,29 @@ impl Side {
         {
             self.indirect = true;
         }
-        if facts.role == Role::Primary {
-            self.flushed = facts.lsn.max(self.flushed);
-            let claim =
-                self.claim.get_or_insert(Claim { first: seen.started, last: seen.started, timeline: facts.timeline });
-            claim.last = claim.last.max(seen.started);
-            claim.timeline = facts.timeline;
-        } else {
-            self.claim = None;
-        }
+        self.claims(seen, facts);
         if seen.fresh && self.stopping.is_some_and(|(_, last)| seen.finished.since(last) > Duration::from_secs(60)) {
             self.stopping = None;
         }
-        self.facts = Some(Heard { started: seen.started, finished: seen.finished, facts: facts.clone() });
+        self.facts = Some(Heard::of(seen, facts));
+    }
+
+    /// What it claims as primary, and how far it got on that timeline; a standby claims nothing.
+    fn claims(&mut self, seen: &Observation, facts: &Facts) {
+        if facts.role != Role::Primary {
+            (self.claim, self.flushed) = (None, None);
+            return;
+        }
+        match &mut self.claim {
+            Some(claim) if claim.timeline == facts.timeline => {
+                claim.last = claim.last.max(seen.started);
+                self.flushed = facts.lsn.max(self.flushed);
+            }
+            claim => {
+                *claim = Some(Claim { first: seen.started, last: seen.started, timeline: facts.timeline });
+                self.flushed = facts.lsn;
+            }
+        }
     }
 
     /// Up if one address is, down if all are, else what is better known.
@@ -277,17 +294,28 @@ impl Side {
 
     /// Does this address prove, by its own last answer, to be the latched server serving as primary?
     pub fn proves(address: &Address, identity: Option<&Identity>) -> bool {
-        let Some(facts) = &address.facts else {
+        let Some(Heard { facts, .. }) = &address.facts else {
             return false;
         };
         match identity {
             None => true,
-            Some(identity) => {
-                facts.role == Role::Primary
-                    && facts.system_id == Some(identity.system_id)
-                    && facts.timeline == Some(identity.timeline)
-            }
+            Some(identity) => facts.role == Role::Primary && analysis::same_line(facts, identity),
         }
+    }
+
+    /// As [`Side::proves`], by an answer to a probe that began at `since` or later.
+    pub fn proves_since(address: &Address, identity: Option<&Identity>, since: Moment) -> bool {
+        address.facts.as_ref().is_some_and(|heard| heard.started >= since) && Self::proves(address, identity)
+    }
+
+    /// Does this address prove, by its own last answer, to be a standby that streams on the latched line?
+    pub fn follows(address: &Address, identity: &Identity) -> bool {
+        let Some(Heard { facts, .. }) = &address.facts else {
+            return false;
+        };
+        let streams =
+            matches!(&facts.receiver, Receiver::Row(row) if row.streaming && row.timeline == Some(identity.timeline));
+        facts.role == Role::Standby && facts.system_id == Some(identity.system_id) && streams
     }
 
     /// Forgets counters and suspicion (this daemon slept or was late), keeps what was proven.
@@ -302,6 +330,10 @@ impl Side {
 }
 
 impl Heard {
+    fn of(seen: &Observation, facts: &Facts) -> Self {
+        Self { started: seen.started, finished: seen.finished, facts: facts.clone() }
+    }
+
     /// Bytes received but not replayed.
     pub fn backlog(&self) -> Option<u64> {
         Some(self.facts.replay_lsn?.behind(self.facts.lsn?))

@@ -11,42 +11,42 @@ const STEP: Duration = Duration::from_secs(30);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_at_its_first_latch_the_proxy_latches_the_primary_when_it_is_started_again() {
-    at_every_moment_of(Step::Latch, Scene::Start).await;
+    at_every_moment_of(Step::Latch).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_at_the_intent_of_a_failover_the_proxy_ends_on_one_side() {
-    at_every_moment_of(Step::Intent, Scene::PrimaryKilled).await;
+    at_every_moment_of(Step::Intent).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_before_it_orders_the_promotion_the_proxy_ends_on_one_side() {
-    at_every_moment_of(Step::Sent, Scene::PrimaryKilled).await;
+    at_every_moment_of(Step::Sent).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_while_it_latches_the_new_side_the_proxy_ends_on_the_new_side() {
-    at_every_moment_of(Step::Latched, Scene::PrimaryKilled).await;
+    at_every_moment_of(Step::Latched).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_while_it_freezes_the_old_primary_the_proxy_undoes_or_completes_the_switchover() {
-    at_every_moment_of(Step::Freezing, Scene::Switchover).await;
+    at_every_moment_of(Step::Freezing).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_while_it_calls_a_switchover_off_the_proxy_serves_the_old_side_again() {
-    at_every_moment_of(Step::Cancelled, Scene::SwitchoverCalledOff).await;
+    at_every_moment_of(Step::Cancelled).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_while_it_undoes_a_freeze_the_proxy_serves_the_old_side_again() {
-    at_every_moment_of(Step::Unfrozen, Scene::SwitchoverCalledOff).await;
+    at_every_moment_of(Step::Unfrozen).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_while_it_writes_a_pause_down_the_proxy_serves_the_same_side() {
-    at_every_moment_of(Step::Note, Scene::Pause).await;
+    at_every_moment_of(Step::Note).await;
 }
 
 /// What makes the daemon reach a step.
@@ -59,35 +59,33 @@ enum Scene {
     Pause,
 }
 
-/// Where a step is played, and which record of its kind it then is. A step without an arm does not compile.
-fn scenes_of(step: Step) -> &'static [(Scene, u32)] {
+/// Where a step is played. A step without an arm does not compile.
+fn scene_of(step: Step) -> Scene {
     match step {
-        Step::Latch => &[(Scene::Start, 1)],
-        Step::Intent => &[(Scene::PrimaryKilled, 1)],
-        Step::Sent | Step::Latched => &[(Scene::PrimaryKilled, 1)],
-        Step::Freezing => &[(Scene::Switchover, 1)],
-        Step::Cancelled | Step::Unfrozen => &[(Scene::SwitchoverCalledOff, 1)],
-        Step::Note => &[(Scene::Pause, 1)],
+        Step::Latch => Scene::Start,
+        Step::Intent | Step::Sent | Step::Latched => Scene::PrimaryKilled,
+        Step::Freezing => Scene::Switchover,
+        Step::Cancelled | Step::Unfrozen => Scene::SwitchoverCalledOff,
+        Step::Note => Scene::Pause,
     }
 }
 
-async fn at_every_moment_of(step: Step, scene: Scene) {
+async fn at_every_moment_of(step: Step) {
     if !cfg!(feature = "crash-points") {
         panic!("needs --features crash-points: run scripts/test");
     }
     let moments: Vec<When> = CRASH_POINTS.iter().filter(|(s, _)| *s == step).map(|(_, when)| *when).collect();
     assert!(moments.contains(&When::Between), "the list of crash points lacks the moment between write and sync");
-    let (_, nth) = scenes_of(step).iter().find(|(s, _)| *s == scene).unwrap();
     for when in moments {
-        let place = format!("{step}:{when}:{nth}");
-        println!("--- killed at {place}");
-        one_side_after_a_crash(&place, scene, step).await;
+        println!("--- killed at {step}:{when}");
+        one_side_after_a_crash(step, when).await;
     }
 }
 
-async fn one_side_after_a_crash(place: &str, scene: Scene, step: Step) {
+async fn one_side_after_a_crash(step: Step, when: When) {
+    let scene = scene_of(step);
     let pair = Pair::plan().synchronous().start().await;
-    let plan = Daemon::plan(&[&pair.east, &pair.west]).environment("PGPIVOT_CRASH_AT", place);
+    let plan = Daemon::plan(&[&pair.east, &pair.west]).environment("PGPIVOT_CRASH_AT", &format!("{step}:{when}"));
     let daemon = if scene == Scene::Start { plan.launch() } else { plan.start().await };
     let writers = Writers::start(daemon.listen, 4);
     if scene != Scene::Start {
@@ -99,7 +97,7 @@ async fn one_side_after_a_crash(place: &str, scene: Scene, step: Step) {
     let shown = daemon.until("one side is active", STEP, |s| s.open && s.active.is_some()).await;
     let (new, old) = if is_active(&shown, "west") { (&pair.west, &pair.east) } else { (&pair.east, &pair.west) };
     writers.go_on_at(new.port, 50, STEP).await;
-    if scene == Scene::PrimaryKilled && step == Step::Latched {
+    if step == Step::Latched {
         assert!(is_active(&shown, "west"), "the promotion was ordered: there is no way back\n{shown:#?}");
     }
     if is_active(&shown, "east") {

@@ -12,6 +12,7 @@
 mod harness;
 
 mod crash;
+mod demo;
 mod effects;
 mod failover;
 mod operators;

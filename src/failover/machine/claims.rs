@@ -8,8 +8,8 @@ use crate::failover::action::EventKind;
 use crate::failover::analysis::{self, Lineage};
 use crate::failover::health::State as Health;
 use crate::failover::observation::Role;
-use crate::failover::phase::{BlockReason, EpisodeKind, Stage};
-use crate::failover::side::Claim;
+use crate::failover::phase::{BlockReason, EpisodeKind, Identity, Stage};
+use crate::failover::side::{Claim, Side};
 use crate::types::{BackendName, Now};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -113,21 +113,14 @@ impl Machine {
         let latch = self.latch()?;
         let identity = latch.identity.as_ref()?;
         let observe = self.service.failover.authority == Authority::Observe;
-        if observe && let Some((BlockReason::Rewound, _)) = &self.mismatch {
+        let rewound = matches!(&self.mismatch, Some((BlockReason::Rewound, _)));
+        if observe && rewound && self.active_side().is_some_and(|active| self.continues(active, identity)) {
             return Some((
                 latch.active.clone(),
                 format!("{} shows a timeline that descends from the latched one", latch.active),
             ));
         }
-        let side = self.sides.iter().find(|side| {
-            side.name != latch.active
-                && side.claim.as_ref().is_some_and(Claim::proven)
-                && side.facts.as_ref().is_some_and(|heard| {
-                    let streamed = side.witness.streamed_at().is_some();
-                    heard.facts.role == Role::Primary
-                        && analysis::lineage(&heard.facts, identity, streamed) == Lineage::Descends
-                })
-        })?;
+        let side = self.sides.iter().find(|side| side.name != latch.active && self.continues(side, identity))?;
         let others = self.record.other_daemon_seen.is_some_and(|seen| now.wall.since(seen) < DAY);
         let follow = match self.service.failover.foreign_promotion {
             Some(rule) => rule == ForeignPromotion::Follow,
@@ -151,6 +144,17 @@ impl Machine {
             ));
         }
         None
+    }
+
+    /// It serves, and proved in two answers that it is primary on a line that continues the latched one.
+    fn continues(&self, side: &Side, identity: &Identity) -> bool {
+        let streamed = side.witness.streamed_at().is_some();
+        side.state() == Health::Up
+            && side.claim.as_ref().is_some_and(Claim::proven)
+            && side.facts.as_ref().is_some_and(|heard| {
+                heard.facts.role == Role::Primary
+                    && analysis::lineage(&heard.facts, identity, streamed) == Lineage::Descends
+            })
     }
 
     /// Without identities (`http`): another side passes as primary while the latched one is down.

@@ -26,7 +26,7 @@ impl Machine {
             Command::Restore { to } => self.command_restore(to.as_ref(), operator, dry_run, now),
             Command::Adopt { backend } => self.command_adopt(backend, operator, dry_run, now),
             Command::Pause => Ok(self.command_pause(operator, dry_run, now)),
-            Command::Resume => Ok(self.command_resume(dry_run)),
+            Command::Resume => Ok(self.command_resume(dry_run, now)),
             Command::CheckHealth => Ok(self.command_check(dry_run)),
             Command::Abandon { backend } => self.command_abandon(backend, dry_run, now),
         };
@@ -87,10 +87,11 @@ impl Machine {
         latch: &Latch,
         to: Option<&BackendName>,
         stale_too: bool,
+        now: Now,
     ) -> Result<BackendName, Refusal> {
-        let now = crate::types::Moment::default();
-        let t0 = self.suspicion.as_ref().map_or(now, |suspicion| suspicion.t0);
-        let ranked = candidate::rank(&self.service, &self.sides, &latch.active, latch.identity.as_ref(), Some(t0), now);
+        let t0 = self.suspicion.as_ref().map_or(now.at, |suspicion| suspicion.t0);
+        let ranked =
+            candidate::rank(&self.service, &self.sides, &latch.active, latch.identity.as_ref(), Some(t0), now.at);
         let takes = |verdict: &Fitness| {
             matches!(verdict, Fitness::Fit { .. }) || stale_too && matches!(verdict, Fitness::Stale(_))
         };
@@ -143,7 +144,8 @@ impl Machine {
             receipt.sentence = format!("{} is healthy, so this is a switchover: {}", latch.active, receipt.sentence);
             return Ok(receipt);
         }
-        let target = self.candidate(&latch, to, force)?;
+        self.no_successor(force)?;
+        let target = self.candidate(&latch, to, force, now)?;
         if !force {
             self.witness_allows(&target)?;
         }
@@ -175,7 +177,7 @@ impl Machine {
 
     /// An operator's failover without force waits for the witness as an automatic one does.
     fn witness_allows(&self, target: &BackendName) -> Result<(), Refusal> {
-        if self.service.failover.witness == WitnessRule::Optional || !self.knows_identity() {
+        if !self.knows_identity() {
             return Ok(());
         }
         if let Some(side) = self.sides.iter().find(|side| side.witness.testimony().alive()) {
@@ -185,10 +187,23 @@ impl Machine {
         }
         match self.side(target) {
             Some(side) if side.witness.testimony().lost() => Ok(()),
+            Some(side)
+                if self.service.failover.witness == WitnessRule::Optional && !side.witness.usable(self.timeline()) =>
+            {
+                Ok(())
+            }
             _ => Err(refusal(
                 "witness_unknown",
                 format!("{target} does not say yet that its replication stream is lost: try again, or use --force"),
             )),
+        }
+    }
+
+    /// A successor of the latched side always wins: nobody is promoted beside it, not by force either.
+    fn no_successor(&self, force: bool) -> Result<(), Refusal> {
+        match self.rival() {
+            Some((_, said)) if !force || self.has_rival() => Err(refusal("split_brain", said)),
+            _ => Ok(()),
         }
     }
 
@@ -220,7 +235,8 @@ impl Machine {
         if !self.knows_identity() {
             return Err(refusal("needs_sql", "a switchover without loss needs probe kind \"sql\""));
         }
-        let target = self.candidate(&latch, to, false)?;
+        self.no_successor(false)?;
+        let target = self.candidate(&latch, to, false, now)?;
         let active_ok =
             self.active_side().is_some_and(|side| side.state() == Health::Up && side.role() == Role::Primary);
         if !active_ok || self.mismatch.is_some() || self.suspicion.is_some() {
@@ -258,16 +274,16 @@ impl Machine {
         };
         if !dry_run && self.record.paused.is_none() {
             self.record.paused = Some(Pause { by: operator.clone(), since: now.wall });
-            self.persist();
+            self.persist_aside(now);
         }
         Receipt { sentence, episode: None, steps: Vec::new() }
     }
 
-    fn command_resume(&mut self, dry_run: bool) -> Receipt {
+    fn command_resume(&mut self, dry_run: bool, now: Now) -> Receipt {
         let paused = self.record.paused.is_some();
         if !dry_run && paused {
             self.record.paused = None;
-            self.persist();
+            self.persist_aside(now);
         }
         let sentence = if paused { "resumed: automatic decisions are allowed again" } else { "was not paused" };
         Receipt { sentence: sentence.into(), episode: None, steps: Vec::new() }

@@ -82,8 +82,9 @@ impl Machine {
         }
         if self.knows_identity() {
             let facts = side.facts.as_ref().map(|heard| &heard.facts);
+            let up = side.state() == Health::Up;
             let Some(facts) =
-                facts.filter(|f| f.role == Role::Primary && f.system_id.is_some() && f.timeline.is_some())
+                facts.filter(|f| up && f.role == Role::Primary && f.system_id.is_some() && f.timeline.is_some())
             else {
                 let shown = side.last_probe.as_ref().map_or("nothing was heard", |probe| probe.text.as_str());
                 return Err(refusal(

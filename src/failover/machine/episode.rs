@@ -3,13 +3,23 @@
 
 use std::time::Duration;
 
+use super::latch::identity_of;
 use super::{Machine, Run, State, Step};
 use crate::config::{ProbeKind, Promoter, WitnessRule};
 use crate::failover::action::{Action, EventKind, PromotionResult, Rechecked};
+use crate::failover::analysis::{self, Lineage};
 use crate::failover::health::State as Health;
 use crate::failover::observation::Role;
-use crate::failover::phase::{BlockReason, EpisodeKind, Stage};
-use crate::types::{BackendName, Now};
+use crate::failover::phase::{BlockReason, EpisodeKind, Identity, Intent, Stage};
+use crate::failover::side::Side;
+use crate::failover::witness::Testimony;
+use crate::types::{BackendName, Moment, Now};
+
+/// A fence ends itself after 35 s, a try for the lock after 3 s.
+const FENCE_PATIENCE: Duration = Duration::from_secs(45);
+/// A promoter ends itself this long after `promote_timeout` at the latest.
+const ORDER_PATIENCE: Duration = Duration::from_secs(10);
+const LOCK_PATIENCE: Duration = Duration::from_secs(10);
 
 impl Machine {
     /// One turn of the episode.
@@ -25,6 +35,13 @@ impl Machine {
                 self.cancel("the old primary could not be frozen in time".into(), now)
             }
             Step::Replaying { since, lsn, until } => self.replayed(since, lsn, until, now),
+            Step::Fencing if self.step_lasts(FENCE_PATIENCE, now) => {
+                self.unanswered(BlockReason::FenceFailed, "the node fence", now);
+            }
+            Step::Locking if self.run().is_some_and(|run| run.locked) && self.reviewed() => self.review(now),
+            Step::Locking if self.step_lasts(LOCK_PATIENCE, now) => {
+                self.unanswered(BlockReason::LockBusy, "the lock between daemons", now);
+            }
             Step::Promoting { since } => self.prove(since, now),
             Step::ClearingSync { until } if now.at >= until => self.latch_new(now),
             Step::Latching { ticket: None, retry } if now.at >= retry => self.latch_new(now),
@@ -44,6 +61,40 @@ impl Machine {
         self.tell_as(now, EventKind::Step, said, Some(took), None);
     }
 
+    /// Every backend that can be asked was asked since the lock was taken: whoever held it before may have promoted one.
+    fn reviewed(&self) -> bool {
+        let Some(run) = self.run() else { return false };
+        self.bystanders().all(|side| {
+            side.state() != Health::Up || side.facts.as_ref().is_some_and(|heard| heard.started >= run.step_since)
+        })
+    }
+
+    /// Neither the old side nor the candidate.
+    fn bystanders(&self) -> impl Iterator<Item = &Side> {
+        let (from, to) = self.run().map_or((None, None), |run| (run.intent.from.as_ref(), Some(&run.intent.to)));
+        self.sides.iter().filter(move |side| Some(&side.name) != from && Some(&side.name) != to)
+    }
+
+    /// The lock is held: nobody else may have been promoted by now.
+    fn review(&mut self, now: Now) {
+        let successor = self.bystanders().find(|side| self.descends(side)).map(|side| side.name.clone());
+        match successor {
+            Some(name) => {
+                self.set_back(BlockReason::SplitBrain, format!("{name} was promoted by somebody else"), now);
+            }
+            None => self.send("the lock between daemons is held".into(), now),
+        }
+    }
+
+    fn step_lasts(&self, patience: Duration, now: Now) -> bool {
+        self.run().is_some_and(|run| now.at.since(run.step_since) >= patience)
+    }
+
+    /// The order was lost: nothing is heard of it any more.
+    fn unanswered(&mut self, reason: BlockReason, what: &str, now: Now) {
+        self.set_back(reason, format!("{what} gave no answer in time"), now);
+    }
+
     pub(super) fn run_mut(&mut self) -> Option<&mut Run> {
         match &mut self.state {
             State::Episode(run) => Some(run),
@@ -60,12 +111,14 @@ impl Machine {
 
     /// The intent is on disk.
     pub(super) fn decided(&mut self, now: Now) {
-        let Some(run) = self.run() else { return };
         let fast = self.service.probe.fast_interval;
         let patience = self.service.probe.timeout * 2 + Duration::from_secs(10);
-        let from = crate::types::Moment(run.began.0.saturating_sub(fast));
+        // What was seen before a slow write is no last look.
+        let from = Moment(now.at.0.saturating_sub(fast));
+        let Some(run) = self.run_mut() else { return };
+        run.rechecked = run.rechecked.take().filter(|_| run.began >= from);
         match run.intent.kind {
-            EpisodeKind::Follow => self.latch_new(now),
+            EpisodeKind::Follow => self.adopt(now),
             EpisodeKind::Switchover => {
                 let until = now.at + self.service.failover.drain_timeout;
                 self.step(Step::Draining { until }, "intent written; newcomers wait, running work may end".into(), now);
@@ -78,27 +131,28 @@ impl Machine {
     }
 
     /// The last look at the old side, after the cut.
-    fn recheck(&mut self, from: crate::types::Moment, until: crate::types::Moment, now: Now) {
+    fn recheck(&mut self, from: Moment, until: Moment, now: Now) {
         let Some(run) = self.run() else { return };
-        let (intent, resumed) = (run.intent.clone(), run.resumed);
+        let (intent, resumed, over_idle) = (run.intent.clone(), run.resumed, run.over_idle);
+        let decided = self.evidence_from(run.began);
         let Some(name) = intent.from.clone() else {
             return self.rechecked("there is no old side".into(), now);
         };
         if intent.forced {
             return self.rechecked("forced by an operator".into(), now);
         }
-        if let Some(rechecked) = &run.rechecked {
-            let said = rechecked.sentence.clone();
-            return self.rechecked(said, now);
-        }
+        let premade = run.rechecked.as_ref().map(|rechecked| rechecked.sentence.clone());
         let Some(side) = self.side(&name) else { return };
-        if side.passed().is_some_and(|passed| passed >= from) {
+        if side.passed().is_some_and(|passed| passed >= decided.min(from)) {
             return self.cancel(format!("{name} answers again"), now);
         }
+        if let Some(said) = premade {
+            return self.rechecked(said, now);
+        }
         let failed = side.failed_since(from);
+        let hears = |testimony| testimony == Testimony::Writing || testimony == Testimony::Idle && !over_idle;
         if intent.kind == EpisodeKind::Failover
-            && let Some(other) = self.sides.iter().find(|s| s.name != name && s.witness.testimony().alive())
-            && !run_needs_fence(self.run())
+            && let Some(other) = self.sides.iter().find(|s| s.name != name && hears(s.witness.testimony()))
         {
             let said = format!("{} receives from {name} again", other.name);
             return self.cancel(said, now);
@@ -109,6 +163,12 @@ impl Machine {
         if now.at >= until {
             self.cancel(format!("the recheck of {name} came to no verdict"), now);
         }
+    }
+
+    /// From when on a probe counts as a look at the old side: shortly before the decision, but after the first evidence.
+    pub(super) fn evidence_from(&self, decided: Moment) -> Moment {
+        let before = Moment(decided.0.saturating_sub(self.service.probe.fast_interval));
+        before.max(self.suspicion.as_ref().map_or(before, |suspicion| suspicion.t0))
     }
 
     /// After a restart: the candidate's own stream must be lost now, too.
@@ -153,6 +213,9 @@ impl Machine {
         // The old side is down: of three, the two that are left are the majority.
         let needed = needed.min(backends.len());
         self.step(Step::Locking, said, now);
+        if let Some(run) = self.run_mut() {
+            run.lock_asked = true;
+        }
         self.actions.push_back(Action::Lock { episode, backends, needed });
     }
 
@@ -191,11 +254,11 @@ impl Machine {
     }
 
     /// Looks for the proof; without it the promotion stays pending, for ever if need be.
-    fn prove(&mut self, since: crate::types::Moment, now: Now) {
+    fn prove(&mut self, since: Moment, now: Now) {
         let Some(run) = self.run() else { return };
         let (to, id, word, ordered) = (run.intent.to.clone(), run.intent.id, run.word.clone(), run.ordered);
         if run.intent.kind == EpisodeKind::Follow {
-            return self.prove_followed(&to, since, now);
+            return self.prove_adopted(since, now);
         }
         if self.is_proven(&to, since) {
             let took = self.run().and_then(|run| run.ordered).map_or(0, |at| now.at.since(at).as_millis());
@@ -206,17 +269,16 @@ impl Machine {
         };
         match word {
             Some((_, PromotionResult::Refused(why))) => return self.refused(why, now),
-            Some((at, PromotionResult::Unknown(_))) => {
-                // Ordering again is safe (a primary says 55000), and needed where the first order never arrived.
-                let still = self.side(&to).is_some_and(|side| {
-                    side.facts.as_ref().is_some_and(|heard| heard.started > at && heard.facts.role == Role::Standby)
-                });
-                if still
-                    && now.at.since(at) >= Duration::from_secs(1)
+            // Ordering again is safe (a primary says 55000), and needed where the first order never arrived.
+            Some((at, PromotionResult::Unknown(_)))
+                if now.at.since(at) >= Duration::from_secs(1)
                     && now.at.since(ordered) >= Duration::from_secs(2)
-                {
-                    self.order_promotion(now);
-                }
+                    && self.still_standby(&to, at) =>
+            {
+                self.order_promotion(now);
+            }
+            None if now.at.since(ordered) >= self.service.failover.promote_timeout + ORDER_PATIENCE => {
+                self.order_promotion(now);
             }
             _ => {}
         }
@@ -229,22 +291,52 @@ impl Machine {
         }
     }
 
-    /// A promotion of somebody else, taken up again after a restart: its proof must be fresh.
-    fn prove_followed(&mut self, to: &BackendName, since: crate::types::Moment, now: Now) {
-        let serves = self.side(to).is_some_and(|side| {
-            let fresh = side.facts.as_ref().filter(|heard| heard.started >= since);
-            let primary = fresh.is_some_and(|heard| heard.facts.role == Role::Primary);
-            if self.knows_identity() { primary } else { fresh.is_some() && side.state() == Health::Up }
-        });
-        if serves {
-            self.latch_new(now);
-        } else if now.at.since(since) >= self.service.failover.verify_wait + Duration::from_secs(10) {
-            self.cancel(format!("{to} does not prove to be primary any more"), now);
+    /// Was it heard to be a standby since? Probes that see no roles cannot tell.
+    fn still_standby(&self, name: &BackendName, since: Moment) -> bool {
+        let heard = self.side(name).and_then(|side| side.facts.as_ref());
+        !self.knows_identity() || heard.is_some_and(|heard| heard.started > since && heard.facts.role == Role::Standby)
+    }
+
+    /// The intent to adopt a side is on disk: it must still prove what it was adopted for.
+    fn adopt(&mut self, now: Now) {
+        let Some(run) = self.run() else { return };
+        let to = run.intent.to.clone();
+        match self.adoptable(&run.intent, Moment::default()) {
+            Some(proof) => {
+                if let Some(run) = self.run_mut() {
+                    run.proven = proof;
+                }
+                self.latch_new(now);
+            }
+            None => self.cancel(format!("{to} does not prove to be primary any more"), now),
         }
     }
 
+    /// A promotion of somebody else, taken up again after a restart: its proof must be fresh.
+    fn prove_adopted(&mut self, since: Moment, now: Now) {
+        let Some(run) = self.run() else { return };
+        let waited = now.at.since(since) >= self.service.failover.verify_wait + Duration::from_secs(10);
+        if waited || self.adoptable(&run.intent, since).is_some() {
+            self.adopt(now);
+        }
+    }
+
+    /// What the adopted side proves to be, by an answer to a probe that began at `since` or later.
+    fn adoptable(&self, intent: &Intent, since: Moment) -> Option<Option<Identity>> {
+        let side = self.side(&intent.to)?;
+        let facts = side.facts.as_ref().filter(|heard| heard.started >= since).map(|heard| &heard.facts)?;
+        if !self.knows_identity() {
+            return (side.state() == Health::Up).then_some(None);
+        }
+        let proof = identity_of(facts).filter(|_| facts.role == Role::Primary)?;
+        let latched = self.latch().and_then(|latch| latch.identity.as_ref());
+        let descends = |identity| analysis::lineage(facts, identity, true) == Lineage::Descends;
+        // An operator's word takes the place of the proof that one line continues the other.
+        (intent.operator.is_some() || latched.is_none_or(descends)).then_some(Some(proof))
+    }
+
     /// Does the new side prove to be primary on a line that descends from the latched one?
-    fn is_proven(&mut self, to: &BackendName, since: crate::types::Moment) -> bool {
+    fn is_proven(&mut self, to: &BackendName, since: Moment) -> bool {
         let identity = self.latch().and_then(|latch| latch.identity.clone());
         let Some(side) = self.side(to) else {
             return false;
@@ -255,11 +347,10 @@ impl Machine {
         match identity {
             Some(identity) => {
                 let facts = &heard.facts;
-                let proven = facts.role == Role::Primary
-                    && facts.system_id == Some(identity.system_id)
-                    && facts.timeline.is_some_and(|timeline| timeline > identity.timeline);
+                let proven =
+                    facts.role == Role::Primary && analysis::lineage(facts, &identity, true) == Lineage::Descends;
                 if proven {
-                    let proof = super::latch::identity_of(facts);
+                    let proof = identity_of(facts);
                     if let Some(run) = self.run_mut() {
                         run.proven = proof;
                     }
@@ -313,10 +404,6 @@ impl Machine {
     fn refused(&mut self, why: String, now: Now) {
         self.cancel(format!("the promoter refused: {why}"), now);
     }
-}
-
-fn run_needs_fence(run: Option<&Run>) -> bool {
-    run.is_some_and(|run| run.fence_needed)
 }
 
 impl Machine {

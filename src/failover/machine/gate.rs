@@ -29,20 +29,23 @@ impl Machine {
         let Some(latch) = self.latch() else {
             return (closed("no side is latched yet"), None);
         };
+        // The latched side says that it is something else: closed and cut at once, whatever is under way.
+        let astray =
+            self.active_side().and_then(|side| analysis::mismatch(side, latch.identity.as_ref())).map(|(_, why)| why);
         match &self.state {
             State::Starting { .. } => {
                 // An open intent outranks the latch, also while this daemon finds its feet.
                 let from = self.record.intent.as_ref().and_then(|intent| intent.from.clone());
-                (closed("the start checks have not passed yet"), from)
+                let cut = from.or_else(|| astray.map(|_| latch.active.clone()));
+                (closed("the start checks have not passed yet"), cut)
             }
             State::Episode(run) if run.closed => {
                 (Gate::Closed { why: format!("traffic moves to {}", run.intent.to) }, run.intent.from.clone())
             }
+            State::Episode(_) | State::Watching if let Some(why) = &astray => (closed(why), Some(latch.active.clone())),
+            State::Episode(run) if run.unchecked.is_some() => (closed("the start checks have not passed yet"), None),
             State::Episode(_) => (self.open(latch, true), None),
             State::Watching => {
-                if let Some((_, why)) = &self.mismatch {
-                    return (closed(why), Some(latch.active.clone()));
-                }
                 if self.record.frozen.contains(&latch.active) {
                     return (Gate::Closed { why: format!("{} is being released from read-only", latch.active) }, None);
                 }
@@ -53,19 +56,20 @@ impl Machine {
     }
 
     fn open(&self, latch: &Latch, hold: bool) -> Gate {
+        let identity = latch.identity.as_ref();
         let open = |side: &Side| OpenBackend {
             name: side.name.clone(),
             weight: side.config.weight,
-            addresses: side
-                .addresses
-                .iter()
-                .filter(|(_, address)| !self.is_active(&side.name) || Side::proves(address, latch.identity.as_ref()))
-                .filter(|(_, address)| address.facts.is_some())
+            addresses: (side.addresses.iter())
+                .filter(|(_, address)| match identity {
+                    Some(identity) if !self.is_active(&side.name) => Side::follows(address, identity),
+                    _ => Side::proves(address, identity),
+                })
                 .map(|(ip, _)| *ip)
                 .collect(),
         };
         let tier = self.sides.iter().filter(|side| self.serves_with(side, latch)).map(open).collect();
-        let timeline = latch.identity.as_ref().map(|identity| identity.timeline);
+        let timeline = identity.map(|identity| identity.timeline);
         let reads = |side: &&Side| {
             !self.is_active(&side.name)
                 && side.quarantine.is_none()

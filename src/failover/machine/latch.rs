@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use super::watch::kind_word;
-use super::{Machine, State, Step};
+use super::{Aside, Machine, State, Step};
 use crate::failover::action::{Action, EventKind};
 use crate::failover::observation::Facts;
 use crate::failover::phase::{BlockReason, EpisodeKind, Identity, Latch, Stage};
+use crate::failover::witness::Witness;
 use crate::types::Now;
 
 /// Who a server proves to be; `None` when it does not show enough.
@@ -27,6 +28,8 @@ pub(super) fn identity_of(facts: &Facts) -> Option<Identity> {
 const ANCESTORS: usize = 16;
 /// How long a failed try keeps the next automatic one away.
 const SETBACK: Duration = Duration::from_secs(5);
+/// Between two automatic tries, whatever ended the first.
+const BREATH: Duration = Duration::from_secs(1);
 const SETTLING: Duration = Duration::from_secs(5);
 
 impl Machine {
@@ -42,7 +45,10 @@ impl Machine {
             active: intent.to.clone(),
             epoch: intent.epoch,
             since: now.wall,
-            why: format!("{}: {}", kind_word(intent.kind), intent.why),
+            why: match intent.from {
+                Some(_) => format!("{}: {}", kind_word(intent.kind), intent.why),
+                None => intent.why.clone(),
+            },
             identity,
             route_only: intent.kind == EpisodeKind::Route,
         });
@@ -70,8 +76,13 @@ impl Machine {
         let State::Episode(run) = std::mem::replace(&mut self.state, State::Watching) else {
             return;
         };
+        if let Some(since) = run.unchecked {
+            self.state = State::Starting { since };
+        }
         self.record = *record;
-        self.counted(run.intent.operator.is_some(), run.intent.kind, true);
+        if run.intent.from.is_some() {
+            self.counted(run.intent.operator.is_some(), run.intent.kind, true);
+        }
         self.block = None;
         self.mismatch = None;
         self.suspicion = None;
@@ -79,7 +90,8 @@ impl Machine {
         self.latched_at = Some(now.at);
         let to = run.intent.to.clone();
         for side in &mut self.sides {
-            side.witness.end();
+            // What was streamed belongs to the line that was left.
+            side.witness = Witness::default();
             if side.name == to {
                 side.quarantine = None;
                 side.kept_lost = None;
@@ -87,7 +99,7 @@ impl Machine {
             }
         }
         self.remember_streams();
-        if run.locked {
+        if run.lock_asked {
             self.actions.push_back(Action::Unlock { episode: run.intent.id });
         }
         let took = now.at.since(run.began);
@@ -109,7 +121,8 @@ impl Machine {
             said.push_str("; ");
             said.push_str(note);
         }
-        let kind = if run.intent.kind == EpisodeKind::Follow { EventKind::Followed } else { EventKind::Switched };
+        let followed = run.intent.kind == EpisodeKind::Follow && run.intent.from.is_some();
+        let kind = if followed { EventKind::Followed } else { EventKind::Switched };
         self.tell_as(now, kind, said, Some(took), run.intent.operator.clone());
         self.tell_last_of(run.intent.id);
     }
@@ -144,16 +157,42 @@ impl Machine {
 
     /// Ends the episode without a change. The old side is reopened when that is on disk.
     pub(super) fn cancel(&mut self, why: String, now: Now) {
+        if self.block.as_ref().is_some_and(|block| block.reason != BlockReason::Disk) {
+            self.block = None;
+        }
         let Some(run) = self.run_mut() else { return };
         if run.intent.stage == Stage::Sent {
             // Only a promoter's clean refusal or an operator who states that the target is off gets here after `sent`.
             run.intent.stage = Stage::Intent;
+            run.unchecked.get_or_insert(now.at);
         }
         self.record.intent = None;
         let ticket = self.persist();
         self.record.intent = self.run().map(|run| run.intent.clone());
         let said = format!("called off: {why}");
         self.step(Step::Cancelling { ticket: Some(ticket), retry: now.at, why }, said, now);
+    }
+
+    /// Writes a change that belongs to no step, again if it fails. While the end of an episode is being written, that
+    /// write is repeated with the change in it: one of its own would bring the episode back.
+    pub(super) fn persist_aside(&mut self, now: Now) {
+        match self.run().map(|run| run.step.clone()) {
+            Some(Step::Latching { .. }) => self.latch_new(now),
+            Some(Step::Cancelling { why, .. }) => self.cancel(why, now),
+            _ => {
+                let ticket = self.persist();
+                self.aside = Some(Aside::Written { ticket });
+            }
+        }
+    }
+
+    pub(super) fn retry_aside(&mut self, now: Now) {
+        if let Some(Aside::Failed { retry }) = self.aside
+            && now.at >= retry
+        {
+            self.aside = None;
+            self.persist_aside(now);
+        }
     }
 
     /// Cancels, and keeps the next automatic try away for a while, with this reason shown.
@@ -168,13 +207,21 @@ impl Machine {
             return;
         };
         self.record.intent = None;
+        self.block = None;
         self.counted(run.intent.operator.is_some(), run.intent.kind, false);
-        let verified = self.active_side().is_some_and(|side| side.facts.is_some());
-        if self.latch().is_none() || (run.resumed && !verified) {
+        if self.latch().is_none() {
             self.state = State::Starting { since: now.at };
+        } else if let Some(since) = run.unchecked {
+            self.state = State::Starting { since };
         }
         self.keep_suspicion();
-        if run.locked {
+        let rests = self.setback.as_ref().is_some_and(|(until, ..)| now.at < *until);
+        if run.intent.operator.is_none() && !rests {
+            // Whatever called it off: the same evidence does not begin the next one in the same instant.
+            let said = format!("the last try was called off a moment ago: {why}");
+            self.setback = Some((now.at + BREATH, BlockReason::Cooldown, said));
+        }
+        if run.lock_asked {
             self.actions.push_back(Action::Unlock { episode: run.intent.id });
         }
         let (id, kind) = (run.intent.id, kind_word(run.intent.kind));
@@ -199,13 +246,6 @@ impl Machine {
             for side in &mut self.sides {
                 side.witness.end();
             }
-        }
-    }
-
-    pub(super) fn count(&mut self, switched: bool) {
-        if let Some(run) = self.run() {
-            let (by_operator, kind) = (run.intent.operator.is_some(), run.intent.kind);
-            self.counted(by_operator, kind, switched);
         }
     }
 

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use super::watch::kind_word;
-use super::{Machine, State, Step};
+use super::{Aside, Machine, Step};
 use crate::failover::action::{EventKind, LockResult, Outcome, PromotionResult};
-use crate::failover::phase::{BlockReason, EpisodeId, Stage};
+use crate::failover::phase::{BlockReason, EpisodeId, EpisodeKind, Stage};
 use crate::types::Now;
 
 const WRITE_PATIENCE: Duration = Duration::from_secs(5);
@@ -13,6 +13,9 @@ const WRITE_PATIENCE: Duration = Duration::from_secs(5);
 impl Machine {
     /// An outcome that belongs to the episode; one of an older episode is dropped.
     pub(super) fn episode_outcome(&mut self, outcome: Outcome, now: Now) {
+        if let (None, Outcome::Frozen { episode, .. }) = (self.run(), &outcome) {
+            return self.frozen_late(*episode, now);
+        }
         let Some(run) = self.run() else { return };
         if outcome.episode() != Some(run.intent.id) {
             return;
@@ -32,7 +35,6 @@ impl Machine {
                 if let Some(run) = self.run_mut() {
                     run.locked = true;
                 }
-                self.send("the lock between daemons is held".into(), now);
             }
             (Outcome::Locked { result: LockResult::Busy, .. }, Step::Locking) => {
                 self.set_back(BlockReason::LockBusy, "another daemon holds the lock: it decides".into(), now);
@@ -42,7 +44,7 @@ impl Machine {
             }
             (Outcome::Locked { result: LockResult::Failed(why), .. }, Step::Sending { .. }) => {
                 if let Some(run) = self.run_mut() {
-                    run.lock_lost = Some(why);
+                    run.void = Some(format!("the lock between daemons was lost: {why}"));
                 }
             }
             (Outcome::Promotion { result, .. }, Step::Promoting { .. }) => {
@@ -77,21 +79,24 @@ impl Machine {
         let step = self.run().map(|run| run.step.clone());
         self.handle_disk_result(&result, now);
         let retry = now.at + Duration::from_secs(1);
+        if self.aside == Some(Aside::Written { ticket }) {
+            self.aside = result.is_err().then_some(Aside::Failed { retry });
+        }
         match (step, result) {
             (Some(Step::Deciding { ticket: t }), Ok(())) if t == ticket => self.decided(now),
-            (Some(Step::Deciding { ticket: t }), Err(why)) if t == ticket => self.undecide(&why, now),
-            (Some(Step::MarkFreezing { ticket: t }), Ok(())) if t == ticket => self.freeze(now),
-            (Some(Step::MarkFreezing { ticket: t }), Err(why)) if t == ticket => {
-                self.cancel(format!("the state cannot be written: {why}"), now);
+            (Some(Step::Deciding { ticket: t } | Step::MarkFreezing { ticket: t }), Err(why)) if t == ticket => {
+                self.cancel_unwritten(&why, now);
             }
+            (Some(Step::MarkFreezing { ticket: t }), Ok(())) if t == ticket => self.freeze(now),
             (Some(Step::Sending { ticket: t }), Ok(())) if t == ticket => {
-                match self.run_mut().and_then(|run| run.lock_lost.take()) {
-                    Some(why) => self.unsend(&format!("the lock between daemons was lost: {why}"), now),
+                match self.run_mut().and_then(|run| run.void.take()) {
+                    Some(why) => self.unsend(&why, now),
                     None => self.sent(now),
                 }
             }
             (Some(Step::Sending { ticket: t }), Err(why)) if t == ticket => {
                 self.unsend(&format!("the state cannot be written: {why}"), now);
+                self.block_on_disk(&why, now);
             }
             (Some(Step::Latching { ticket: Some(t), .. }), Ok(())) if t == ticket => self.latched(now),
             (Some(Step::Latching { ticket: Some(t), .. }), Err(_)) if t == ticket => {
@@ -100,10 +105,11 @@ impl Machine {
                 }
             }
             (Some(Step::Cancelling { ticket: Some(t), why, .. }), Ok(())) if t == ticket => self.cancelled(&why, now),
-            (Some(Step::Cancelling { ticket: Some(t), why, .. }), Err(_)) if t == ticket => {
+            (Some(Step::Cancelling { ticket: Some(t), why, .. }), Err(error)) if t == ticket => {
                 if let Some(run) = self.run_mut() {
                     run.step = Step::Cancelling { ticket: None, retry, why };
                 }
+                self.block_on_disk(&error, now);
             }
             _ => {}
         }
@@ -119,30 +125,30 @@ impl Machine {
         }
     }
 
-    /// The intent did not reach the disk: nothing was promoted and nothing will be.
-    pub(super) fn undecide(&mut self, why: &str, now: Now) {
+    /// The intent may or may not be on disk, where it outranks the latch: the old side waits for a written cancellation.
+    fn cancel_unwritten(&mut self, why: &str, now: Now) {
+        self.cancel(format!("the state cannot be written: {why}"), now);
+        self.block_on_disk(why, now);
+    }
+
+    /// The end of an episode waits for the disk, and says so.
+    fn block_on_disk(&mut self, why: &str, now: Now) {
         let Some(run) = self.run() else { return };
         let said = format!(
-            "episode {} ({}) is called off: the state cannot be written: {why}",
+            "episode {} ({}) is called off, which must be written before traffic flows again, and the state cannot be written: {why}",
             run.intent.id,
             kind_word(run.intent.kind)
         );
-        self.count(false);
-        self.record.intent = None;
-        // Whether the intent reached the disk is not known: the next thing that does is that there is none.
-        self.persist();
-        self.tell(now, EventKind::Cancelled, said.clone());
-        self.state = if self.latch().is_some() { State::Watching } else { State::Starting { since: now.at } };
-        self.suspicion = None;
         self.set_block(Some((BlockReason::Disk, said)), now);
     }
 
     /// `sent` may or may not be on disk: only a written cancellation may reopen the old side.
     pub(super) fn unsend(&mut self, why: &str, now: Now) {
-        if let Some(run) = self.run_mut() {
-            run.intent.stage = Stage::Intent;
+        let Some(run) = self.run_mut() else { return };
+        run.intent.stage = Stage::Intent;
+        if run.intent.kind == EpisodeKind::Failover {
+            self.record.spent.pop();
         }
-        self.record.spent.pop();
         self.cancel(why.to_owned(), now);
     }
 

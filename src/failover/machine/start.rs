@@ -24,7 +24,6 @@ impl Machine {
             format!("episode {} ({}) is taken up again at stage {:?}", intent.id, kind_word(intent.kind), intent.stage);
         let automatic = intent.operator.is_none() || intent.forced;
         let step = match (intent.stage, intent.kind) {
-            (Stage::Sent, EpisodeKind::Follow) => Step::Latching { ticket: None, retry: now.at },
             (Stage::Sent, _) => Step::Promoting { since: now.at },
             (Stage::Intent, EpisodeKind::Failover) if automatic => {
                 let patience = self.service.probe.timeout * 2 + self.service.failover.verify_wait;
@@ -38,6 +37,7 @@ impl Machine {
         };
         let mut run = Run::new(intent, step, true, now.at);
         run.resumed = true;
+        run.unchecked = Some(now.at);
         run.fence_needed = self.service.failover.fence_required;
         self.state = State::Episode(Box::new(run));
         self.tell(now, EventKind::Notice, said);
@@ -68,10 +68,7 @@ impl Machine {
             return;
         };
         let patience = now.at.since(since) >= self.service.failover.verify_wait;
-        let proven = active
-            .addresses
-            .values()
-            .any(|a| a.health.heard().is_some_and(|at| at >= since) && Side::proves(a, latch.identity.as_ref()));
+        let proven = active.addresses.values().any(|a| Side::proves_since(a, latch.identity.as_ref(), since));
         let mismatch = analysis::mismatch(active, latch.identity.as_ref())
             .filter(|_| active.facts.as_ref().is_some_and(|h| h.started >= since));
         let successor = self.sides.iter().any(|side| side.name != latch.active && self.descends(side));
@@ -107,7 +104,7 @@ impl Machine {
         }
     }
 
-    fn descends(&self, side: &Side) -> bool {
+    pub(super) fn descends(&self, side: &Side) -> bool {
         let (Some(latch), Some(heard)) = (self.latch(), &side.facts) else {
             return false;
         };
@@ -138,7 +135,10 @@ impl Machine {
                 let said = format!("episode {}: first latch on {}: {}", intent.id, intent.to, intent.why);
                 self.record.last_episode = intent.id;
                 let step = Step::Latching { ticket: None, retry: now.at };
-                self.state = State::Episode(Box::new(Run::new(intent, step, true, now.at)));
+                let mut run = Run::new(intent, step, true, now.at);
+                // Plain routing opens to the configured side without asking the others.
+                run.unchecked = self.knows_identity().then_some(since);
+                self.state = State::Episode(Box::new(run));
                 self.tell(now, EventKind::Decided, said);
             }
             Err(said) => {
@@ -156,8 +156,12 @@ impl Machine {
         if !self.knows_identity() {
             return self.first_route();
         }
-        let unheard: Vec<&str> =
-            self.sides.iter().filter(|s| !s.heard_since(since) || s.facts.is_none()).map(|s| s.name.as_str()).collect();
+        let unheard: Vec<&str> = self
+            .sides
+            .iter()
+            .filter(|s| s.facts.as_ref().is_none_or(|heard| heard.started < since))
+            .map(|s| s.name.as_str())
+            .collect();
         if !unheard.is_empty() {
             let last =
                 self.sides.iter().filter_map(|s| s.last_probe.as_ref().map(|p| format!("{}: {}", s.name, p.text)));

@@ -21,13 +21,19 @@ pub(in crate::failover) struct Run {
     pub(in crate::failover) closed: bool,
     pub(super) rechecked: Option<Rechecked>,
     pub(super) fence_needed: bool,
+    /// Decided although a standby gets heartbeats: the fence makes up for it.
+    pub(super) over_idle: bool,
     /// What the new side proved to be.
     pub(super) proven: Option<Identity>,
     /// Resumed after a restart.
     pub(super) resumed: bool,
+    /// The start checks are owed when it ends: everything must be heard from that moment on.
+    pub(super) unchecked: Option<Moment>,
+    /// The lock was asked for: it is let go at the end, granted or not.
+    pub(super) lock_asked: bool,
     pub(super) locked: bool,
-    /// The lock was lost before `sent` was on disk.
-    pub(super) lock_lost: Option<String>,
+    /// Why it may not be promoted although `sent` is being written: the lock was lost, or this daemon slept.
+    pub(super) void: Option<String>,
     /// The newest word of the promoter and when it was given.
     pub(super) word: Option<(Moment, PromotionResult)>,
     /// When the promotion was last ordered.
@@ -69,6 +75,15 @@ pub(in crate::failover) enum Step {
     Cancelling { ticket: Option<u64>, retry: Moment, why: String },
 }
 
+/// A change of the record that belongs to no step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::failover) enum Aside {
+    /// It is being written.
+    Written { ticket: u64 },
+    /// It could not be written; again at `retry`.
+    Failed { retry: Moment },
+}
+
 impl Run {
     pub(super) fn new(intent: Intent, step: Step, closed: bool, began: Moment) -> Self {
         Self {
@@ -79,10 +94,13 @@ impl Run {
             closed,
             rechecked: None,
             fence_needed: false,
+            over_idle: false,
             proven: None,
             resumed: false,
+            unchecked: None,
+            lock_asked: false,
             locked: false,
-            lock_lost: None,
+            void: None,
             word: None,
             ordered: None,
             flush_after: None,
@@ -92,8 +110,9 @@ impl Run {
 
     pub(super) fn phase(&self, blocked: bool) -> Phase {
         match &self.step {
-            Step::Promoting { .. } if blocked => Phase::Blocked,
+            Step::Promoting { .. } | Step::Cancelling { .. } if blocked => Phase::Blocked,
             Step::Promoting { .. } => Phase::Promoting,
+            Step::Deciding { .. } if self.intent.kind == EpisodeKind::Follow => Phase::Switching,
             Step::ClearingSync { .. } | Step::Latching { .. } => Phase::Switching,
             _ => Phase::Fencing,
         }

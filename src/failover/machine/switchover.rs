@@ -94,18 +94,31 @@ impl Machine {
         }
     }
 
-    /// The release ended.
-    pub(super) fn unfrozen(&mut self, _episode: EpisodeId, result: Result<(), String>, now: Now) {
+    /// A freeze came to its end after its switchover was called off, and perhaps after the release: the active side may
+    /// be read-only again.
+    pub(super) fn frozen_late(&mut self, episode: EpisodeId, now: Now) {
+        let over = self.run().is_none() && self.record.last_episode == episode;
+        let Some(active) = self.active_name().filter(|_| over) else { return };
+        if !self.record.frozen.contains(&active) {
+            self.record.frozen.push(active);
+            self.persist_aside(now);
+        }
+        self.releasing = None;
+    }
+
+    /// The release ended. One that was ordered before the last episode may be of another side.
+    pub(super) fn unfrozen(&mut self, episode: EpisodeId, result: Result<(), String>, now: Now) {
         let Some(active) = self.active_name() else {
             return;
         };
-        if !matches!(self.state, State::Watching) || !self.record.frozen.contains(&active) {
+        let stale = episode != self.record.last_episode;
+        if stale || !matches!(self.state, State::Watching) || !self.record.frozen.contains(&active) {
             return;
         }
         match result {
             Ok(()) => {
                 self.record.frozen.retain(|name| *name != active);
-                self.persist();
+                self.persist_aside(now);
                 self.releasing = None;
                 self.tell(now, EventKind::Notice, format!("{active} takes writes again"));
             }

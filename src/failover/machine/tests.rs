@@ -1,5 +1,6 @@
 //! The laws as sentences, on a stage of simulated servers.
 
+mod bad_luck;
 mod orders;
 mod plan;
 mod stage;

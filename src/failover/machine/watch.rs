@@ -211,6 +211,7 @@ impl Machine {
         self.evidence.clone_from(&decision.why);
         let mut run = Run::new(intent, Step::Deciding { ticket: 0 }, true, now.at);
         run.fence_needed = decision.fence_needed;
+        run.over_idle = decision.over_idle;
         if decision.rechecked {
             run.rechecked = Some(Rechecked { sentence: decision.why });
         }
@@ -244,6 +245,9 @@ impl Machine {
         self.record.intent = Some(run.intent.clone());
         let ticket = self.persist();
         run.step = Step::Deciding { ticket };
+        if let State::Starting { since } = self.state {
+            run.unchecked = Some(since);
+        }
         let from = run.intent.from.clone();
         let said = format!(
             "episode {}: {} from {} to {}: {}",

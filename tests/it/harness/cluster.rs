@@ -185,9 +185,7 @@ impl Cluster {
     pub async fn freeze(&self) {
         signal(self.pid(), Signal::STOP);
         eventually(&format!("every process of {} is stopped", self.name), SOON, async || {
-            // One that ended meanwhile stays a zombie: its parent is stopped.
-            let running: Vec<u32> =
-                children(self.pid()).into_iter().filter(|pid| lives(*pid) && !is_stopped(*pid)).collect();
+            let running: Vec<u32> = children(self.pid()).into_iter().filter(|pid| !is_stopped(*pid)).collect();
             running.iter().for_each(|pid| signal(*pid, Signal::STOP));
             if running.is_empty() && is_stopped(self.pid()) { Ok(()) } else { Err(format!("{running:?} still run")) }
         })
@@ -206,11 +204,20 @@ impl Cluster {
         signal(pid, Signal::CONT);
     }
 
-    /// `kill -9` of one client backend: PostgreSQL ends all others and recovers by itself.
+    /// `kill -9` of one client backend: PostgreSQL ends all others and recovers by itself. Returns once it has begun to.
     pub async fn crash_one_backend(&self) {
         let client = self.client().await;
         let row = client.query_one("SELECT pg_backend_pid()", &[]).await.unwrap();
-        signal(u32::try_from(row.get::<_, i32>(0)).unwrap(), Signal::KILL);
+        let pid = u32::try_from(row.get::<_, i32>(0)).unwrap();
+        signal(pid, Signal::KILL);
+        eventually("the postmaster notices the crash", SOON, async || {
+            let log = fs::read_to_string(self.log_path()).unwrap_or_default();
+            let noticed = log.split_once(&format!("server process (PID {pid}) was terminated by signal 9"));
+            let ends_others =
+                noticed.is_some_and(|(_, rest)| rest.contains("terminating any other active server processes"));
+            if ends_others { Ok(()) } else { Err(self.log_tail()) }
+        })
+        .await;
     }
 
     /// `pg_ctl promote`, as an operator types it.

@@ -30,14 +30,15 @@ pub fn descendants(ancestor: u32) -> Vec<u32> {
     family
 }
 
-/// Does it still run? A zombie does not.
+/// Does it still run? A zombie, which a stopped parent cannot bury, does not.
 pub fn lives(pid: u32) -> bool {
     stat(pid).is_some_and(|(state, _)| state != 'Z')
 }
 
 /// Is it stopped by a signal?
 pub fn is_stopped(pid: u32) -> bool {
-    stat(pid).is_some_and(|(state, _)| state == 'T')
+    // A zombie runs nothing either, and its stopped parent does not take it away.
+    stat(pid).is_none_or(|(state, _)| matches!(state, 'T' | 'Z'))
 }
 
 /// State and parent of a process.

@@ -6,19 +6,24 @@ use crate::types::Lsn;
 
 impl Stage {
     pub(super) fn carry_out(&mut self, action: Action) {
-        let at = self.at();
+        if self.loses.is_some_and(|loses| loses(&action)) {
+            return;
+        }
         match action {
             Action::Persist { ticket, record } => {
-                let result = if self.disk_ok {
+                if self.hold_write.is_some_and(|holds| holds(&record)) {
+                    self.hold_write = None;
+                    self.waiting = Some(Vec::new());
+                }
+                if self.disk_ok || self.disk_lies {
                     self.writes += 1;
                     self.disk = *record;
-                    Ok(())
-                } else {
-                    Err("no space left on device".into())
-                };
-                self.machine.handle_outcome(Outcome::Persisted { ticket, result }, at);
+                }
+                let result = if self.disk_ok { Ok(()) } else { Err("no space left on device".into()) };
+                self.told(Outcome::Persisted { ticket, result });
             }
-            Action::Publish(_) | Action::Unlock { .. } => {}
+            Action::Publish(_) => {}
+            Action::Unlock { .. } => self.unlocks += 1,
             Action::Cut { backend } => self.cuts.push(backend),
             Action::ProbeNow { backend } => {
                 let i = Self::index(&backend);
@@ -27,12 +32,12 @@ impl Stage {
             Action::Fence { episode, backend } => {
                 self.fenced.push(backend);
                 let result = self.fence.clone();
-                self.machine.handle_outcome(Outcome::Fenced { episode, result }, at);
+                self.told(Outcome::Fenced { episode, result });
             }
             Action::Lock { episode, backends, needed } => {
                 let free = backends.iter().filter(|name| !self.servers[Self::index(name)].locked_by_other).count();
                 let result = if free >= needed { LockResult::Held } else { LockResult::Busy };
-                self.machine.handle_outcome(Outcome::Locked { episode, result }, at);
+                self.told(Outcome::Locked { episode, result });
             }
             Action::Promote { episode, backend, .. } => {
                 let i = Self::index(&backend);
@@ -43,7 +48,7 @@ impl Stage {
                 } else {
                     PromotionResult::Unknown("no answer in time".into())
                 };
-                self.machine.handle_outcome(Outcome::Promotion { episode, result }, at);
+                self.told(Outcome::Promotion { episode, result });
             }
             Action::Freeze { episode, backend } => {
                 let i = Self::index(&backend);
@@ -55,7 +60,7 @@ impl Stage {
                 } else {
                     Err("no answer in time".into())
                 };
-                self.machine.handle_outcome(Outcome::Frozen { episode, result }, at);
+                self.told(Outcome::Frozen { episode, result });
             }
             Action::Unfreeze { episode, backend } => {
                 let i = Self::index(&backend);
@@ -67,17 +72,45 @@ impl Stage {
                 } else {
                     Err("no answer in time".into())
                 };
-                self.machine.handle_outcome(Outcome::Unfrozen { episode, result }, at);
+                self.told(Outcome::Unfrozen { episode, result });
             }
             Action::ReadFlush { episode, backend } => {
                 let server = &self.servers[Self::index(&backend)];
                 let result = if server.mood == Mood::Well { Ok(Lsn(server.lsn)) } else { Err("no answer".into()) };
-                self.machine.handle_outcome(Outcome::FlushRead { episode, result }, at);
+                self.told(Outcome::FlushRead { episode, result });
             }
             Action::ClearSync { episode, backend } => {
                 let i = Self::index(&backend);
                 self.servers[i].sync_names.clear();
-                self.machine.handle_outcome(Outcome::SyncCleared { episode, result: Ok(()) }, at);
+                self.told(Outcome::SyncCleared { episode, result: Ok(()) });
+            }
+        }
+    }
+    /// An outcome comes at once, or waits to be delivered.
+    fn told(&mut self, outcome: Outcome) {
+        match &mut self.waiting {
+            Some(waiting) => waiting.push(outcome),
+            None => {
+                let at = self.at();
+                self.machine.handle_outcome(outcome, at);
+            }
+        }
+    }
+
+    /// What waited comes, and from now on outcomes come at once again.
+    pub(super) fn deliver(&mut self) {
+        for outcome in self.waiting.take().unwrap_or_default() {
+            let at = self.at();
+            self.machine.handle_outcome(outcome, at);
+            self.obey();
+        }
+    }
+
+    /// The writes that wait for their answer failed.
+    pub(super) fn fail_writes(&mut self) {
+        for outcome in self.waiting.iter_mut().flatten() {
+            if let Outcome::Persisted { result, .. } = outcome {
+                *result = Err("input/output error".into());
             }
         }
     }

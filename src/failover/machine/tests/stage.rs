@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::plan::service;
-use crate::config::Service;
-use crate::failover::action::{Cadence, Command, Event, Gate, Operator, Receipt, Refusal};
+use crate::config::{ProbeKind, Service};
+use crate::failover::action::{Action, Cadence, Command, Event, Gate, Operator, Outcome, Receipt, Refusal};
 use crate::failover::machine::Machine;
 use crate::failover::observation::{
     Ancestor, Evidence, Facts, Failure, Observation, Receiver, ReceiverRow, Role, Unknown, Verdict,
@@ -55,6 +55,15 @@ pub(crate) struct Stage {
     pub(crate) servers: Vec<Server>,
     pub(crate) disk: Record,
     pub(crate) disk_ok: bool,
+    /// A write that is said to have failed arrives all the same.
+    pub(crate) disk_lies: bool,
+    /// Outcomes that wait to be delivered.
+    pub(super) waiting: Option<Vec<Outcome>>,
+    /// From the write of such a record on, outcomes wait.
+    pub(super) hold_write: Option<fn(&Record) -> bool>,
+    pub(super) unlocks: u32,
+    /// Orders that are never carried out, and of which nothing is ever heard.
+    pub(super) loses: Option<fn(&Action) -> bool>,
     pub(crate) events: Vec<Event>,
     pub(crate) cuts: Vec<BackendName>,
     pub(crate) promotions: Vec<BackendName>,
@@ -81,10 +90,10 @@ pub(crate) fn address(i: usize) -> SocketAddr {
 
 impl Stage {
     pub(crate) fn with(service: Service) -> Self {
-        Self::resumed(service, Record::default(), None, 1_000_000)
+        Self::resumed(service, Record::default(), None, 1_000_000, true)
     }
 
-    fn resumed(service: Service, disk: Record, servers: Option<Vec<Server>>, now: u64) -> Self {
+    fn resumed(service: Service, disk: Record, servers: Option<Vec<Server>>, now: u64, disk_ok: bool) -> Self {
         let count = service.backends.len();
         let server = |i: usize| Server {
             mood: Mood::Well,
@@ -111,7 +120,12 @@ impl Stage {
             machine,
             servers: servers.unwrap_or_else(|| (0..count).map(server).collect()),
             disk,
-            disk_ok: true,
+            disk_ok,
+            disk_lies: false,
+            waiting: None,
+            hold_write: None,
+            unlocks: 0,
+            loses: None,
             events: Vec::new(),
             cuts: Vec::new(),
             promotions: Vec::new(),
@@ -139,8 +153,8 @@ impl Stage {
     /// The daemon is killed and started again, `after` milliseconds later.
     pub(crate) fn restart(&mut self, after: u64) {
         let (events, promotions) = (std::mem::take(&mut self.events), std::mem::take(&mut self.promotions));
-        let fresh =
-            Self::resumed(self.service.clone(), self.disk.clone(), Some(self.servers.clone()), self.now + after);
+        let servers = Some(self.servers.clone());
+        let fresh = Self::resumed(self.service.clone(), self.disk.clone(), servers, self.now + after, self.disk_ok);
         *self = fresh;
         self.events.splice(0..0, events);
         self.promotions.splice(0..0, promotions);
@@ -300,7 +314,10 @@ impl Stage {
     fn probe(&mut self, i: usize) {
         let began = self.now;
         let (took, verdict) = match self.servers[i].mood {
-            Mood::Well => (2, Verdict::Answered(Box::new(self.facts(i)))),
+            Mood::Well if matches!(self.service.probe.kind, ProbeKind::Sql { .. }) => {
+                (2, Verdict::Answered(Box::new(self.facts(i))))
+            }
+            Mood::Well => (2, Verdict::Answered(Box::default())),
             Mood::Dead => (1, Verdict::Failed(Failure::Refused)),
             Mood::Hung | Mood::CutOff => (1000, Verdict::Failed(Failure::TimedOut)),
             Mood::Recovering => (2, Verdict::Recovering),
@@ -388,7 +405,9 @@ impl Stage {
 
     /// Obeys as the driver does.
     pub(crate) fn obey(&mut self) {
+        let said = self.log.len();
         while let Some(action) = self.machine.poll_action() {
+            assert!(self.log.len() - said < 1000, "no end of orders: {:#?}", &self.log[self.log.len() - 6..]);
             self.log.push(format!("{} {action:?}", self.now));
             self.carry_out(action);
             self.check_laws();

@@ -1,0 +1,288 @@
+//! What one daemon was told about each backend, counted anew and plainly, as the laws count it. Written from the laws,
+//! not from the machine: where a law leaves room, it is on the machine's side.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use pgpivot::config::Service;
+use pgpivot::failover::observation::{Facts, Failure, Observation, Receiver, Role, Unknown, Verdict};
+use pgpivot::failover::phase::Identity;
+use pgpivot::types::Timeline;
+
+use crate::daemon::millis;
+
+/// One address.
+#[derive(Debug, Clone, Default)]
+pub struct Counter {
+    pub down: bool,
+    /// When it became so.
+    pub down_since: u64,
+    pub fails: u32,
+    passes: u32,
+    pub passed: Option<u64>,
+    /// Start, and how.
+    pub failed: Option<(u64, Failure)>,
+    /// Starts of refusals in a row.
+    pub refusals: Vec<u64>,
+    recovering: Option<u64>,
+    recoveries: Vec<u64>,
+    /// The end of the last probe of any sort.
+    pub heard: Option<u64>,
+    /// The newest answer, by its start.
+    pub told: Option<(u64, Facts)>,
+}
+
+/// One backend.
+#[derive(Debug, Clone, Default)]
+pub struct Ear {
+    pub counters: BTreeMap<SocketAddr, Counter>,
+    /// The newest answer of any address: start, end, what.
+    pub told: Option<(u64, u64, Facts)>,
+    /// A probe that began later failed.
+    pub failed_since_told: bool,
+    /// Starts of the first and the newest answer in a row that claim to be primary.
+    pub claim: Option<(u64, u64)>,
+    /// When a row last streamed on a timeline.
+    pub streamed: BTreeMap<Timeline, u64>,
+    pub kept_lost: Option<u64>,
+    pub live: usize,
+    /// First and last word of a shutdown since it last served.
+    pub stopping: Option<(u64, u64)>,
+    /// Newest sign of life on any connection.
+    pub alive: Option<u64>,
+    /// Newest node key by a fresh connect; it changed.
+    pub indirect: bool,
+    /// Clock minus ours, and whether it moved by half a second.
+    offset: Option<i64>,
+    pub clock_jumped: bool,
+    /// Newest position shown as primary, by timeline.
+    pub flushed: BTreeMap<(u64, Timeline), u64>,
+}
+
+impl Counter {
+    fn hear(&mut self, seen: &Observation, service: &Service, now: u64) {
+        let started = millis(seen.started);
+        self.heard = self.heard.max(Some(millis(seen.finished)));
+        match &seen.verdict {
+            Verdict::Answered(facts) => {
+                if self.told.as_ref().is_none_or(|(newest, _)| *newest <= started) {
+                    self.told = Some((started, (**facts).clone()));
+                }
+                if seen.fresh {
+                    self.pass(started, service, now);
+                }
+            }
+            Verdict::Unknown(why) if seen.fresh && why.proves_life() => {
+                if self.failed.is_none_or(|(failed, _)| failed <= started) {
+                    self.fails = 0;
+                    self.refusals.clear();
+                    self.down = false;
+                }
+            }
+            Verdict::Unknown(_) => {}
+            Verdict::Recovering => self.recover(service, now),
+            Verdict::Failed(how) if seen.fresh => self.fail(started, *how, service, now),
+            Verdict::Failed(_) => {}
+        }
+    }
+
+    fn pass(&mut self, started: u64, service: &Service, now: u64) {
+        self.passed = self.passed.max(Some(started));
+        self.passes += 1;
+        self.fails = 0;
+        self.recovering = None;
+        self.refusals.clear();
+        self.recoveries.retain(|at| now - at < 120_000);
+        if self.passes >= service.probe.rise && self.recoveries.len() < 3 {
+            self.down = false;
+        }
+    }
+
+    fn fail(&mut self, started: u64, how: Failure, service: &Service, now: u64) {
+        if self.passed.is_some_and(|passed| passed > started) {
+            return;
+        }
+        self.passes = 0;
+        self.fails += 1;
+        if self.failed.is_none_or(|(failed, _)| failed <= started) {
+            self.failed = Some((started, how));
+        }
+        if how == Failure::Refused {
+            self.refusals.push(started);
+            self.refusals.sort_unstable();
+        } else {
+            self.refusals.clear();
+        }
+        if self.fails >= service.probe.fall {
+            self.sink(now);
+        }
+    }
+
+    fn recover(&mut self, service: &Service, now: u64) {
+        self.passes = 0;
+        self.refusals.clear();
+        if self.recovering.is_none() {
+            self.recovering = Some(now);
+            self.recoveries.retain(|at| now - at < 120_000);
+            self.recoveries.push(now);
+        }
+        let patience = u64::try_from(service.failover.recovery_patience.as_millis()).unwrap();
+        let lasts = now - self.recovering.unwrap_or(now) >= patience;
+        if lasts || self.recoveries.len() >= 3 {
+            self.failed = Some((now, Failure::BadReply));
+            self.sink(now);
+        } else {
+            self.down = false;
+        }
+    }
+
+    fn sink(&mut self, now: u64) {
+        if !self.down {
+            self.down = true;
+            self.down_since = now;
+        }
+    }
+
+    fn forget(&mut self) {
+        *self = Self { recoveries: std::mem::take(&mut self.recoveries), told: self.told.take(), ..Self::default() };
+    }
+
+    /// The newest fresh verdict, by its start, is a failure that began then.
+    pub fn failing(&self) -> Option<u64> {
+        let (failed, _) = self.failed?;
+        self.passed.is_none_or(|passed| passed < failed).then_some(failed)
+    }
+}
+
+impl Ear {
+    pub fn resolved(&mut self, addresses: &[SocketAddr]) {
+        self.counters.retain(|known, _| addresses.contains(known));
+        for address in addresses {
+            self.counters.entry(*address).or_default();
+        }
+    }
+
+    pub fn hear(&mut self, seen: &Observation, service: &Service, now: u64, wall: i64) {
+        let Some(counter) = self.counters.get_mut(&seen.address) else { return };
+        counter.hear(seen, service, now);
+        let (started, finished) = (millis(seen.started), millis(seen.finished));
+        match &seen.verdict {
+            Verdict::Answered(facts) => {
+                self.alive = self.alive.max(Some(finished));
+                if seen.fresh {
+                    self.stopping = None;
+                }
+                self.told_something(seen, facts, wall);
+            }
+            Verdict::Unknown(why) if why.proves_life() => self.alive = self.alive.max(Some(finished)),
+            Verdict::Failed(how) => {
+                if *how == Failure::ShuttingDown {
+                    let first = self.stopping.map_or(finished, |(first, _)| first);
+                    self.stopping = Some((first, finished));
+                }
+                self.failed_since_told |= self.told.as_ref().is_some_and(|(told, ..)| *told <= started);
+            }
+            Verdict::Unknown(_) | Verdict::Recovering => {}
+        }
+    }
+
+    fn told_something(&mut self, seen: &Observation, facts: &Facts, wall: i64) {
+        let (started, finished) = (millis(seen.started), millis(seen.finished));
+        if self.told.as_ref().is_some_and(|(newest, ..)| *newest > started) {
+            return;
+        }
+        self.failed_since_told = false;
+        if let Some(clock) = facts.clock {
+            let offset = clock.0 - wall;
+            self.clock_jumped = self.offset.is_some_and(|before| (before - offset).abs() >= 400_000);
+            self.offset = Some(offset);
+        }
+        let before = self.told.as_ref().and_then(|(.., facts)| facts.node.clone());
+        if seen.fresh && self.counters.len() == 1 && before.is_some() && facts.node.is_some() && before != facts.node {
+            self.indirect = true;
+        }
+        if facts.role == Role::Primary {
+            let first = self.claim.map_or(started, |(first, _)| first);
+            self.claim = Some((first, started));
+            if let (Some(system), Some(timeline), Some(lsn)) = (facts.system_id, facts.timeline, facts.lsn) {
+                let flushed = self.flushed.entry((system.0, timeline)).or_default();
+                *flushed = (*flushed).max(lsn.0);
+            }
+        } else {
+            self.claim = None;
+        }
+        if let Receiver::Row(row) = &facts.receiver
+            && let (true, Some(timeline)) = (row.streaming, row.timeline)
+        {
+            self.streamed.insert(timeline, finished);
+        }
+        self.told = Some((started, finished, facts.clone()));
+    }
+
+    /// This daemon slept: what it counted is worth nothing.
+    pub fn forget(&mut self) {
+        for counter in self.counters.values_mut() {
+            counter.forget();
+        }
+        self.kept_lost = None;
+        self.claim = None;
+    }
+
+    pub fn facts(&self) -> Option<&Facts> {
+        self.told.as_ref().map(|(.., facts)| facts)
+    }
+
+    pub fn is_down(&self) -> bool {
+        !self.counters.is_empty() && self.counters.values().all(|counter| counter.down)
+    }
+
+    pub fn down_since(&self) -> u64 {
+        self.counters.values().map(|counter| counter.down_since).max().unwrap_or(0)
+    }
+
+    /// The newest failure of any address.
+    pub fn newest_failure(&self) -> Option<u64> {
+        self.counters.values().filter_map(|c| c.failed.map(|(at, _)| at)).max()
+    }
+
+    /// Says it was primary in two answers 200 ms apart, nothing else having been heard since.
+    pub fn claims(&self) -> bool {
+        self.claim.is_some_and(|(first, last)| last - first >= 200)
+    }
+
+    /// Is it well known that its server lives but says nothing useful?
+    pub fn lives(verdict: &Verdict) -> bool {
+        match verdict {
+            Verdict::Answered(_) => true,
+            Verdict::Unknown(why) => *why != Unknown::OwnDelay && why.proves_life(),
+            _ => false,
+        }
+    }
+}
+
+/// Does this server's line run through the latched one, as its history tells?
+pub fn descends(facts: &Facts, latched: &Identity, streamed: bool) -> bool {
+    let (Some(system), Some(timeline)) = (facts.system_id, facts.timeline) else { return false };
+    if system != latched.system_id || timeline <= latched.timeline {
+        return false;
+    }
+    let Some(history) = &facts.history else { return streamed };
+    let Some(at) = history.iter().position(|a| a.timeline == latched.timeline) else { return false };
+    // The latched timeline began where it is known to have begun.
+    match (latched.switch_lsn, at.checked_sub(1).map(|before| history[before].switch_lsn)) {
+        (Some(known), Some(shown)) => known == shown,
+        _ => true,
+    }
+}
+
+/// Does this answer show the latched server, serving as primary?
+pub fn proves(facts: &Facts, latched: &Identity) -> bool {
+    facts.role == Role::Primary && on_line(facts, latched)
+}
+
+/// Identifier, timeline, and where that branched off, as far as it is told.
+pub fn on_line(facts: &Facts, latched: &Identity) -> bool {
+    let began = facts.history.as_ref().and_then(|history| history.last());
+    let elsewhere = began.is_some_and(|shown| latched.switch_lsn.is_some_and(|known| known != shown.switch_lsn));
+    facts.system_id == Some(latched.system_id) && facts.timeline == Some(latched.timeline) && !elsewhere
+}

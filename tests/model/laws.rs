@@ -1,0 +1,315 @@
+//! The reference: what one daemon was told, what it ordered and what its disk holds, held against the laws. It watches
+//! from outside and asks the machine nothing. Judgements stand in `deciding` (may it be decided?), `ordering` (is the
+//! order of steps kept?), `standing` (who may get a byte now?); what counts as told stands in `ears`.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use pgpivot::config::{ProbeKind, Promoter, Service};
+use pgpivot::failover::action::{Action, Command, Event, Gate};
+use pgpivot::failover::phase::{EpisodeId, Identity, Intent, Latch, Record, Stage};
+use pgpivot::types::{BackendName, Epoch, Now};
+
+use crate::daemon::Daemon;
+use crate::ears::Ear;
+
+/// What can be broken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Law {
+    /// The gate leads only to the side and epoch that the latch on disk names.
+    LatchOnDisk,
+    /// The side that an open intent on disk leaves gets no byte.
+    IntentOutranks,
+    /// The side that lost the gate is cut.
+    Cut,
+    /// Nothing else cuts.
+    NeedlessCut,
+    /// Intent and `sent` are on disk before what they name is begun.
+    WriteThenAct,
+    /// A promotion is ordered only after a last look at the old side.
+    Recheck,
+    /// One candidate per episode.
+    OneCandidate,
+    /// After `sent` only proven or pending.
+    NoWayBack,
+    /// +1 per change, never backwards.
+    Epoch,
+    /// The latch changes only by completed episodes.
+    LatchByEpisode,
+    /// What is opened to proves the latched line; nothing else gets a byte.
+    Timeline,
+    /// The latched side says it is something else: closed and cut at once.
+    RoleMismatch,
+    /// Opened only after the start checks.
+    StartChecks,
+    /// A living primary is not replaced.
+    Witness,
+    /// Only who streamed lately and is not far behind is promoted.
+    Candidate,
+    /// Only what counts as death counts.
+    Evidence,
+    Budget,
+    Cooldown,
+    Pause,
+    /// `automatic = false` and `observe` never promote.
+    Authority,
+    SecondDecider,
+    Lock,
+    Fence,
+    LateWake,
+    Freeze,
+    /// A planned switchover loses nothing that was acknowledged.
+    NoLoss,
+    /// One episode at a time; its orders bear its number.
+    OneEpisode,
+    /// A promotion of somebody else is followed only when it is proven.
+    Foreign,
+    /// A command does what it says, and no more.
+    Command,
+    DryRun,
+    /// Nothing is decided that could not be written down.
+    Disk,
+    /// Who leads two primaries at once, decides nothing.
+    SplitBrain,
+    /// Phases change along the table.
+    Table,
+    /// When all is well, it ends well.
+    Settles,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Breach {
+    pub law: Law,
+    pub said: String,
+}
+
+/// What is true of a daemon at a moment.
+pub struct Scene<'a> {
+    pub now: u64,
+    pub clock: Now,
+    pub disk: &'a Record,
+}
+
+impl<'a> Scene<'a> {
+    pub fn of(daemon: &'a Daemon, now: u64) -> Self {
+        Self { now, clock: daemon.clock(now), disk: daemon.disk.holds() }
+    }
+}
+
+/// An episode as it was ordered.
+#[derive(Debug, Clone)]
+pub struct Course {
+    pub intent: Intent,
+    /// Of the write that began it.
+    pub ticket: u64,
+    pub decided: u64,
+    /// When its intent was known to be on disk.
+    pub written: Option<u64>,
+    /// Taken up again after a restart, at that time.
+    pub resumed: Option<u64>,
+    /// A late wake came before `sent`: it must end.
+    pub void: bool,
+    pub rechecked: bool,
+    pub fenced: Option<bool>,
+    pub locked: bool,
+    /// Position and when it was told.
+    pub frozen: Option<(u64, u64)>,
+    pub sent_ordered: bool,
+    pub sent_failed: bool,
+    pub refused: bool,
+    pub abandoned: bool,
+    pub done: bool,
+    /// When the promotion was first ordered by this process.
+    pub ordered: Option<u64>,
+    /// Only with a fence: the witness was idle.
+    pub idle: bool,
+}
+
+pub struct Laws {
+    pub service: Service,
+    pub name: String,
+    pub breach: Option<Breach>,
+    pub ears: BTreeMap<BackendName, Ear>,
+    /// When this process began, or woke more than 2 s late.
+    pub woke: u64,
+    pub passed_start: bool,
+    /// The first latch of plain routing asks nobody else.
+    pub others_heard: bool,
+    pub course: Option<Course>,
+    pub ordered: Record,
+    /// As told to be on disk.
+    pub latch: Option<Latch>,
+    pub tickets: BTreeMap<u64, Box<Record>>,
+    /// Promotions ordered by any process of this daemon.
+    pub promoted: BTreeMap<EpisodeId, BackendName>,
+    pub t0_low: Option<u64>,
+    pub t0_high: Option<u64>,
+    /// When the active side first was down in this suspicion.
+    pub down_first: Option<u64>,
+    pub paused: bool,
+    pub disk_error: bool,
+    pub others: BTreeMap<String, u64>,
+    /// Sides that may have client connections.
+    pub led: BTreeSet<BackendName>,
+    pub last_epoch: Epoch,
+    /// Accepted commands by the episode they began.
+    pub commands: BTreeMap<EpisodeId, Command>,
+    pub accepted: Option<Command>,
+    pub explaining: bool,
+    /// Sides that this daemon made read-only and did not release.
+    pub froze: BTreeSet<BackendName>,
+    pub unfreezing: Option<BackendName>,
+    pub wall_offset: i64,
+    pub wall_jumped: bool,
+}
+
+impl Laws {
+    pub fn new(service: Service) -> Self {
+        Self {
+            service,
+            name: String::new(),
+            breach: None,
+            ears: BTreeMap::new(),
+            woke: 0,
+            passed_start: false,
+            others_heard: false,
+            course: None,
+            ordered: Record::default(),
+            latch: None,
+            tickets: BTreeMap::new(),
+            promoted: BTreeMap::new(),
+            t0_low: None,
+            t0_high: None,
+            down_first: None,
+            paused: false,
+            disk_error: false,
+            others: BTreeMap::new(),
+            led: BTreeSet::new(),
+            last_epoch: Epoch::default(),
+            commands: BTreeMap::new(),
+            accepted: None,
+            explaining: false,
+            froze: BTreeSet::new(),
+            unfreezing: None,
+            wall_offset: 0,
+            wall_jumped: false,
+        }
+    }
+
+    pub fn broken(&mut self, law: Law, said: impl Into<String>) {
+        if self.breach.is_none() {
+            self.breach = Some(Breach { law, said: format!("daemon {}: {}", self.name, said.into()) });
+        }
+    }
+
+    pub fn demand(&mut self, law: Law, holds: bool, said: impl FnOnce() -> String) {
+        if !holds {
+            self.broken(law, said());
+        }
+    }
+
+    // ---- a process ----
+
+    pub fn born(&mut self, now: u64, service: Service, name: String, record: &Record) {
+        let kept = Self {
+            promoted: std::mem::take(&mut self.promoted),
+            froze: std::mem::take(&mut self.froze),
+            last_epoch: self.last_epoch,
+            breach: self.breach.take(),
+            ..Self::new(service)
+        };
+        *self = kept;
+        self.name = name;
+        self.woke = now;
+        self.ordered = record.clone();
+        self.latch.clone_from(&record.latch);
+        self.paused = record.paused.is_some();
+        for backend in &self.service.backends {
+            self.ears.entry(backend.name.clone()).or_default();
+        }
+        self.course = record.intent.clone().map(|intent| Course {
+            resumed: Some(now),
+            written: Some(now),
+            sent_ordered: intent.stage == Stage::Sent,
+            ..Course::of(intent, now)
+        });
+    }
+
+    pub fn killed(&mut self, before: &Record, after: &Record, now: u64) {
+        self.disk_changed(before, after, None, now);
+        self.led.clear();
+        self.course = None;
+    }
+
+    // ---- what it orders ----
+
+    pub fn orders(&mut self, action: &Action, scene: &Scene<'_>) {
+        match action {
+            Action::Persist { ticket, record } => {
+                self.tickets.insert(*ticket, record.clone());
+                self.orders_write(*ticket, record, scene);
+            }
+            Action::Publish(gate) => self.publishes(gate),
+            Action::Cut { backend } => self.cuts(backend, scene),
+            Action::ProbeNow { .. } | Action::Unlock { .. } => {}
+            Action::Unfreeze { backend, .. } => self.orders_release(backend),
+            other => self.orders_deed(other, scene),
+        }
+    }
+
+    fn publishes(&mut self, gate: &Gate) {
+        if let Gate::Open { tier, hold: false, .. } = gate {
+            self.led.extend(tier.iter().filter(|open| !open.addresses.is_empty()).map(|open| open.name.clone()));
+        }
+    }
+
+    pub fn says(&mut self, event: &Event) {
+        let epoch = event.epoch;
+        if epoch < self.last_epoch && event.active.is_some() {
+            let last = self.last_epoch;
+            self.broken(Law::Epoch, format!("speaks of epoch {epoch} after {last}"));
+        }
+    }
+
+    // ---- words ----
+
+    pub fn active(&self) -> Option<&BackendName> {
+        self.latch.as_ref().map(|latch| &latch.active)
+    }
+
+    pub fn sql(&self) -> bool {
+        matches!(self.service.probe.kind, ProbeKind::Sql { .. })
+    }
+
+    pub fn promotes(&self) -> bool {
+        self.service.failover.promoter != Promoter::None
+    }
+
+    /// Who the latched side is.
+    pub fn identity(&self) -> Option<&Identity> {
+        self.latch.as_ref()?.identity.as_ref()
+    }
+}
+
+impl Course {
+    pub fn of(intent: Intent, now: u64) -> Self {
+        Self {
+            intent,
+            ticket: 0,
+            decided: now,
+            written: None,
+            resumed: None,
+            void: false,
+            rechecked: false,
+            fenced: None,
+            locked: false,
+            frozen: None,
+            sent_ordered: false,
+            sent_failed: false,
+            refused: false,
+            abandoned: false,
+            done: false,
+            ordered: None,
+            idle: false,
+        }
+    }
+}
