@@ -13,6 +13,10 @@ test *args:
 bench:
     cargo bench
 
+# failovers beside HAProxy's
+bench-failover *args:
+    scripts/bench-failover {{args}}
+
 # the documentation, its links checked
 doc:
     RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --document-private-items

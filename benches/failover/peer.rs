@@ -53,7 +53,7 @@ impl PeerKind {
             Self::Pgpivot => {
                 let example: Table = EXAMPLE.parse().unwrap();
                 let settings = |section: &str| example["service"]["main"][section].as_table().unwrap().clone();
-                let level = if talkative { "info,pgpivot=trace" } else { "info" };
+                let level = if talkative { "info,pgpivot=debug" } else { "info" };
                 let mut plan = Daemon::plan(&[&pair.east, &pair.west]).environment("PGPIVOT_LOG", level);
                 for (key, value) in settings("probe") {
                     plan = plan.probe(&key, value);

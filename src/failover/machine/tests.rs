@@ -59,8 +59,8 @@ fn the_last_words_of_a_killed_primary_to_its_clients_are_no_sign_of_life() {
     stage.run(5000);
     stage.servers[0].mood = Mood::Dead;
     let died = stage.now;
-    stage.run(5);
-    assert_eq!(stage.machine.cadence(), Cadence::Death);
+    stage.until(100, |stage| stage.machine.cadence() == Cadence::Death);
+    stage.run(20);
     let at = stage.at();
     stage.machine.handle_evidence(&Evidence::Answered { backend: "east".into(), at: at.at }, at);
     stage.until(2000, |stage| stage.said("episode 2"));
