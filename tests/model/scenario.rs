@@ -57,20 +57,6 @@ fn login() -> Login {
 }
 
 impl Scenario {
-    /// The plainest: a pair, one daemon, every default.
-    pub fn plain() -> Self {
-        Self {
-            theme: Theme::Deaths,
-            services: vec![service(2)],
-            backends: 2,
-            addresses: 1,
-            w: 3000,
-            length: 120_000,
-            pace: 6000,
-            commands: 3,
-        }
-    }
-
     pub fn random(chance: &mut Chance) -> Self {
         let backends = chance.weighed(&[(5, 2), (3, 3)]);
         let mut first = service(backends);
