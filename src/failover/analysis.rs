@@ -179,6 +179,9 @@ pub fn judge_route(e: &Evidence<'_>, tier_up: bool) -> Finding {
     if tier_up {
         return Finding::Suspect(format!("{} is suspect: {}; its tier still serves", e.active.name, e.suspicion.why));
     }
+    if e.active.state() != State::Down {
+        return Finding::Suspect(format!("{} is suspect: {}", e.active.name, e.suspicion.why));
+    }
     let waiting = |text: &str| Finding::Waiting(format!("{} is down; {text}", e.active.name));
     let Some(threshold) = e.suspicion.threshold else {
         return Finding::Suspect(format!("{} is suspect: {}", e.active.name, e.suspicion.why));

@@ -713,6 +713,22 @@ fn a_standby_that_streams_on_another_timeline_by_now_is_not_promoted() {
     assert_eq!(stage.view().blocked.unwrap().reason, "no candidate");
 }
 
+#[test]
+fn where_all_sides_serve_one_that_recovers_again_is_waited_for() {
+    let mut plain = service(2);
+    plain.failover.standby_serves = true;
+    plain.failover.promoter = Promoter::None;
+    plain.failover.delay = Duration::from_secs(3);
+    plain.probe.kind = ProbeKind::Tcp;
+    let mut stage = Stage::steady_with(plain);
+    stage.run(5000);
+    stage.servers[0].mood = Mood::Dead;
+    stage.until(10_000, |stage| stage.machine.phase() == Phase::Confirming);
+    stage.servers[0].mood = Mood::Recovering;
+    stage.run(10_000);
+    assert_eq!(stage.active(), "east", "moved away from a side that is starting up");
+}
+
 fn is_sent(record: &Record) -> bool {
     record.intent.as_ref().is_some_and(|intent| intent.stage == Written::Sent)
 }
