@@ -36,6 +36,8 @@ pub struct Admin {
     pub token_file: Option<PathBuf>,
     /// The tokens read from it: (operator name, token).
     pub tokens: Vec<(String, Secret)>,
+    /// Names that browsers call the page by, beside `localhost`, this machine's own name and literal addresses.
+    pub hosts: Vec<String>,
     /// A listener that serves only `/metrics`.
     pub metrics_listen: Option<SocketAddr>,
 }

@@ -24,7 +24,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use crate::failover::observation::Evidence;
 use crate::relay::Cut;
 use crate::types::{BackendName, Epoch, ServiceName};
-use crate::view::Counters;
+use crate::view::{Counters, Durations};
 
 pub use activity::Activity;
 pub use side::{Admission, Attached, Origin};
@@ -175,6 +175,11 @@ impl Connections {
     /// Every address of this side that was ever dialled, in order of address.
     pub fn endpoints(&self, service: &ServiceName, backend: &BackendName) -> Vec<EndpointCount> {
         self.side(service, backend).endpoints()
+    }
+
+    /// How long clients' connections to this side took until they stood, from their admission on.
+    pub fn connects(&self, service: &ServiceName, backend: &BackendName) -> Durations {
+        self.side(service, backend).connects()
     }
 
     /// What was counted at the listener with this configured address.

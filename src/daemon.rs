@@ -370,7 +370,7 @@ fn settings(config: &Config) -> Settings {
         socket: config.admin.socket.clone(),
         metrics_listen: config.admin.metrics_listen,
         tokens: config.admin.tokens.clone(),
-        hosts: Vec::new(),
+        hosts: config.admin.hosts.clone(),
         credentials,
     }
 }

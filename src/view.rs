@@ -1,10 +1,14 @@
 //! The read model: what server, page, CLI and client library show. Plain data that (de)serialises; no logic beyond that.
 
+mod durations;
+
 use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
 use crate::types::{BackendName, Epoch, HostPort, Lsn, ServiceName, SystemId, Timeline, WallTime};
+
+pub use durations::{BOUNDS_US, Durations};
 
 /// `GET /failover/status`: everything the page shows.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -196,6 +200,12 @@ pub struct BackendStatus {
     pub recoveries: u64,
     /// The last probe: when, how long (µs), what it found.
     pub last_probe: Option<ProbeStatus>,
+    /// How long fresh probes took that came to an end.
+    #[serde(default)]
+    pub probe_durations: Durations,
+    /// How long clients' connections to it took until they stood.
+    #[serde(default)]
+    pub connect_durations: Durations,
     /// Attached client connections now.
     pub connections: u64,
     /// Per address.

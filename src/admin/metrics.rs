@@ -6,6 +6,7 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
+use prometheus::proto::{Bucket, Histogram, LabelPair, Metric, MetricFamily, MetricType};
 use prometheus::{GaugeVec, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder};
 
 use super::health::{active, failovers, is_healthy, recoveries, standbys};
@@ -13,7 +14,7 @@ use super::problem::Fault;
 use super::server::Shared;
 use crate::failover::phase::Phase;
 use crate::types::WallTime;
-use crate::view::{BackendStatus, Counters, ServiceStatus, Status};
+use crate::view::{BOUNDS_US, BackendStatus, Counters, Durations, ServiceStatus, Status};
 
 /// `GET /metrics`.
 pub(super) async fn exposition(State(shared): State<Arc<Shared>>) -> Result<Response, Fault> {
@@ -32,7 +33,9 @@ pub(super) fn render(status: &Status) -> Result<String, prometheus::Error> {
     sides(&sheet, &status.services)?;
     probes(&sheet, &status.services)?;
     traffic(&sheet, &status.services)?;
-    TextEncoder::new().encode_to_string(&sheet.0.gather())
+    let mut families = sheet.0.gather();
+    families.extend(histograms(&status.services));
+    TextEncoder::new().encode_to_string(&families)
 }
 
 /// Makes families and registers them.
@@ -235,7 +238,6 @@ fn probes(sheet: &Sheet, services: &[ServiceStatus]) -> Filled {
     let failed = sheet.counter("pgpivot_probe_failures_total", "Probes that failed, since the start.", two)?;
     let row = "Consecutive probes that failed.";
     let row = sheet.gauge("pgpivot_probe_failures_in_a_row", row, two)?;
-    let took = sheet.float("pgpivot_probe_duration_seconds", "How long the last probe took.", two)?;
     let at = sheet.float("pgpivot_probe_time_seconds", "When the last probe ended, seconds since 1970.", two)?;
     let recovered = "Times the side came back up, since the start.";
     let recovered = sheet.counter("pgpivot_backend_recoveries_total", recovered, two)?;
@@ -245,11 +247,56 @@ fn probes(sheet: &Sheet, services: &[ServiceStatus]) -> Filled {
         row.with_label_values(&labels).set(i64::from(b.failures));
         recovered.with_label_values(&labels).inc_by(b.recoveries);
         if let Some(probe) = &b.last_probe {
-            took.with_label_values(&labels).set(probe.took_us as f64 / 1e6);
             at.with_label_values(&labels).set(seconds(probe.at));
         }
     }
     Ok(())
+}
+
+/// Counted elsewhere, so that no registry takes them.
+fn histograms(services: &[ServiceStatus]) -> Vec<MetricFamily> {
+    let family = |name: &str, help: &str, of: fn(&BackendStatus) -> &Durations| {
+        let mut family = MetricFamily::default();
+        family.set_name(name.to_owned());
+        family.set_help(help.to_owned());
+        family.set_field_type(MetricType::HISTOGRAM);
+        let all = backends(services).filter(|(_, b)| of(b).count > 0);
+        family.set_metric(all.map(|(labels, b)| histogram(labels, of(b))).collect());
+        family
+    };
+    let probes = "How long fresh probes took that came to an end.";
+    let connects = "How long clients' connections to this side took until they stood.";
+    let mut families = vec![
+        family("pgpivot_probe_duration_seconds", probes, |b| &b.probe_durations),
+        family("pgpivot_connect_duration_seconds", connects, |b| &b.connect_durations),
+    ];
+    // The encoder takes a family without a metric for a mistake.
+    families.retain(|family| !family.get_metric().is_empty());
+    families
+}
+
+fn histogram([service, backend]: [&str; 2], all: &Durations) -> Metric {
+    let pair = |name: &str, value: &str| {
+        let mut pair = LabelPair::default();
+        pair.set_name(name.to_owned());
+        pair.set_value(value.to_owned());
+        pair
+    };
+    let mut below = 0;
+    let buckets = BOUNDS_US.iter().zip(all.buckets).map(|(bound, count)| {
+        below += count;
+        let mut bucket = Bucket::default();
+        bucket.set_upper_bound(*bound as f64 / 1e6);
+        bucket.set_cumulative_count(below);
+        bucket
+    });
+    let mut histogram = Histogram::default();
+    histogram.set_bucket(buckets.collect());
+    histogram.set_sample_count(all.count);
+    histogram.set_sample_sum(all.sum_us as f64 / 1e6);
+    let mut metric = Metric::from_label(vec![pair("backend", backend), pair("service", service)]);
+    metric.set_histogram(histogram);
+    metric
 }
 
 fn traffic(sheet: &Sheet, services: &[ServiceStatus]) -> Filled {
@@ -362,6 +409,26 @@ mod tests {
         assert_eq!(value(&text, "pgpivot_witness{backend=\"us-west\",service=\"main\",witness=\"gone\"} "), 1.0);
         let cut = "pgpivot_endpoint_cut_total{address=\"10.0.1.5:5432\",backend=\"us-east\",reason=\"demoted\",service=\"main\"} ";
         assert_eq!(value(&text, cut), 212.0);
+    }
+
+    #[test]
+    fn how_long_probes_and_connects_took_is_a_histogram_of_each_side() {
+        let mut status = fixture::steady();
+        assert!(!render(&status).unwrap().contains("pgpivot_connect_duration_seconds"), "nothing was connected yet");
+        let side = &mut status.services[0].backends[0];
+        for ms in [1, 1, 700, 9000] {
+            side.connect_durations.add(std::time::Duration::from_millis(ms));
+        }
+        let text = render(&status).unwrap();
+        let bucket = |le| {
+            format!("pgpivot_connect_duration_seconds_bucket{{backend=\"us-east\",service=\"main\",le=\"{le}\"}} ")
+        };
+        assert_eq!(value(&text, &bucket("0.0005")), 0.0);
+        assert_eq!(value(&text, &bucket("0.001")), 2.0);
+        assert_eq!(value(&text, &bucket("1")), 3.0);
+        assert_eq!(value(&text, &bucket("5")), 3.0);
+        assert_eq!(value(&text, &bucket("+Inf")), 4.0);
+        assert_eq!(value(&text, "pgpivot_connect_duration_seconds_sum{backend=\"us-east\",service=\"main\"} "), 9.702);
     }
 
     #[test]

@@ -130,6 +130,10 @@ impl Diff {
             let names = if names.is_empty() { "nobody".to_owned() } else { names.join(", ") };
             self.say(format!("admin.token_file: read again, tokens for {names}"));
         }
+        if old.admin.hosts != new.admin.hosts {
+            let names = |hosts: &[String]| if hosts.is_empty() { "none".to_owned() } else { hosts.join(", ") };
+            self.say(format!("admin.hosts: {} → {}", names(&old.admin.hosts), names(&new.admin.hosts)));
+        }
     }
 
     fn service(&mut self, old: &Service, new: &Service) {

@@ -96,6 +96,8 @@ pub struct Admin {
     pub socket: Option<Text>,
     /// Path of a file with `name:token` lines.
     pub token_file: Option<Text>,
+    /// Names that the page is called by.
+    pub hosts: Option<Texts>,
     /// Address of a listener that serves only metrics.
     pub metrics_listen: Option<Text>,
 }

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::net::{Shutdown, connect_unspec, shutdown, sockopt::set_socket_linger};
 use tokio::sync::mpsc::UnboundedSender;
@@ -19,7 +19,7 @@ use super::tally::{Cuts, ListenerTally};
 use crate::failover::observation::Evidence;
 use crate::relay::{Cut, Meter, Orders};
 use crate::types::{BackendName, Epoch, ServiceName};
-use crate::view::Counters;
+use crate::view::{Counters, Durations};
 
 /// Addresses of one side that are remembered; beyond it those without connections are forgotten.
 const MAX_ENDPOINTS: usize = 1024;
@@ -45,6 +45,7 @@ struct State {
     /// How many of `live` have lost their server.
     orphans: usize,
     endpoints: HashMap<SocketAddr, Endpoint>,
+    connects: Durations,
     /// Bytes (in, out) by listener, of endpoints that were forgotten.
     forgotten: HashMap<SocketAddr, (u64, u64)>,
 }
@@ -89,6 +90,8 @@ pub struct Admission {
     side: Arc<Side>,
     epoch: Epoch,
     fence: u64,
+    /// The dial begins with it.
+    given: Instant,
 }
 
 impl Admission {
@@ -96,7 +99,9 @@ impl Admission {
     /// was closed or cut since; not one byte may be sent. An error is this machine's: no descriptor is left.
     pub fn attach(self, origin: &Origin, address: SocketAddr, server: &impl AsFd) -> io::Result<Option<Attached>> {
         let server = Arc::new(server.as_fd().try_clone_to_owned()?);
+        let took = self.given.elapsed();
         let mut state = self.side.lock();
+        state.connects.add(took);
         if state.open != Some(self.epoch) || state.fence != self.fence {
             return Ok(None);
         }
@@ -196,7 +201,12 @@ impl Side {
 
     pub(super) fn admit(self: &Arc<Self>, epoch: Epoch) -> Option<Admission> {
         let state = self.lock();
-        (state.open == Some(epoch)).then(|| Admission { side: self.clone(), epoch, fence: state.fence })
+        (state.open == Some(epoch)).then(|| Admission {
+            side: self.clone(),
+            epoch,
+            fence: state.fence,
+            given: Instant::now(),
+        })
     }
 
     pub(super) fn cut(&self, reason: Cut) -> usize {
@@ -246,6 +256,10 @@ impl Side {
         let meters = state.endpoints.values().flat_map(|endpoint| endpoint.meters.values());
         let first = Activity::default().with_first_bytes(&self.first_bytes);
         meters.fold(first, |activity, meter| activity.with_meter(meter)).settled()
+    }
+
+    pub(super) fn connects(&self) -> Durations {
+        self.lock().connects.clone()
     }
 
     pub(super) fn endpoints(&self) -> Vec<EndpointCount> {

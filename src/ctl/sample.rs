@@ -155,6 +155,8 @@ fn backend(name: &str, active: bool) -> BackendStatus {
         probes: 3690,
         recoveries: 0,
         last_probe: Some(ProbeStatus { at: before(1), took_us: 900, text: "primary".into() }),
+        probe_durations: crate::view::Durations::default(),
+        connect_durations: crate::view::Durations::default(),
         connections: if active { 12 } else { 0 },
         endpoints: vec![EndpointStatus {
             address: Some(format!("{name}.example.com:5432").parse().unwrap()),

@@ -407,6 +407,7 @@ impl Driver {
             .collect();
         for backend in &mut view.backends {
             backend.connections = connections.live(&service.name, &backend.name) as u64;
+            backend.connect_durations = connections.connects(&service.name, &backend.name);
             for count in connections.endpoints(&service.name, &backend.name) {
                 if let Some(endpoint) = backend.endpoints.iter_mut().find(|endpoint| endpoint.ip == count.address) {
                     endpoint.connections = count.live;

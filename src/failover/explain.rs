@@ -188,6 +188,8 @@ impl Machine {
                 took_us: u64::try_from(probe.took.as_micros()).unwrap_or(u64::MAX),
                 text: probe.text.clone(),
             }),
+            probe_durations: side.durations.clone(),
+            connect_durations: crate::view::Durations::default(),
             connections: side.live as u64,
             endpoints: side
                 .addresses

@@ -12,6 +12,7 @@ use super::phase::Identity;
 use super::witness::Witness;
 use crate::config;
 use crate::types::{BackendName, HostPort, Lsn, Moment, Now, Timeline, WallTime};
+use crate::view::Durations;
 
 /// One backend as heard.
 #[derive(Debug, Clone)]
@@ -48,6 +49,8 @@ pub struct Side {
     pub indirect: bool,
     /// It is frozen read-only by an episode of ours.
     pub last_probe: Option<LastProbe>,
+    /// How long fresh probes took.
+    pub durations: Durations,
     /// Probes since the start.
     pub probes: u64,
     /// Failed ones among them.
@@ -129,6 +132,7 @@ impl Side {
             clock_jumped: false,
             indirect: false,
             last_probe: None,
+            durations: Durations::default(),
             probes: 0,
             failed_probes: 0,
             recoveries: 0,
@@ -160,6 +164,9 @@ impl Side {
         };
         address.health.count(seen.started, seen.finished, seen.fresh, &seen.verdict, limits);
         self.probes += 1;
+        if seen.fresh {
+            self.durations.add(seen.finished.since(seen.started));
+        }
         let text = match &seen.verdict {
             Verdict::Answered(facts) => {
                 let newer = address.facts.as_ref().is_none_or(|heard| heard.started <= seen.started);

@@ -262,7 +262,7 @@ mod tests {
 
     #[test]
     fn the_mirror_announces_its_keys() {
-        assert_eq!(keys::<Admin>(), ["listen", "socket", "token_file", "metrics_listen"]);
+        assert_eq!(keys::<Admin>(), ["listen", "socket", "token_file", "hosts", "metrics_listen"]);
         assert!(keys::<Probe>().contains(&"hang_trigger"));
         assert!(!keys::<Probe>().contains(&"password"), "a password is no key of the file");
     }

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use super::super::Admin;
-use super::super::raw::{Raw, Text};
+use super::super::raw::{Raw, Text, Texts};
 use super::Problems;
 use super::section::{Section, shown};
 use crate::types::Secret;
@@ -25,6 +25,7 @@ pub(super) fn build(raw: &Raw, problems: &mut Problems) -> Admin {
         Some(text) => tokens(&mut section, text),
         None => Vec::new(),
     };
+    let hosts = hosts(&mut section, &admin.hosts);
     let metrics_listen = address(&mut section, "metrics_listen", &admin.metrics_listen, "127.0.0.1:8000");
     if let Some(listen) = listen
         && !listen.ip().is_loopback()
@@ -45,7 +46,26 @@ pub(super) fn build(raw: &Raw, problems: &mut Problems) -> Admin {
             "is \"off\" and there is no admin.socket, so nobody could command; write one of the two",
         );
     }
-    Admin { listen, socket, token_file, tokens, metrics_listen }
+    Admin { listen, socket, token_file, tokens, hosts, metrics_listen }
+}
+
+/// Names without port: any port may lead here.
+fn hosts(section: &mut Section<'_>, value: &Option<Texts>) -> Vec<String> {
+    let Some(Texts(texts)) = value else { return Vec::new() };
+    let usable = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    let mut names = Vec::new();
+    for Text(name) in texts {
+        if name.is_empty() || name.len() > 253 || !name.chars().all(usable) {
+            let said = format!(
+                "{} is not a host name; write it without scheme and port, for example \"pgpivot.example.com\"",
+                shown(name)
+            );
+            section.problem("hosts", said);
+        } else {
+            names.push(name.clone());
+        }
+    }
+    names
 }
 
 /// An address to listen on, not a name: what a name stands for may change.

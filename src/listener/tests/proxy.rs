@@ -118,7 +118,14 @@ pub(in crate::listener) fn listener(address: &str, target: Target) -> Listener {
 
 pub(in crate::listener) fn config(services: Vec<Service>) -> Config {
     Config {
-        admin: Admin { listen: None, socket: None, token_file: None, tokens: vec![], metrics_listen: None },
+        admin: Admin {
+            listen: None,
+            socket: None,
+            token_file: None,
+            tokens: vec![],
+            hosts: vec![],
+            metrics_listen: None,
+        },
         state: State { path: "unused".into() },
         services,
     }
