@@ -313,24 +313,31 @@ fn hung_with_idle_witness(e: &Evidence<'_>, side: &Side) -> Result<(), Finding> 
             (false, true) => {
                 Err(Finding::Waiting(format!("{} does not answer, but still sends to {}", e.active.name, side.name)))
             }
-            (_, false) => Err(Finding::Blocked(
+            (true, false) => Err(Finding::Blocked(
                 BlockReason::HungNotDead,
                 format!(
-                    "{} does not answer, but its replication to {} goes on: hung, not dead; stop it, then `proxyctl failover`",
-                    e.active.name, side.name
+                    "{} has answered nothing from here for {} s, but still sends to {}: hung, not dead, or cut off from here; if it is hung, stop it, then `proxyctl failover`",
+                    e.active.name,
+                    e.service.failover.hung_grace.as_secs(),
+                    side.name
                 ),
             )),
+            (false, false) => Err(still_hears(e, side)),
         };
     }
-    Err(Finding::Blocked(
+    Err(still_hears(e, side))
+}
+
+fn still_hears(e: &Evidence<'_>, side: &Side) -> Finding {
+    Finding::Blocked(
         BlockReason::WitnessAlive,
         format!(
             "{} cannot be reached from here, but {} still receives from it ({}): it lives, so nothing is promoted",
             e.active.name,
             side.name,
-            testimony.as_str()
+            side.witness.testimony().as_str()
         ),
-    ))
+    )
 }
 
 /// Why the latched side may get no byte although it answers, from its newest answer.

@@ -116,6 +116,21 @@ fn a_primary_that_only_this_daemon_cannot_reach_is_not_replaced() {
 }
 
 #[test]
+fn a_primary_that_sends_heartbeats_counts_as_living_for_ten_seconds_and_then_as_hung() {
+    let mut stage = Stage::steady();
+    stage.run(5000);
+    stage.servers[0].quiet = true;
+    stage.servers[0].mood = Mood::CutOff;
+    stage.until(20_000, |stage| stage.view().blocked.is_some());
+    let since = stage.now;
+    assert_eq!(stage.view().blocked.unwrap().reason, "witness alive");
+    stage.until(15_000, |stage| stage.view().blocked.unwrap().reason == "hung, not dead");
+    assert!(stage.now - since >= 8000, "called hung after {} ms", stage.now - since);
+    stage.run(60_000);
+    assert_eq!((stage.active(), stage.promotions.len()), ("east", 0));
+}
+
+#[test]
 fn a_full_server_a_recovering_one_and_a_clean_restart_are_not_replaced() {
     for (mood, lasting) in [(Mood::Full, 60_000), (Mood::Recovering, 20_000), (Mood::ShuttingDown, 4000)] {
         let mut stage = Stage::steady();

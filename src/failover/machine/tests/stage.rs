@@ -45,6 +45,8 @@ pub(crate) struct Server {
     pub(crate) daemons: Vec<String>,
     pub(crate) promotes: bool,
     pub(crate) sync_names: String,
+    /// Nobody writes: heartbeats, and no new log.
+    pub(crate) quiet: bool,
     /// The receiver's columns read NULL: no `pg_read_all_stats`.
     pub(crate) unreadable: bool,
 }
@@ -111,6 +113,7 @@ impl Stage {
             daemons: Vec::new(),
             promotes: true,
             sync_names: String::new(),
+            quiet: false,
             unreadable: false,
         };
         let at = Now { at: Moment(Duration::from_millis(now)), wall: wall(now) };
@@ -274,6 +277,7 @@ impl Stage {
             if self.servers[i].primary
                 && matches!(self.servers[i].mood, Mood::Well | Mood::CutOff | Mood::Full)
                 && !self.servers[i].frozen
+                && !self.servers[i].quiet
             {
                 self.servers[i].lsn += 1;
             }
