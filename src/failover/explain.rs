@@ -220,7 +220,8 @@ impl Machine {
     /// The seeds' public state, derived, never stored.
     fn public_state(&self) -> &'static str {
         let active_up = self.active_side().is_some_and(|side| side.state() == Health::Up);
-        let others_up = self.sides.iter().any(|side| !self.is_active(&side.name) && side.state() == Health::Up);
+        let helps = |side: &Side| side.state() == Health::Up && side.quarantine.is_none();
+        let others_up = self.sides.iter().any(|side| !self.is_active(&side.name) && helps(side));
         match self.phase {
             Phase::Fencing | Phase::Promoting | Phase::Switching => "failover_in_progress",
             Phase::Settling if self.record.last_episode.0 > 1 => "failover_complete",

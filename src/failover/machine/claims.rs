@@ -41,9 +41,10 @@ impl Machine {
             let verdict = match (facts.role, analysis::lineage(facts, identity, streamed)) {
                 (Role::Primary, Lineage::Descends) => Ok(()),
                 (Role::Primary, Lineage::Same) => Err(format!("it is primary on {shown} beside {}", latch.active)),
-                (Role::Primary, Lineage::Older) => {
-                    Err(format!("it is primary on {shown}, the latch is on {}", identity.timeline))
-                }
+                (Role::Primary, Lineage::Older) => Err(format!(
+                    "it is primary on {shown}, the latch is on {}; rebuild it as a standby of {} (pg_rewind or pg_basebackup), and it is let in by itself",
+                    identity.timeline, latch.active
+                )),
                 (Role::Primary, Lineage::Unproven) => {
                     Err(format!("it is primary on {shown} and does not prove to descend from {}", identity.timeline))
                 }

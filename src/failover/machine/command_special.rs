@@ -152,10 +152,7 @@ impl Machine {
         if let Some(why) = &side.quarantine {
             return Err(refusal(
                 "quarantined",
-                format!(
-                    "{home} is quarantined: {why}. Rebuild it as a standby of {} (pg_rewind or pg_basebackup), then restore",
-                    latch.active
-                ),
+                format!("{home} is quarantined: {why}; once it streams from {}, restore", latch.active),
             ));
         }
         if let Some(identity) = &latch.identity

@@ -36,7 +36,10 @@ fn two_primaries_without_a_latch_are_held_until_an_operator_adopts_one() {
     stage.until(3000, Stage::is_open);
     assert_eq!(stage.active(), "west");
     stage.run(3000);
-    assert!(stage.view().backends[0].quarantined.is_some());
+    let shown = stage.view();
+    let why = shown.backends[0].quarantined.as_ref().unwrap();
+    assert!(why.contains("rebuild it as a standby of west (pg_rewind or pg_basebackup)"), "no remedy: {why}");
+    assert_eq!(shown.state, "degraded", "one side alone serves");
 }
 
 #[test]
