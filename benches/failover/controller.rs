@@ -99,7 +99,8 @@ async fn run(steering: Arc<Steering>) {
 impl Steering {
     fn decide(&self, why: &str) {
         let mut decision = self.decision.lock().unwrap();
-        *decision = Some(Decision { decided_us: now_us(), latched_us: None, steps: vec![format!("decided: {why}")] });
+        let steps = vec![format!("decided: {why}")];
+        *decision = Some(Decision { decided_us: now_us(), proven_us: None, latched_us: None, steps });
     }
 
     /// Promotes, then changes HAProxy's servers and ends what still hangs on the old one. Newcomers wait in HAProxy's
@@ -109,6 +110,9 @@ impl Steering {
         let promotion = client.query_one("SELECT pg_promote(true, 30)", &[]);
         let promoted: bool = timeout(PROMOTION, promotion).await.unwrap().unwrap().get(0);
         assert!(promoted, "pg_promote gave up");
+        if let Some(decision) = self.decision.lock().unwrap().as_mut() {
+            decision.proven_us = Some(now_us());
+        }
         self.say("promoted");
         let old = &self.primary.name;
         self.order(&format!("set server pair/{old} state maint")).await;

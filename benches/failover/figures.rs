@@ -21,8 +21,8 @@ pub struct Seen {
     pub struck: Instant,
     /// The same, microseconds since 1970.
     pub struck_us: i64,
-    /// When the new side said that it takes writes.
-    pub accepted: Option<Instant>,
+    /// Until when the new side refused writes, microseconds since 1970.
+    pub accepted_us: Option<i64>,
     /// What the peer decided.
     pub decision: Decision,
 }
@@ -54,6 +54,10 @@ pub struct Figures {
     pub accepted: Option<f64>,
     /// From then until the first commit through the peer.
     pub added: Option<f64>,
+    /// Of that, until the peer had its proof that the new side is primary.
+    pub proof: Option<f64>,
+    /// Of that, from the proof until the peer let applications in.
+    pub latch: Option<f64>,
     /// Rows that the new side acknowledged and does not have.
     pub lost: usize,
     /// Rows that applications sent after the latch and the old side has.
@@ -85,8 +89,9 @@ impl Figures {
         let after_latch = |row: &Acknowledged| seen.wall_us(row.at) > latched_us;
         let is_lost = |row: &Acknowledged| !here.contains_key(&row.id);
         let (old, new) = (pair.east.port, pair.west.port);
-        let first = told.iter().find(|row| row.server == new).map(|row| row.at);
-        let ms = |later: Instant, earlier: Instant| signed_ms(later, earlier);
+        let first_us = told.iter().find(|row| row.server == new).map(|row| seen.wall_us(row.at));
+        let ms = |later: Option<i64>, earlier: Option<i64>| Some((later? - earlier?) as f64 / 1e3);
+        let (decided_us, struck_us) = (Some(seen.decision.decided_us), Some(seen.struck_us));
         Self {
             round: round.number,
             scenario: round.scenario,
@@ -97,10 +102,11 @@ impl Figures {
             newcomers: seen.journal.failures.iter().filter(|failure| !failure.connected).count(),
             gap: seen.journal.longest_gap().as_secs_f64() * 1e3,
             wait: longest_wait(told).as_secs_f64() * 1e3,
-            decision: (round.scenario != Scenario::Switchover)
-                .then(|| (seen.decision.decided_us - seen.struck_us) as f64 / 1e3),
-            accepted: seen.accepted.map(|at| ms(at, seen.struck)),
-            added: first.zip(seen.accepted).map(|(first, accepted)| ms(first, accepted)),
+            decision: ms(decided_us, struck_us).filter(|_| round.scenario != Scenario::Switchover),
+            accepted: ms(seen.accepted_us, struck_us),
+            added: ms(first_us, seen.accepted_us),
+            proof: ms(seen.decision.proven_us, seen.accepted_us),
+            latch: ms(seen.decision.latched_us, seen.decision.proven_us),
             lost: by(new, &is_lost),
             written_to_old: there.values().filter(|sent_us| **sent_us > latched_us).count(),
             acknowledged_by_old: by(old, &after_latch),

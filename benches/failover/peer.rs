@@ -24,8 +24,10 @@ pub enum PeerKind {
 /// What a peer decided, and when; microseconds since 1970.
 #[derive(Debug, Clone)]
 pub struct Decision {
-    /// The old side is to be left.
+    /// The old side is to be left. What was called off does not count.
     pub decided_us: i64,
+    /// The new side was seen to be primary.
+    pub proven_us: Option<i64>,
     /// The new side is the one to use.
     pub latched_us: Option<i64>,
     /// What it says of its steps.
@@ -118,19 +120,22 @@ impl Peer {
 /// Reads the decision out of the daemon's history, newest line first.
 fn decision_in(history: &str, since_us: i64) -> Option<Decision> {
     let history: serde_json::Value = serde_json::from_str(history).ok()?;
-    let mut decision = Decision { decided_us: 0, latched_us: None, steps: Vec::new() };
+    let mut decision = Decision { decided_us: 0, proven_us: None, latched_us: None, steps: Vec::new() };
     for line in history["lines"].as_array()?.iter().rev() {
         let event = &line["event"];
         let (Some(at), Some(kind)) = (event["at"].as_i64(), event["kind"].as_str()) else { continue };
         if at < since_us {
             continue;
         }
+        let said = event["sentence"].as_str().unwrap_or_default();
         match kind {
+            _ if decision.latched_us.is_some() => {}
             "decided" if decision.decided_us == 0 => decision.decided_us = at,
-            "switched" if decision.latched_us.is_none() => decision.latched_us = Some(at),
+            "cancelled" => decision.decided_us = 0,
+            "step" if said.contains("proves to be primary") => decision.proven_us = Some(at),
+            "switched" => decision.latched_us = Some(at),
             _ => {}
         }
-        let said = event["sentence"].as_str().unwrap_or_default();
         decision.steps.push(format!("{:+} ms {kind}: {said}", (at - since_us) / 1000));
     }
     (decision.decided_us > 0 && decision.latched_us.is_some()).then_some(decision)

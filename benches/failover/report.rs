@@ -60,7 +60,8 @@ impl Report {
 
     fn rounds(&self) -> String {
         let mut header = vec!["scenario", "peer", "round"];
-        header.extend(["errors / open", "by kind", "gap s", "wait s", "decision s", "accepts s", "added s"]);
+        header.extend(["errors / open", "by kind", "gap s", "wait s", "decision s", "accepts s"]);
+        header.extend(["added s", "proof s", "latch s"]);
         header.extend(COUNTS);
         let mut table = plain(&header, 2);
         let mut rounds: Vec<&Figures> = self.figures.iter().collect();
@@ -69,7 +70,8 @@ impl Report {
             let mut row = vec![f.scenario.to_string(), f.peer.to_string(), f.round.to_string()];
             row.extend([format!("{} / {}", f.error_count(), f.open), kinds(f)]);
             row.extend(
-                [Some(f.gap), Some(f.wait), f.decision, f.accepted, f.added].map(|ms| ms.map_or("-".into(), seconds)),
+                [Some(f.gap), Some(f.wait), f.decision, f.accepted, f.added, f.proof, f.latch]
+                    .map(|ms| ms.map_or("-".into(), seconds)),
             );
             row.extend(counts(f).map(|n| n.to_string()));
             table.add_row(row);
@@ -103,6 +105,7 @@ impl Report {
         format!(
             "{table}\nratio = HAProxy's median over pgpivot's; counts are sums over the rounds\n\
              gap: nobody commits; wait: one session does not; added: from when the new side accepts to the first commit\n\
+             proof and latch are parts of added: until the peer knows, and until it lets applications in\n\
              lost: acknowledged by the new side and not there; to old: sent after the latch and on the old side\n\
              old acks: acknowledged by the old side after the latch; unshipped: acknowledged before it, not replicated"
         )

@@ -45,8 +45,8 @@ impl Round {
             // To see what it holds.
             pair.east.start().await;
         }
-        let accepted = acceptance.await.unwrap();
-        let seen = Seen { journal, most_open, struck, struck_us, accepted, decision };
+        let accepted_us = acceptance.await.unwrap();
+        let seen = Seen { journal, most_open, struck, struck_us, accepted_us, decision };
         Figures::of(self, &seen, &pair).await
     }
 

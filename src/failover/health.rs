@@ -54,6 +54,8 @@ pub struct Health {
     passes: u32,
     /// Start of the newest fresh probe that passed.
     passed: Option<Moment>,
+    /// End of the last one that passed.
+    passed_by: Option<Moment>,
     /// Start and end of the newest fresh probe that failed, and how.
     failed: Option<(Moment, Moment, Failure)>,
     /// The first failure of the run that stands now.
@@ -123,6 +125,7 @@ impl Health {
 
     fn pass(&mut self, started: Moment, finished: Moment, limits: Limits) {
         self.passed = self.passed.max(Some(started));
+        self.passed_by = self.passed_by.max(Some(finished));
         self.failures = 0;
         self.failing_since = None;
         self.recovering_since = None;
@@ -220,6 +223,11 @@ impl Health {
     /// Start of the newest fresh probe that passed.
     pub fn passed(&self) -> Option<Moment> {
         self.passed
+    }
+
+    /// When the last fresh probe that passed had its answer.
+    pub fn passed_by(&self) -> Option<Moment> {
+        self.passed_by
     }
 
     /// Start, end and kind of the newest fresh probe that failed.

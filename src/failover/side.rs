@@ -292,6 +292,12 @@ impl Side {
         self.addresses.values().filter_map(|address| address.health.passed()).max()
     }
 
+    /// Did a fresh probe pass that began at `from` or later and had its answer after `evidence`?
+    pub fn passed_after(&self, from: Moment, evidence: Moment) -> bool {
+        let answered = self.addresses.values().filter_map(|address| address.health.passed_by()).max();
+        self.passed().is_some_and(|passed| passed >= from) && answered.is_some_and(|answered| answered >= evidence)
+    }
+
     /// Did every address fail a fresh probe that began at `from` or later, and none pass one?
     pub fn failed_since(&self, from: Moment) -> bool {
         !self.addresses.is_empty()

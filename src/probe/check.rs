@@ -86,6 +86,13 @@ impl Check {
         }
     }
 
+    /// Whether a promotion of this server may be near.
+    pub(super) fn expect_promotion(&self, near: bool, epoch: Epoch) {
+        if let Way::Sql(login, probe) = &self.way {
+            probe.expect_promotion(near, &self.target(login, epoch));
+        }
+    }
+
     fn target(&self, login: &Login, epoch: Epoch) -> Target {
         Target {
             address: self.address,

@@ -116,6 +116,14 @@ impl SqlProbe {
         }
     }
 
+    /// Whether a promotion of this server may be near: what its proof needs is opened in advance.
+    pub(super) fn expect_promotion(&self, near: bool, target: &Target) {
+        match near && self.kind == Kind::Postgres {
+            true => self.lineage.open_early(target),
+            false => self.lineage.close_early(),
+        }
+    }
+
     async fn connect(&self, target: &Target, deadline: Instant) -> Result<Session, SessionError> {
         if !self.options_refused.load(Ordering::Relaxed) {
             let parameters = [("options", self.options.as_str())];

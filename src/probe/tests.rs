@@ -1,5 +1,7 @@
 //! Probes against servers on a script: what each way of answering is taken for, and in which pace probes start.
 
+mod promotion;
+
 use std::time::SystemTime;
 
 use tokio::time::timeout_at;
@@ -382,7 +384,11 @@ fn http(path: &str, body: Option<&str>) -> ProbeKind {
 
 /// An answer to the probe's query.
 fn primary_row() -> Vec<u8> {
-    let values = "f|5|00000001|2/0|~|10.0.0.1:5432|1|0|~|~|~|~|~|~|0|~|t||~|~|~";
+    row_of("f|5|00000001|2/0|~|10.0.0.1:5432|1|0|~|~|~|~|~|~|0|~|t||~|~|~")
+}
+
+/// The same, its columns between bars; `~` = NULL.
+fn row_of(values: &str) -> Vec<u8> {
     let values: Vec<Option<&str>> = values.split('|').map(|v| (v != "~").then_some(v)).collect();
     crate::net::scripted::row(&values)
 }

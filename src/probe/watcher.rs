@@ -144,6 +144,7 @@ impl Watcher {
         if !other_cadence && was_active == self.is_active() {
             return;
         }
+        self.check.expect_promotion(self.may_be_promoted(), self.orders.epoch);
         let plan = self.plan();
         // Offsets count from the order, however late it is heard.
         let since = if other_cadence { self.orders.since } else { Instant::now() };
@@ -302,6 +303,12 @@ impl Watcher {
 
     fn is_active(&self) -> bool {
         self.orders.active.as_ref() == Some(&self.common.backend)
+    }
+
+    /// Another side is active, and it is dying or being left.
+    fn may_be_promoted(&self) -> bool {
+        let other = self.orders.active.as_ref().is_some_and(|active| *active != self.common.backend);
+        other && matches!(self.orders.cadence, Cadence::Death | Cadence::Episode | Cadence::Proof)
     }
 
     fn plan(&self) -> Plan {

@@ -1,7 +1,7 @@
 //! What probes find on real servers: identity, roles, the replication stream, and how each way of dying looks.
 
 use crate::harness::binaries::postgres;
-use crate::harness::{Cluster, Pair, SOON, Shutdown};
+use crate::harness::{Cluster, Pair, SOON, Shutdown, eventually};
 use pgpivot::config::{self, Login, ProbeKind, Promoter, Service, TlsMode, env::Env, raw, validate};
 use pgpivot::failover::action::Cadence;
 use pgpivot::failover::observation::{
@@ -141,6 +141,32 @@ async fn a_promoted_standby_shows_its_timeline_and_history_at_once() {
     assert!(Some(history[0].switch_lsn) <= facts.lsn);
     let facts = modest.until("the standby is primary", primary).await;
     assert_eq!((facts.timeline, facts.history), (Some(Timeline(2)), None), "without REPLICATION there is no history");
+}
+
+#[tokio::test]
+async fn a_standby_whose_primary_is_left_is_promoted_and_proven_on_connections_that_were_there_before() {
+    let pair = Pair::start().await;
+    let mut watch = Watch::of(&[&pair.west], login("pgpivot", "pgpivot"));
+    watch.facts("west").await;
+    watch.probes.set_active(Some("east".into()), Epoch(1));
+    watch.probes.set_cadence(Cadence::Episode);
+    let walsenders = "SELECT count(*)::text FROM pg_stat_activity \
+                      WHERE backend_type = 'walsender' AND usename = 'pgpivot'";
+    eventually("a replication connection is there", SOON, async || match pair.west.ask(walsenders).await.as_str() {
+        "1" => Ok(()),
+        other => Err(other.to_owned()),
+    })
+    .await;
+    let access = pair.west.data().join("pg_hba.conf");
+    let text = std::fs::read_to_string(&access).unwrap();
+    std::fs::write(&access, format!("host all pgpivot all reject\n{text}")).unwrap();
+    pair.west.reload();
+    let refused = |o: &Observation| (o.verdict == Verdict::Unknown(Unknown::Authentication)).then_some(());
+    watch.until("nobody more is let in", refused).await;
+    pair.west.promote();
+    let primary = |o: &Observation| answered(o).filter(|f| f.role == Role::Primary).cloned();
+    let facts = watch.until("it is primary", primary).await;
+    assert_eq!((facts.timeline, facts.history.map(|history| history.len())), (Some(Timeline(2)), Some(1)));
 }
 
 #[tokio::test]

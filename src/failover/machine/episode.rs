@@ -143,7 +143,9 @@ impl Machine {
         }
         let premade = run.rechecked.as_ref().map(|rechecked| rechecked.sentence.clone());
         let Some(side) = self.side(&name) else { return };
-        if side.passed().is_some_and(|passed| passed >= decided.min(from)) {
+        // An answer from before the first evidence says nothing against it.
+        let evidence = self.suspicion.as_ref().map_or(Moment::default(), |suspicion| suspicion.t0);
+        if side.passed_after(decided.min(from), evidence) {
             return self.cancel(format!("{name} answers again"), now);
         }
         if let Some(said) = premade {

@@ -57,6 +57,20 @@ fn a_killed_primary_is_replaced_within_half_a_second() {
 }
 
 #[test]
+fn an_answer_from_before_the_first_evidence_does_not_call_a_failover_off() {
+    let mut stage = Stage::steady();
+    stage.run(5000);
+    let due = stage.next_probe[0];
+    stage.until(3000, |stage| stage.next_probe[0] > due);
+    stage.run(10);
+    stage.servers[0].mood = Mood::Dead;
+    // The death path samples the standby at once.
+    stage.next_probe[1] = stage.now;
+    stage.until(2000, |stage| stage.promotions.len() == 1);
+    assert!(!stage.said("called off"), "{:#?}", stage.events);
+}
+
+#[test]
 fn the_last_words_of_a_killed_primary_to_its_clients_are_no_sign_of_life() {
     let mut stage = Stage::steady();
     stage.run(5000);

@@ -1,5 +1,6 @@
 //! What only a replication connection tells: a timeline's history, and the system identifier where SQL may not.
-//! Asked once per identity and remembered; a login without the REPLICATION attribute leaves it unknown.
+//! Asked once per identity and remembered; a login without the REPLICATION attribute leaves it unknown. The connection
+//! is opened early where a promotion may be near: then all clients wait, and a busy machine is slow to let one in.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -29,7 +30,13 @@ pub(super) struct Lineage {
     shared: Arc<Shared>,
     /// The asking under way.
     task: Mutex<Option<AbortOnDropHandle<()>>>,
+    /// The connection for the next asking, opened or being opened.
+    early: Early,
 }
+
+/// Gives a connection that was opened in advance, or nothing.
+type Opening = AbortOnDropHandle<Option<Session>>;
+type Early = Mutex<Option<Opening>>;
 
 #[derive(Debug, Default)]
 struct Shared {
@@ -70,9 +77,28 @@ impl Lineage {
         }
     }
 
+    /// A promotion may be near: opens the connection that its history will be asked for on.
+    pub(super) fn open_early(&self, target: &Target) {
+        let mut early = lock(&self.early);
+        if early.is_some() || lock(&self.shared.known).is_refused() {
+            return;
+        }
+        let (shared, target) = (Arc::clone(&self.shared), walsender(target));
+        *early = Some(AbortOnDropHandle::new(tokio::spawn(async move {
+            let opened = Session::connect(&target, Instant::now() + ASK_TIMEOUT).await;
+            opened.inspect_err(|error| lock(&shared.known).respect(error)).ok()
+        })));
+    }
+
+    /// No promotion is near.
+    pub(super) fn close_early(&self) {
+        lock(&self.early).take();
+    }
+
     /// The server behind the address may be another one now.
     pub(super) fn forget(&self) {
         lock(&self.task).take();
+        self.close_early();
         *lock(&self.shared.known) = Known::default();
     }
 
@@ -82,19 +108,22 @@ impl Lineage {
         if task.as_ref().is_some_and(|task| !task.is_finished()) {
             return true;
         }
-        let too_soon = lock(&self.shared.known).not_before.is_some_and(|at| at > Instant::now());
-        if too_soon {
+        if lock(&self.shared.known).is_refused() {
             return false;
         }
-        let (shared, facts) = (Arc::clone(&self.shared), facts.clone());
-        let target = Target { replication: true, ..target.clone() };
+        let early = lock(&self.early).take();
+        let (shared, facts, target) = (Arc::clone(&self.shared), facts.clone(), walsender(target));
         *task = Some(AbortOnDropHandle::new(tokio::spawn(async move {
-            let answer = ask(&facts, &target, Instant::now() + ASK_TIMEOUT).await;
+            let deadline = Instant::now() + ASK_TIMEOUT;
+            let (answer, session) = ask(&facts, early, &target, deadline).await;
             if let Err(error) = &answer {
                 tracing::debug!(address = %target.address, %error, "replication connection for the timeline history");
             }
             lock(&shared.known).learn(&facts, answer);
             shared.answered.notify_waiters();
+            if let Some(session) = session {
+                session.close(deadline).await;
+            }
         })));
         true
     }
@@ -119,11 +148,7 @@ impl Known {
     fn learn(&mut self, asked: &Facts, answer: Result<Answer, SessionError>) {
         let (system_id, history) = match answer {
             Ok(answer) => answer,
-            Err(error) => {
-                let refused = error.sqlstate().is_some_and(|code| code == "42501" || code.starts_with("28"));
-                self.not_before = Some(Instant::now() + if refused { AFTER_REFUSAL } else { AFTER_FAILURE });
-                return;
-            }
+            Err(error) => return self.put_off(&error),
         };
         self.not_before = None;
         self.identity = Some((asked.node.clone(), system_id));
@@ -133,6 +158,27 @@ impl Known {
             self.history = key_of(&asked).zip(history);
         }
     }
+
+    fn put_off(&mut self, error: &SessionError) {
+        self.not_before = Some(Instant::now() + AFTER_FAILURE);
+        self.respect(error);
+    }
+
+    /// A refusal stands for a while, whoever met it.
+    fn respect(&mut self, error: &SessionError) {
+        if error.sqlstate().is_some_and(|code| code == "42501" || code.starts_with("28")) {
+            self.not_before = Some(Instant::now() + AFTER_REFUSAL);
+        }
+    }
+
+    /// It was in vain too recently.
+    fn is_refused(&self) -> bool {
+        self.not_before.is_some_and(|at| at > Instant::now())
+    }
+}
+
+fn walsender(target: &Target) -> Target {
+    Target { replication: true, ..target.clone() }
 }
 
 fn lacks_identity(facts: &Facts) -> bool {
@@ -149,11 +195,24 @@ fn key_of(facts: &Facts) -> Option<Key> {
     facts.timeline.map(|timeline| Key { system_id, timeline, node })
 }
 
-async fn ask(facts: &Facts, target: &Target, deadline: Instant) -> Result<Answer, SessionError> {
-    let mut session = Session::connect(target, deadline).await?;
-    let learned = interview(facts, &mut session, deadline).await;
-    session.close(deadline).await;
-    learned
+/// Asks on the connection opened early, or on a new one if that is dead. It comes back to be closed.
+async fn ask(
+    facts: &Facts,
+    early: Option<Opening>,
+    target: &Target,
+    deadline: Instant,
+) -> (Result<Answer, SessionError>, Option<Session>) {
+    let early = async { early?.await.ok().flatten() };
+    if let Some(mut session) = early.await {
+        let answer = interview(facts, &mut session, deadline).await;
+        if session.is_usable() {
+            return (answer, Some(session));
+        }
+    }
+    match Session::connect(target, deadline).await {
+        Ok(mut session) => (interview(facts, &mut session, deadline).await, Some(session)),
+        Err(error) => (Err(error), None),
+    }
 }
 
 async fn interview(facts: &Facts, session: &mut Session, deadline: Instant) -> Result<Answer, SessionError> {
