@@ -19,9 +19,9 @@ use std::time::Duration;
 use pgpivot::config::Service;
 use pgpivot::failover::action::{Action, Outcome};
 use pgpivot::failover::machine::Machine;
-use pgpivot::failover::observation::{Facts, Observation, Verdict};
+use pgpivot::failover::observation::{Ancestor, Facts, Observation, Receiver, Role, Verdict};
 use pgpivot::failover::phase::{Intent, Record};
-use pgpivot::types::{BackendName, Now};
+use pgpivot::types::{BackendName, Now, Timeline};
 
 use crate::core::{Input, feed};
 use crate::laws::Law;
@@ -142,6 +142,26 @@ impl Hand<'_> {
     /// The machine hears something that did not happen.
     fn pretend(&mut self, input: &Input) {
         feed(self.machine, input, self.now);
+    }
+
+    /// What another side would say if it were primary: it is heard now.
+    fn imagine_primary(&mut self, backend: &BackendName) {
+        if self.is_active(backend) {
+            return;
+        }
+        let Some(latch) = &self.machine.record().latch else { return };
+        let (Some(identity), Some(answer)) = (&latch.identity, self.memory.answers.get(backend)) else { return };
+        let mut answer = answer.clone();
+        (answer.started, answer.finished, answer.fresh) = (self.now.at, self.now.at, true);
+        if let Verdict::Answered(facts) = &mut answer.verdict {
+            let mut history = identity.ancestors.clone();
+            history.push(Ancestor { timeline: identity.timeline, switch_lsn: facts.lsn.unwrap_or_default() });
+            facts.role = Role::Primary;
+            facts.timeline = Some(Timeline(identity.timeline.0 + 1));
+            facts.history = Some(history);
+            facts.receiver = Receiver::Unknown;
+        }
+        self.pretend(&Input::Seen(Box::new(answer)));
     }
 
     /// A write is taken for done when it is ordered.

@@ -1,11 +1,12 @@
 //! Breaks of the order of steps: what is written before what is done, who is promoted, lock, fence, freeze, late wakes.
 
-use pgpivot::failover::action::{Action, LockResult, Outcome, PromotionResult};
-use pgpivot::failover::observation::{Ancestor, Receiver, Role, Verdict};
-use pgpivot::failover::phase::{EpisodeId, Phase, Record, Stage};
-use pgpivot::types::{Lsn, Timeline};
+use std::time::Duration;
 
-use super::{Break, HONEST, Hand, plain, standby_says, writes};
+use pgpivot::failover::action::{Action, LockResult, Outcome, PromotionResult};
+use pgpivot::failover::phase::{EpisodeId, Phase, Record, Stage};
+use pgpivot::types::Lsn;
+
+use super::{Break, HONEST, plain, standby_says, three, writes};
 use crate::core::Input;
 use crate::laws::Law;
 use crate::scenario::{Scenario, Theme};
@@ -82,31 +83,24 @@ pub const NO_WAY_BACK: &[Break] = &[
         setting: |scenario| scenario.theme = Theme::Stubborn,
         hears: |input, hand| {
             if let Input::Outcome(Outcome::Promotion { result: PromotionResult::Done, .. }) = &input {
-                imagine_proof(hand);
+                let to = hand.intent().map(|intent| intent.to.clone());
+                to.iter().for_each(|to| hand.imagine_primary(to));
             }
             Some(input)
         },
         ..HONEST
     },
+    Break {
+        bug: "forgets at its start that it sent",
+        setting: |scenario| plain(scenario, Theme::Daemon, |_| {}),
+        record: |record| {
+            if let Some(intent) = &mut record.intent {
+                intent.stage = Stage::Intent;
+            }
+        },
+        ..HONEST
+    },
 ];
-
-/// What the candidate would say if it were primary.
-fn imagine_proof(hand: &mut Hand<'_>) {
-    let record = hand.machine.record();
-    let (Some(intent), Some(latch)) = (&record.intent, &record.latch) else { return };
-    let (Some(identity), Some(answer)) = (&latch.identity, hand.memory.answers.get(&intent.to)) else { return };
-    let mut answer = answer.clone();
-    (answer.started, answer.finished, answer.fresh) = (hand.now.at, hand.now.at, true);
-    if let Verdict::Answered(facts) = &mut answer.verdict {
-        let mut history = identity.ancestors.clone();
-        history.push(Ancestor { timeline: identity.timeline, switch_lsn: facts.lsn.unwrap_or_default() });
-        facts.role = Role::Primary;
-        facts.timeline = Some(Timeline(identity.timeline.0 + 1));
-        facts.history = Some(history);
-        facts.receiver = Receiver::Unknown;
-    }
-    hand.pretend(&Input::Seen(Box::new(answer)));
-}
 
 pub const LOCK: &[Break] = &[
     Break {
@@ -132,6 +126,28 @@ pub const LOCK: &[Break] = &[
         },
         ..HONEST
     },
+    Break {
+        bug: "asks for the lock where nobody need grant it",
+        orders: |mut action, _| {
+            if let Action::Lock { needed, .. } = &mut action {
+                *needed = 0;
+            }
+            vec![action]
+        },
+        ..HONEST
+    },
+    Break {
+        bug: "asks one of three for the lock",
+        setting: |scenario| three(scenario, Theme::Deaths, |_| {}),
+        orders: |mut action, _| {
+            if let Action::Lock { backends, needed, .. } = &mut action {
+                backends.truncate(1);
+                *needed = 1;
+            }
+            vec![action]
+        },
+        ..HONEST
+    },
 ];
 
 pub const FENCE: &[Break] = &[
@@ -149,6 +165,23 @@ pub const FENCE: &[Break] = &[
                 *result = Ok(());
             }
             Some(input)
+        },
+        ..HONEST
+    },
+    Break {
+        bug: "does not fence a server that hangs",
+        setting: |scenario| {
+            plain(scenario, Theme::Silence, |service| {
+                service.failover.fence_command = Some(vec!["fence".into()]);
+                service.failover.hung_grace = Duration::from_secs(2);
+            });
+        },
+        orders: |action, hand| match action {
+            Action::Fence { episode, .. } => {
+                hand.pretend(&Input::Outcome(Outcome::Fenced { episode, result: Ok(()) }));
+                Vec::new()
+            }
+            other => vec![other],
         },
         ..HONEST
     },

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use pgpivot::config::{ForeignPromotion, WitnessRule};
-use pgpivot::failover::observation::{Failure, Observation, Receiver, Role, Unknown, Verdict};
+use pgpivot::failover::observation::{Ancestor, Evidence, Failure, Observation, Receiver, Role, Unknown, Verdict};
 use pgpivot::failover::phase::Phase;
-use pgpivot::types::{Lsn, Moment};
+use pgpivot::types::{Lsn, Moment, Timeline};
 
 use super::{Break, HONEST, plain, standby_says, three};
 use crate::core::Input;
@@ -70,6 +70,24 @@ pub const WITNESS: &[Break] = &[
         bug: "needs no witness",
         setting: |scenario| scenario.w = 0,
         service: |service| service.failover.witness = WitnessRule::Optional,
+        ..HONEST
+    },
+    Break {
+        bug: "takes a primary that writes for an idle one",
+        symptoms: &[Law::Fence],
+        setting: |scenario| {
+            plain(scenario, Theme::Silence, |service| {
+                service.failover.fence_command = Some(vec!["fence".into()]);
+                service.failover.hung_grace = Duration::from_secs(2);
+            });
+        },
+        hears: |input, hand| {
+            Some(standby_says(input, hand, |facts, _| {
+                if let Receiver::Row(row) = &mut facts.receiver {
+                    row.lsn = None;
+                }
+            }))
+        },
         ..HONEST
     },
 ];
@@ -137,6 +155,28 @@ pub const EVIDENCE: &[Break] = &[
         service: |service| service.failover.recovery_patience = Duration::ZERO,
         ..HONEST
     },
+    Break {
+        bug: "does not see that a server is shut down on purpose",
+        setting: |scenario| plain(scenario, Theme::Mixed, |_| {}),
+        hears: |mut input, _| {
+            if let Input::Seen(seen) = &mut input
+                && seen.verdict == Verdict::Failed(Failure::ShuttingDown)
+            {
+                seen.verdict = Verdict::Failed(Failure::Lost);
+            }
+            Some(input)
+        },
+        ..HONEST
+    },
+    Break {
+        bug: "does not see that traffic gets answers",
+        setting: |scenario| unwitnessed(scenario, Theme::Silence),
+        hears: |input, _| match &input {
+            Input::Evidence(Evidence::Answered { .. }) => None,
+            _ => Some(input),
+        },
+        ..HONEST
+    },
 ];
 
 /// Probes alone decide.
@@ -177,6 +217,27 @@ pub const FOREIGN: &[Break] = &[
                 hand.pretend(&Input::Seen(Box::new(before)));
             }
             Some(input)
+        },
+        ..HONEST
+    },
+    Break {
+        bug: "follows who does not descend from what is latched",
+        setting: |scenario| {
+            three(scenario, Theme::People, |service| {
+                service.failover.foreign_promotion = Some(ForeignPromotion::Follow);
+            });
+        },
+        hears: |input, hand| {
+            Some(standby_says(input, hand, |facts, hand| {
+                let latch = hand.machine.record().latch.as_ref();
+                if let (Some(identity), Role::Primary) = (latch.and_then(|latch| latch.identity.as_ref()), facts.role) {
+                    let mut history = identity.ancestors.clone();
+                    history.push(Ancestor { timeline: identity.timeline, switch_lsn: Lsn(1) });
+                    facts.system_id = Some(identity.system_id);
+                    facts.timeline = Some(Timeline(identity.timeline.0 + 1));
+                    facts.history = Some(history);
+                }
+            }))
         },
         ..HONEST
     },

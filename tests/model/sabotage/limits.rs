@@ -130,6 +130,28 @@ pub const COMMAND: &[Break] = &[
         },
         ..HONEST
     },
+    Break {
+        bug: "adopts whoever it is told to",
+        setting: |scenario| plain(scenario, Theme::Commands, |_| {}),
+        hears: |input, hand| {
+            if let Input::Command(Command::Adopt { backend }, false) = &input {
+                hand.imagine_primary(backend);
+            }
+            Some(input)
+        },
+        ..HONEST
+    },
+    Break {
+        bug: "routes to whoever it is told to",
+        setting: |scenario| plain(scenario, Theme::Commands, |_| {}),
+        hears: |input, hand| {
+            if let Input::Command(Command::Failover { to: Some(backend), route_only: true, .. }, false) = &input {
+                hand.imagine_primary(backend);
+            }
+            Some(input)
+        },
+        ..HONEST
+    },
 ];
 
 pub const DRY_RUN: &[Break] = &[Break {

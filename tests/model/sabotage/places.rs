@@ -2,14 +2,17 @@
 
 use std::time::Duration;
 
+use pgpivot::config::ForeignPromotion;
 use pgpivot::failover::action::{Action, Gate, OpenBackend};
-use pgpivot::failover::observation::{Receiver, Role, Verdict};
+use pgpivot::failover::observation::{Receiver, Role, Unknown, Verdict};
 use pgpivot::failover::phase::Phase;
-use pgpivot::types::{BackendName, Epoch, SystemId};
+use pgpivot::types::{BackendName, Epoch, SystemId, Timeline};
 
-use super::{Break, HONEST, Hand, active_says, standby_says, three, writes};
+use super::{Break, HONEST, Hand, active_says, plain, standby_says, three, writes};
 use crate::core::Input;
+use crate::laws::Law;
 use crate::scenario::Theme;
+use crate::world::Event;
 
 pub const LATCH_ON_DISK: &[Break] = &[
     Break {
@@ -51,6 +54,16 @@ pub const INTENT_OUTRANKS: &[Break] = &[
         ..HONEST
     },
     Break { bug: "forgets at its start the intent that is open", record: |record| record.intent = None, ..HONEST },
+    Break {
+        bug: "lets newcomers in while it drains",
+        orders: |mut action, hand| {
+            if let Action::Publish(Gate::Open { hold, .. }) = &mut action {
+                *hold &= hand.intent().is_none();
+            }
+            vec![action]
+        },
+        ..HONEST
+    },
 ];
 
 pub const CUT: &[Break] = &[Break {
@@ -205,6 +218,18 @@ pub const TIMELINE: &[Break] = &[
         },
         ..HONEST
     },
+    Break {
+        bug: "forgets at its start who the latched side is",
+        // Whoever answers is led to.
+        symptoms: &[Law::LatchByEpisode, Law::RoleMismatch, Law::StartChecks],
+        setting: |scenario| plain(scenario, Theme::Daemon, |_| {}),
+        record: |record| {
+            if let Some(latch) = &mut record.latch {
+                latch.identity = None;
+            }
+        },
+        ..HONEST
+    },
 ];
 
 pub const ROLE_MISMATCH: &[Break] = &[
@@ -249,6 +274,43 @@ pub const START_CHECKS: &[Break] = &[
         hears: |input, _| match input {
             Input::Delay(late) => Some(Input::Delay(late.min(2000))),
             other => Some(other),
+        },
+        ..HONEST
+    },
+    Break {
+        bug: "latches one of two that say they are primary",
+        setting: |scenario| three(scenario, Theme::Mixed, |_| {}),
+        world: |world| world.promote_server(1),
+        hears: |input, hand| {
+            Some(standby_says(input, hand, |facts, hand| {
+                let first = hand.machine.record().latch.is_none();
+                if first && facts.timeline > Some(Timeline(1)) {
+                    facts.role = Role::Standby;
+                }
+            }))
+        },
+        ..HONEST
+    },
+    Break {
+        bug: "does not look at its start who was promoted meanwhile",
+        // It goes on to be read.
+        symptoms: &[Law::Timeline],
+        setting: |scenario| {
+            three(scenario, Theme::Daemon, |service| {
+                service.failover.foreign_promotion = Some(ForeignPromotion::Block);
+            });
+        },
+        world: |world| world.at(world.now + 20_000, Event::Promoted { server: 2 }),
+        hears: |mut input, hand| {
+            if let Input::Seen(seen) = &mut input
+                && let Verdict::Answered(facts) = &seen.verdict
+                && facts.role == Role::Primary
+                && !hand.is_active(&seen.backend)
+                && hand.machine.phase() == Phase::Starting
+            {
+                seen.verdict = Verdict::Unknown(Unknown::Authentication);
+            }
+            Some(input)
         },
         ..HONEST
     },
