@@ -36,8 +36,10 @@ pub struct Core {
 }
 
 impl Core {
-    pub fn start(service: Service, name: String, record: Record, now: Now, saboteur: Option<Saboteur>) -> Self {
-        let record = saboteur.as_ref().map_or(record.clone(), |s| s.twist_record(record));
+    pub fn start(mut service: Service, name: String, mut record: Record, now: Now, saboteur: Option<Saboteur>) -> Self {
+        if let Some(saboteur) = &saboteur {
+            saboteur.begins(&mut service, &mut record);
+        }
         Self { machine: Machine::new(service, name, record, now), saboteur }
     }
 
@@ -46,7 +48,7 @@ impl Core {
         let input = match &mut self.saboteur {
             None => input,
             Some(saboteur) => {
-                let other = saboteur.twist_input(input.clone(), &mut self.machine, now)?;
+                let other = saboteur.hears(input.clone(), &mut self.machine, now)?;
                 twisted = other;
                 &twisted
             }

@@ -186,7 +186,7 @@ impl Laws {
         }
     }
 
-    fn timeline(&self) -> Option<Timeline> {
+    pub fn timeline(&self) -> Option<Timeline> {
         self.identity().map(|identity| identity.timeline)
     }
 
@@ -265,12 +265,8 @@ impl Laws {
 
     /// New log was sent after the first adverse evidence.
     fn surely_writes(&self, ear: &Ear, from: &BackendName) -> bool {
-        let Some(row) = self.row(ear) else { return false };
-        let shown = self.ears.get(from).and_then(|active| {
-            let identity = self.identity()?;
-            active.flushed.get(&(identity.system_id.0, identity.timeline)).copied()
-        });
-        self.surely_hears(ear, from) && shown.zip(row.lsn).is_some_and(|(shown, lsn)| lsn.0 > shown + (1 << 20))
+        let Some(lsn) = self.row(ear).and_then(|row| row.lsn) else { return false };
+        self.surely_hears(ear, from) && ear.before.is_some_and(|before| lsn.0 > before)
     }
 
     // ---- the candidate ----

@@ -44,6 +44,10 @@ pub struct Ear {
     pub claim: Option<(u64, u64)>,
     /// When a row last streamed on a timeline.
     pub streamed: BTreeMap<Timeline, u64>,
+    /// The greatest position that a row showed, by timeline.
+    rows: BTreeMap<Timeline, u64>,
+    /// That of the latched timeline when the active side became suspect.
+    pub before: Option<u64>,
     pub kept_lost: Option<u64>,
     pub live: usize,
     /// First and last word of a shutdown since it last served.
@@ -215,8 +219,15 @@ impl Ear {
             && let (true, Some(timeline)) = (row.streaming, row.timeline)
         {
             self.streamed.insert(timeline, finished);
+            let position = self.rows.entry(timeline).or_default();
+            *position = (*position).max(row.lsn.map_or(0, |lsn| lsn.0));
         }
         self.told = Some((started, finished, facts.clone()));
+    }
+
+    /// The active side becomes suspect: what is shown from now on may be new.
+    pub fn suspects(&mut self, timeline: Option<Timeline>) {
+        self.before = timeline.and_then(|timeline| self.rows.get(&timeline).copied());
     }
 
     /// This daemon slept: what it counted is worth nothing.

@@ -82,7 +82,11 @@ impl Laws {
 
     fn adverse(&mut self, now: u64) {
         self.t0_low.get_or_insert(now);
-        self.t0_high.get_or_insert(now);
+        if self.t0_high.is_none() {
+            self.t0_high = Some(now);
+            let timeline = self.timeline();
+            self.ears.values_mut().for_each(|ear| ear.suspects(timeline));
+        }
     }
 
     fn hears_evidence(&mut self, evidence: &Evidence, now: u64) {

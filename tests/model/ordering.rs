@@ -231,6 +231,9 @@ impl Laws {
         };
         let own = self.course.as_ref().is_some_and(|course| course.intent.id == episode);
         self.demand(Law::OneEpisode, own, || format!("{action:?} is not of the episode under way"));
+        if let Action::Lock { backends, needed, .. } = action {
+            self.asks_enough(backends, *needed, &intent.to);
+        }
         match action {
             Action::Lock { .. } if intent.kind == EpisodeKind::Switchover => self.caught_up(),
             Action::Fence { .. } | Action::Lock { .. } => self.looks_again(scene),
@@ -250,6 +253,14 @@ impl Laws {
             }
             _ => {}
         }
+    }
+
+    /// The candidate's lock; of three or more sides, that of most.
+    fn asks_enough(&mut self, backends: &[BackendName], needed: usize, to: &BackendName) {
+        let sides = self.service.backends.len();
+        let most = if sides > 2 { needed > sides / 2 } else { needed == backends.len() };
+        let enough = most && needed > 0 && backends.contains(to);
+        self.demand(Law::Lock, enough, || format!("asks {needed} of {backends:?} for the lock to promote {to}"));
     }
 
     fn promotes_now(&mut self, intent: &Intent, backend: &BackendName, scene: &Scene<'_>) {

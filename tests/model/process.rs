@@ -9,6 +9,7 @@ use crate::core::{Core, Input};
 use crate::daemon::{Sleep, address, millis};
 use crate::faults::Fix;
 use crate::laws::Scene;
+use crate::sabotage::Saboteur;
 use crate::scenario::NAMES;
 use crate::world::{Event, Happening, Link, World};
 
@@ -26,7 +27,8 @@ impl World {
         let (service, name, record) = (daemon.service.clone(), daemon.name.clone(), daemon.disk.holds().clone());
         self.laws[d].born(self.now, service.clone(), name.clone(), &record);
         self.say(|| format!("daemon {d} starts as {name}: {record:?}"));
-        self.daemons[d].core = Some(Core::start(service, name, record, clock, self.saboteur.clone()));
+        let saboteur = self.bug.map(Saboteur::new);
+        self.daemons[d].core = Some(Core::start(service, name, record, clock, saboteur));
         self.daemons[d].tick = (0, u64::MAX);
         self.drain(d);
         for (backend, name) in NAMES.iter().enumerate().take(self.servers.len()) {

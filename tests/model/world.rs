@@ -13,7 +13,7 @@ use crate::disk::Write;
 use crate::faults::Fix;
 use crate::laws::{Breach, Laws, Scene};
 use crate::pair::Pair;
-use crate::sabotage::Saboteur;
+use crate::sabotage::Break;
 use crate::scenario::Scenario;
 use crate::server::{Row, Server, replicate};
 use pgpivot::failover::observation::Verdict;
@@ -99,7 +99,7 @@ pub struct World {
     pub breach: Option<Breach>,
     pub said: VecDeque<String>,
     pub verbose: bool,
-    pub saboteur: Option<Saboteur>,
+    pub bug: Option<Break>,
     queue: BTreeMap<(u64, u64), Event>,
     sequence: u64,
 }
@@ -108,7 +108,7 @@ pub struct World {
 const TRACE: usize = 100_000;
 
 impl World {
-    pub fn new(scenario: Scenario, chance: Chance, saboteur: Option<Saboteur>) -> Self {
+    pub fn new(scenario: Scenario, chance: Chance, bug: Option<Break>) -> Self {
         let count = scenario.backends;
         let daemons: Vec<Daemon> =
             (scenario.services.iter().enumerate()).map(|(d, service)| Daemon::new(d, service.clone())).collect();
@@ -127,7 +127,7 @@ impl World {
             breach: None,
             said: VecDeque::new(),
             verbose: false,
-            saboteur,
+            bug,
             queue: BTreeMap::new(),
             sequence: 0,
             daemons,
