@@ -260,6 +260,15 @@ fn a_request_that_a_reverse_proxy_forwards_is_not_local() {
 // Bad input
 
 #[test]
+fn the_table_is_found_under_every_address_that_an_agent_for_haproxy_asks_for() {
+    let served = Served::start(fixture::steady());
+    for path in ["/stats;csv", "/stats%3Bcsv", "/stats;csv;norefresh", "/stats/;csv", "/;csv", "/;csv;norefresh"] {
+        let reply = served.get(path);
+        assert!(reply.code == 200 && reply.body.starts_with("# pxname,svname,"), "{path}: {reply:?}");
+    }
+}
+
+#[test]
 fn a_wrong_method_or_path_is_a_problem() {
     let served = Served::start(fixture::steady());
     let reply = served.get("/failover/trigger");
