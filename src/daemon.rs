@@ -163,8 +163,8 @@ pub async fn run(options: Options) -> Result<Report, DaemonError> {
             Some((service, evidence)) = saw.recv() => daemon.route_evidence(&service, evidence),
             Some(request) = orders.recv() => daemon.route_command(request, notify).await,
             Some(()) = reloads.recv() => {
-                let said = daemon.reload(notify).await;
-                tracing::info!(result = ?said.map(|receipt| receipt.sentence).map_err(|refusal| refusal.sentence), "reload");
+                // What came of it is in the log.
+                let _ = daemon.reload(notify).await;
             }
             Some(ended) = daemon.drivers.join_next_with_id() => break Err(daemon.driver_ended(ended)),
             _ = watch.tick() => {

@@ -48,7 +48,8 @@ fn main() -> ExitCode {
     match serve(Source { path: args.config }) {
         Ok(code) => code,
         Err(error) => {
-            for line in format!("{error:#}").lines() {
+            // Each error tells its cause itself.
+            for line in error.to_string().lines() {
                 tracing::error!("{line}");
             }
             ExitCode::from(exit_code(&error))

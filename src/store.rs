@@ -245,6 +245,16 @@ pub enum StoreError {
         /// The system's word.
         source: io::Error,
     },
+    /// EEXIST, ENOTDIR, EISDIR: a file where a directory belongs, or the other way round.
+    #[error("{} cannot be {doing}: something else stands there ({}); move it away, or set another [state] path", path.display(), source)]
+    Occupied {
+        /// What was touched.
+        path: PathBuf,
+        /// How.
+        doing: Doing,
+        /// The system's word.
+        source: io::Error,
+    },
     /// Somebody holds the lock.
     #[error("state directory {} is in use by {holder}; stop it, or give this daemon another [state] path", path.display())]
     Locked {
@@ -349,6 +359,7 @@ impl StoreError {
         match source.kind() {
             Kind::PermissionDenied | Kind::ReadOnlyFilesystem => Self::NotWritable { path, doing, source },
             Kind::StorageFull | Kind::QuotaExceeded => Self::Full { path, doing, source },
+            Kind::AlreadyExists | Kind::NotADirectory | Kind::IsADirectory => Self::Occupied { path, doing, source },
             _ => Self::Io { path, doing, source },
         }
     }

@@ -16,14 +16,23 @@ use super::problem::{Fault, PROBLEM_JSON, quoted};
 use super::server::Shared;
 use super::{csv, events, health, metrics, sidecar, stats};
 
+/// HAProxy takes any path that begins with its stats address; these are what exporters and agents make of one.
+const CSV_PATHS: [&str; 8] = [
+    "/stats;csv",
+    "/stats%3Bcsv",
+    "/stats%3bcsv",
+    "/stats;csv;norefresh",
+    "/stats/;csv",
+    "/stats/;csv;norefresh",
+    "/;csv",
+    "/;csv;norefresh",
+];
+
 /// Everything.
 pub(super) fn all(shared: Arc<Shared>) -> Router {
     let mut router = Router::new()
         .route("/", get(|| async { Redirect::temporary("/stats") }))
         .route("/stats", get(stats::page))
-        .route("/stats;csv", get(csv::table))
-        .route("/stats%3Bcsv", get(csv::table))
-        .route("/stats%3bcsv", get(csv::table))
         .route("/metrics", get(metrics::exposition))
         .route("/live", get(health::live))
         .route("/ready", get(health::ready))
@@ -35,6 +44,9 @@ pub(super) fn all(shared: Arc<Shared>) -> Router {
         .route("/connection", get(sidecar::connection))
         .route("/clusters", get(sidecar::clusters))
         .route("/events", get(events::follow));
+    for path in CSV_PATHS {
+        router = router.route(path, get(csv::table));
+    }
     for verb in Verb::ALL {
         router = router.route(verb.path(), post(move |state, request: Request| command(verb, state, request)));
     }

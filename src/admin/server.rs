@@ -133,11 +133,18 @@ pub(super) fn serve_with(
     patience: Patience,
 ) -> Result<Admin, AdminError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(AdminError::Thread)?;
-    let context = runtime.enter();
-    let listen = settings.listen.map(|a| Door::tcp("admin.listen", a)).transpose()?;
-    let metrics = settings.metrics_listen.map(|a| Door::tcp("admin.metrics_listen", a)).transpose()?;
-    let unix = settings.socket.as_deref().map(Door::unix).transpose()?;
-    drop(context);
+    let opened = {
+        let _context = runtime.enter();
+        open(settings)
+    };
+    let (listen, metrics, unix) = match opened {
+        Ok(doors) => doors,
+        Err(error) => {
+            // Dropping a runtime waits, and the caller may stand in a runtime of its own, where waiting panics.
+            runtime.shutdown_background();
+            return Err(error);
+        }
+    };
     let happened = state.events.subscribe();
     let hub = Hub::new(state.status.load_full());
     let trust = ArcSwap::from_pointee(Trust::build(settings));
@@ -161,6 +168,16 @@ pub(super) fn serve_with(
         })
         .map_err(AdminError::Thread)?;
     Ok(Admin { listen: addresses.0, metrics: addresses.1, shared, thread })
+}
+
+type Doors = (Option<Door>, Option<Door>, Option<Door>);
+
+/// Page and API, metrics alone, unix socket. Needs a runtime's context.
+fn open(settings: &Settings) -> Result<Doors, AdminError> {
+    let listen = settings.listen.map(|a| Door::tcp("admin.listen", a)).transpose()?;
+    let metrics = settings.metrics_listen.map(|a| Door::tcp("admin.metrics_listen", a)).transpose()?;
+    let unix = settings.socket.as_deref().map(Door::unix).transpose()?;
+    Ok((listen, metrics, unix))
 }
 
 type Opened = (Door, Router, usize);

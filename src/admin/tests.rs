@@ -200,6 +200,23 @@ fn a_taken_port_is_named() {
     assert!(error.contains("is taken"), "{error}");
 }
 
+#[tokio::test]
+async fn a_daemon_whose_page_has_no_port_left_is_told_so_from_within_its_runtime() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let settings = Settings { listen: taken.local_addr().ok(), ..Settings::default() };
+    let (commands, events) = (tokio::sync::mpsc::channel(1).0, tokio::sync::broadcast::channel(1).0);
+    let state = super::AdminState {
+        status: std::sync::Arc::new(arc_swap::ArcSwap::from_pointee(fixture::steady())),
+        commands,
+        events,
+        history: std::sync::Arc::new(|_, _| Vec::new()),
+        ready: std::sync::Arc::new(|| Ok(())),
+        live: std::sync::Arc::new(|| Ok(())),
+    };
+    let error = serve(&settings, state, tokio_util::sync::CancellationToken::new()).unwrap_err().to_string();
+    assert!(error.contains("is taken"), "{error}");
+}
+
 #[test]
 fn a_foreign_name_is_refused_because_a_name_server_can_be_made_to_lie() {
     let served =
@@ -241,6 +258,15 @@ fn a_request_that_a_reverse_proxy_forwards_is_not_local() {
 }
 
 // Bad input
+
+#[test]
+fn the_table_is_found_under_every_address_that_an_agent_for_haproxy_asks_for() {
+    let served = Served::start(fixture::steady());
+    for path in ["/stats;csv", "/stats%3Bcsv", "/stats;csv;norefresh", "/stats/;csv", "/;csv", "/;csv;norefresh"] {
+        let reply = served.get(path);
+        assert!(reply.code == 200 && reply.body.starts_with("# pxname,svname,"), "{path}: {reply:?}");
+    }
+}
 
 #[test]
 fn a_wrong_method_or_path_is_a_problem() {

@@ -16,7 +16,7 @@ use super::raw::problem::{Problem, nearest, shown};
 use crate::types::Secret;
 
 /// Every variable that means something, in the order of `.env.example`.
-pub const NAMES: [&str; 30] = [
+pub const NAMES: [&str; 32] = [
     "DATABASE_URL",
     "DATABASE_REPLICA_URL",
     "DB_HOST",
@@ -36,6 +36,8 @@ pub const NAMES: [&str; 30] = [
     "ENABLE_PROMETHEUS",
     "PROMETHEUS_PORT",
     "STATE_DIRECTORY",
+    "PGPIVOT_LOG",
+    "PGPIVOT_LOG_FORMAT",
     "COCKROACH_API_SECRET_KEY",
     "PRIMARY_CLUSTER_ID",
     "STANDBY_CLUSTER_ID",
@@ -599,6 +601,12 @@ mod tests {
         let read = env(&variables);
         assert_eq!(read.pcr.primary_cluster.as_deref(), Some("one"));
         assert!(!format!("{read:?}").contains("hunter2"));
+    }
+
+    #[test]
+    fn the_variables_of_the_log_are_no_misspelt_names() {
+        let (_, warnings) = with_file(FILE, &[("PGPIVOT_LOG", "debug"), ("PGPIVOT_LOG_FORMAT", "json")]).unwrap();
+        assert_eq!(warnings, Vec::<String>::new());
     }
 
     #[test]

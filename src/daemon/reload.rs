@@ -23,6 +23,7 @@ impl Daemon {
                 for line in &receipt.steps {
                     tracing::info!("{line}");
                 }
+                tracing::info!("{}", receipt.sentence);
             }
             Err(refusal) => tracing::error!(why = refusal.sentence, "reload refused, what runs stays"),
         }
@@ -36,7 +37,11 @@ impl Daemon {
                 "this daemon was started without a configuration that could be read again",
             ));
         };
-        super::load(source).map_err(|error| refusal("invalid", format!("what runs stays: {error}")))
+        super::load(source).map_err(|error| {
+            let place = source.path.as_ref().map(|path| format!("{}: ", path.display())).unwrap_or_default();
+            let problems = count(error.problems.len(), "problem");
+            refusal("invalid", format!("what runs stays: {place}{problems}: {error}"))
+        })
     }
 
     async fn apply_reload(&mut self) -> Result<Receipt, Refusal> {
@@ -72,7 +77,11 @@ impl Daemon {
         let later = changes.restart_only.len();
         let sentence = match later {
             0 => "reloaded".to_owned(),
-            _ => format!("reloaded, but for {later} settings that need a restart: {}", changes.restart_only.join(", ")),
+            _ => format!(
+                "reloaded, but for {} that cannot change without a restart: {}",
+                count(later, "setting"),
+                changes.restart_only.join(", ")
+            ),
         };
         Ok(Receipt { sentence, episode: None, steps })
     }
@@ -97,4 +106,8 @@ impl Daemon {
         }
         Ok(())
     }
+}
+
+fn count(number: usize, what: &str) -> String {
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }

@@ -278,6 +278,9 @@ impl Machine {
                 _ => "nothing, until the evidence changes or an operator decides".into(),
             };
         }
+        if self.decides() && self.record.paused.is_some() {
+            return "nothing is decided until `proxyctl resume`; `proxyctl failover` still works".into();
+        }
         if self.service.failover.standby_serves {
             return format!(
                 "if {} fails {} probes in a row, traffic moves to the best side that is up",

@@ -245,11 +245,12 @@ impl Machine {
     /// The disk can (`None`) or cannot be written, learned by a write that belongs to no step.
     pub fn handle_disk(&mut self, error: Option<String>, now: Now) {
         if self.disk_error != error {
-            let said = match &error {
-                Some(why) => format!("cannot fail over: the state cannot be written: {why}"),
-                None => "the state can be written again".to_owned(),
-            };
-            self.tell(now, EventKind::Notice, said);
+            match &error {
+                Some(why) => {
+                    self.tell(now, EventKind::Blocked, format!("cannot fail over: the state cannot be written: {why}"));
+                }
+                None => self.tell(now, EventKind::Notice, "the state can be written again".to_owned()),
+            }
             self.disk_error = error;
         }
         self.advance(now);

@@ -58,7 +58,15 @@ impl Writer {
         let inside = shared.clone();
         let run = move || {
             let _end = End(&inside);
-            Work { store: &store, shared: &inside, unmirrored: BTreeSet::new(), unsynced: 0 }.run();
+            Work {
+                store: &store,
+                shared: &inside,
+                unmirrored: BTreeSet::new(),
+                unsynced: 0,
+                unwritten: None,
+                unsaved: None,
+            }
+            .run();
         };
         let thread = std::thread::Builder::new().name("state".into()).spawn(run)?;
         Ok(Self { shared, thread: Mutex::new(Some(thread)) })
@@ -197,6 +205,10 @@ struct Work<'a> {
     unmirrored: BTreeSet<String>,
     /// Events appended since the last sync.
     unsynced: usize,
+    /// Why the last event could not be added.
+    unwritten: Option<String>,
+    /// Why the last sync failed.
+    unsaved: Option<String>,
 }
 
 impl Work<'_> {
@@ -252,9 +264,10 @@ impl Work<'_> {
         let mut result = Ok(());
         for (pair, event) in events {
             result = self.store.append(pair, event);
+            self.unsynced += usize::from(result.is_ok());
         }
-        self.unsynced += events.len();
-        self.note_history(result);
+        self.unwritten = result.err().map(|error| error.to_string());
+        self.note_history();
         if self.unsynced >= UNSYNCED {
             self.sync();
         }
@@ -272,19 +285,21 @@ impl Work<'_> {
 
     fn sync(&mut self) {
         if std::mem::take(&mut self.unsynced) > 0 {
-            let result = self.store.sync_history();
-            self.note_history(result);
+            self.unsaved = self.store.sync_history().err().map(|error| error.to_string());
+            self.note_history();
         }
     }
 
-    fn note_history(&self, result: Result<(), StoreError>) {
+    /// An event that could be added says nothing of the disk, and a sync that had nothing to do says nothing of events.
+    fn note_history(&self) {
+        let error = self.unwritten.as_ref().or(self.unsaved.as_ref());
         let mut queue = self.shared.lock();
-        match (&result, queue.history_error.is_some()) {
-            (Ok(()), true) => tracing::info!("history is written again"),
-            (Err(error), false) => tracing::warn!(%error, "history not written"),
+        match (error, queue.history_error.is_some()) {
+            (None, true) => tracing::info!("history is written again"),
+            (Some(error), false) => tracing::warn!(error, "history not written"),
             _ => {}
         }
-        queue.history_error = result.err().map(|error| error.to_string());
+        queue.history_error = error.cloned();
     }
 }
 

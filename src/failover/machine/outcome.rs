@@ -119,7 +119,7 @@ impl Machine {
         let error = result.as_ref().err().cloned();
         if error != self.disk_error {
             if let Some(why) = &error {
-                self.tell(now, EventKind::Notice, format!("cannot fail over: the state cannot be written: {why}"));
+                self.tell(now, EventKind::Blocked, format!("cannot fail over: the state cannot be written: {why}"));
             }
             self.disk_error = error;
         }

@@ -397,6 +397,7 @@ fn paused_nothing_is_decided_and_a_resume_decides() {
     let mut stage = Stage::steady();
     stage.run(5000);
     stage.command(&Command::Pause).unwrap();
+    assert!(stage.view().next.contains("until `proxyctl resume`"), "{}", stage.view().next);
     stage.servers[0].mood = Mood::Dead;
     stage.run(20_000);
     assert_eq!(stage.promotions.len(), 0);

@@ -239,6 +239,16 @@ fn names_of_pairs_make_names_of_directories_and_come_back() {
 }
 
 #[test]
+fn a_file_where_the_state_directory_belongs_is_named_with_the_remedy() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("state");
+    std::fs::write(&file, "mine").unwrap();
+    let said = Store::open(&file, "a").unwrap_err().to_string();
+    assert!(said.contains("something else stands there") && said.contains("set another [state] path"), "{said}");
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "mine");
+}
+
+#[test]
 fn on_a_full_disk_the_record_still_changes_and_what_cannot_be_made_names_the_remedy() {
     // A real file system of 256 KiB, in a mount namespace that ends with the process.
     let dir = tempfile::tempdir().unwrap();

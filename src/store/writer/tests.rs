@@ -104,6 +104,17 @@ fn a_history_that_cannot_be_written_is_told_and_hinders_no_record() {
 }
 
 #[test]
+fn a_history_that_cannot_be_written_is_not_called_written_again_when_there_is_nothing_to_bring_to_disk() {
+    let dir = tempfile::tempdir().unwrap();
+    let full = |op| (op == Operation::WriteHistory).then_some(Fault::Error(std::io::ErrorKind::StorageFull));
+    let (store, _) = Store::open_with(dir.path(), "a", Faults::ask(full)).unwrap();
+    let writer = Writer::start(Arc::new(store)).unwrap();
+    writer.append("main", event(1));
+    assert!(writer.close(PATIENCE));
+    assert!(writer.history_error().unwrap().contains("the disk is full"));
+}
+
+#[test]
 fn after_its_end_the_writer_answers_that_it_has_ended() {
     let writer = Writer::start(Arc::new(Store::memory())).unwrap();
     writer.order_end();
