@@ -266,10 +266,7 @@ impl Laws {
     /// New log was sent after the first adverse evidence.
     fn surely_writes(&self, ear: &Ear, from: &BackendName) -> bool {
         let Some(row) = self.row(ear) else { return false };
-        let shown = self.ears.get(from).and_then(|active| {
-            let identity = self.identity()?;
-            active.flushed.get(&(identity.system_id.0, identity.timeline)).copied()
-        });
+        let shown = self.ears.get(from).and_then(|active| active.flushed(self.identity()?));
         self.surely_hears(ear, from) && shown.zip(row.lsn).is_some_and(|(shown, lsn)| lsn.0 > shown + (1 << 20))
     }
 
@@ -293,7 +290,7 @@ impl Laws {
         let max = ms(self.service.failover.max_disconnect);
         self.demand(Law::Candidate, gap <= max, || format!("{to} streamed {gap} ms before the first evidence"));
         let flushed = intent.from.as_ref().and_then(|from| self.ears.get(from));
-        let flushed = flushed.and_then(|ear| ear.flushed.get(&(identity.system_id.0, identity.timeline)).copied());
+        let flushed = flushed.and_then(|ear| ear.flushed(&identity));
         let lag = flushed.zip(facts.lsn).map_or(0, |(flushed, lsn)| flushed.saturating_sub(lsn.0));
         self.demand(Law::Candidate, lag <= self.service.failover.max_lag, || format!("{to} is {lag} bytes behind"));
     }
