@@ -128,15 +128,12 @@ pub fn refusal(ranked: &[(&Side, Verdict)]) -> (BlockReason, String) {
     (BlockReason::NoCandidate, format!("no standby can take over: {}", unfit.join("; ")))
 }
 
-/// Where sides always serve: the best one that is up.
+/// Where sides always serve: the best one that does.
 pub fn best_server<'a>(sides: &'a [Side], active: &BackendName) -> Option<&'a Side> {
-    sides
-        .iter()
-        .filter(|side| side.name != *active && side.quarantine.is_none() && side.state() == State::Up)
-        .min_by_key(|side| {
-            let tier = u8::from(side.config.role != Some(ConfiguredRole::Primary));
-            (tier, side.config.priority, std::cmp::Reverse(side.config.weight), side.name.clone())
-        })
+    sides.iter().filter(|side| side.name != *active && side.quarantine.is_none() && side.serves()).min_by_key(|side| {
+        let tier = u8::from(side.config.role != Some(ConfiguredRole::Primary));
+        (tier, side.config.priority, std::cmp::Reverse(side.config.weight), side.name.clone())
+    })
 }
 
 /// What keeps a standby from being promoted right now, with the statement to type; empty = armed.

@@ -70,6 +70,9 @@ pub struct Health {
     spoke: Option<Moment>,
     /// Newest answer to traffic of clients; the last words and the end of their connections are among them.
     answered: Option<Moment>,
+    /// Start of the newest fresh probe that counted, and of the newest one among them that did not fail.
+    newest: Option<Moment>,
+    unfailed: Option<Moment>,
     /// When a verdict of any sort last came.
     heard: Option<Moment>,
     /// Why the last verdict says nothing.
@@ -82,24 +85,30 @@ const RECOVERIES_ARE_DOWN: usize = 3;
 
 impl Health {
     /// Counts one probe's verdict. Only fresh connects move the failures: a kept connection that answers while new ones
-    /// hang proves a stuck server, not a healthy one.
+    /// hang proves a stuck server, not a healthy one. Probes overlap: one that was overtaken by a later one counts only
+    /// as one more failure.
     pub fn count(&mut self, started: Moment, finished: Moment, fresh: bool, verdict: &Verdict, limits: Limits) {
-        self.heard = Some(finished);
+        self.heard = self.heard.max(Some(finished));
         self.unknown = None;
+        let overtaken = self.newest > Some(started);
         match verdict {
             Verdict::Answered(_) => {
                 self.spoke = self.spoke.max(Some(finished));
-                if fresh {
+                if fresh && !overtaken {
                     self.pass(started, finished, limits);
                 }
             }
             Verdict::Unknown(why) => {
                 self.unknown = Some(*why);
                 if fresh && why.proves_life() {
-                    self.lives(started, finished);
+                    self.spoke = self.spoke.max(Some(finished));
+                    if !overtaken {
+                        self.lives(started, finished);
+                    }
                 }
             }
-            Verdict::Recovering => self.recover(finished, limits),
+            Verdict::Recovering if overtaken => {}
+            Verdict::Recovering => self.recover(started, finished, limits),
             Verdict::Failed(failure) if fresh => self.fail(started, finished, *failure, limits),
             Verdict::Failed(_) => {}
         }
@@ -107,14 +116,12 @@ impl Health {
 
     /// A live server refused us: no pass, but the run of failures is over.
     fn lives(&mut self, started: Moment, finished: Moment) {
-        self.spoke = self.spoke.max(Some(finished));
-        if self.failed.is_none_or(|(failed, ..)| failed <= started) {
-            self.failures = 0;
-            self.failing_since = None;
-            self.refusals.clear();
-            if self.state == State::Down {
-                self.enter(State::Unknown, finished);
-            }
+        self.counts(started, true);
+        self.failures = 0;
+        self.failing_since = None;
+        self.refusals.clear();
+        if self.state == State::Down {
+            self.enter(State::Unknown, finished);
         }
     }
 
@@ -123,7 +130,15 @@ impl Health {
         self.answered = self.answered.max(Some(at));
     }
 
+    fn counts(&mut self, started: Moment, unfailed: bool) {
+        self.newest = self.newest.max(Some(started));
+        if unfailed {
+            self.unfailed = self.unfailed.max(Some(started));
+        }
+    }
+
     fn pass(&mut self, started: Moment, finished: Moment, limits: Limits) {
+        self.counts(started, true);
         self.passed = self.passed.max(Some(started));
         self.passed_by = self.passed_by.max(Some(finished));
         self.failures = 0;
@@ -140,10 +155,11 @@ impl Health {
     }
 
     fn fail(&mut self, started: Moment, finished: Moment, failure: Failure, limits: Limits) {
-        // An overlapping probe that began later has already passed.
-        if self.passed.is_some_and(|passed| passed > started) {
+        // An overlapping probe that began later found it alive.
+        if self.unfailed > Some(started) {
             return;
         }
+        self.counts(started, false);
         self.passes = 0;
         self.failed = self.failed.max(Some((started, finished, failure)));
         self.failing_since.get_or_insert(started);
@@ -165,7 +181,8 @@ impl Health {
         }
     }
 
-    fn recover(&mut self, finished: Moment, limits: Limits) {
+    fn recover(&mut self, started: Moment, finished: Moment, limits: Limits) {
+        self.counts(started, true);
         self.passes = 0;
         self.refusals.clear();
         if self.recovering_since.is_none() {
@@ -348,6 +365,28 @@ mod tests {
         health.count(ms(300), ms(310), true, &answered(), LIMITS);
         health.count(ms(0), ms(1000), true, &Verdict::Failed(Failure::TimedOut), LIMITS);
         assert_eq!(health.failures(), 0);
+    }
+
+    #[test]
+    fn an_answer_that_a_later_refusal_overtook_is_a_sign_of_life_but_no_pass() {
+        let refused = Verdict::Failed(Failure::Refused);
+        let mut health = counted(&[(0, answered()), (100, refused.clone()), (200, refused.clone()), (300, refused)]);
+        for (started, verdict) in [(50, answered()), (60, Verdict::Unknown(Unknown::TooManyConnections))] {
+            health.count(ms(started), ms(400), true, &verdict, LIMITS);
+            assert_eq!((health.state(), health.failures()), (State::Down, 3));
+        }
+        assert_eq!((health.alive(), health.passed()), (Some(ms(400)), Some(ms(0))));
+        assert_eq!(health.refusals().len(), 3);
+    }
+
+    #[test]
+    fn a_recovery_that_was_overtaken_is_over_and_one_that_overtook_freezes_the_failures() {
+        let mut over = counted(&[(0, answered()), (100, answered())]);
+        over.count(ms(50), ms(200), true, &Verdict::Recovering, LIMITS);
+        assert_eq!(over.state(), State::Up);
+        let mut frozen = counted(&[(0, answered()), (100, Verdict::Recovering)]);
+        frozen.count(ms(50), ms(200), true, &Verdict::Failed(Failure::TimedOut), LIMITS);
+        assert_eq!((frozen.state(), frozen.failures()), (State::Recovering, 0));
     }
 
     #[test]

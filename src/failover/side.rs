@@ -188,7 +188,7 @@ impl Side {
                     self.stopping = Some((first, seen.finished));
                 }
                 if self.facts.as_ref().is_some_and(|heard| heard.started <= seen.started) {
-                    self.witness.sample_failed();
+                    self.witness.sample_failed(seen.started);
                 }
                 failure.to_string()
             }
@@ -262,6 +262,11 @@ impl Side {
     /// The most failures in a row of its best address.
     pub fn failures(&self) -> u32 {
         self.addresses.values().map(|address| address.health.failures()).min().unwrap_or(0)
+    }
+
+    /// Up, and the newest probe of an address that is up passed.
+    pub fn serves(&self) -> bool {
+        self.addresses.values().any(|address| address.health.state() == State::Up && address.health.failures() == 0)
     }
 
     /// What it says it is.

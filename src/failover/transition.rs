@@ -69,6 +69,7 @@ pub const EDGES: &[Edge] = &[
     e(Fencing, Promoting, "sent is on disk"),
     e(Fencing, Switching, "traffic moves without a promotion"),
     e(Fencing, Steady, "called off before it was sent"),
+    e(Fencing, Suspect, "called off; the evidence stands, below the threshold"),
     e(Fencing, Confirming, "called off; the evidence stands"),
     e(Fencing, Blocked, "called off: something must not be decided"),
     e(Fencing, Paused, "called off; decisions are paused"),

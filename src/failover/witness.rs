@@ -63,6 +63,8 @@ pub struct Witness {
     highest: Option<Lsn>,
     /// When a row last streamed on the latched timeline.
     streamed_at: Option<Moment>,
+    /// Start of the newest sample that failed.
+    failed: Option<Moment>,
     episode: Option<Since>,
 }
 
@@ -148,10 +150,18 @@ impl Witness {
             since.absent(&sample);
         }
         self.last = Some(sample);
+        if self.failed > Some(started) {
+            self.lose_voice();
+        }
     }
 
-    /// A sample failed: what was said stays said, except that silence needs a voice.
-    pub fn sample_failed(&mut self) {
+    /// A sample that began at `started` failed: what was said stays said, except that silence needs a voice.
+    pub fn sample_failed(&mut self, started: Moment) {
+        self.failed = self.failed.max(Some(started));
+        self.lose_voice();
+    }
+
+    fn lose_voice(&mut self) {
         if let Some(since) = &mut self.episode
             && since.testimony.lost()
         {
@@ -372,6 +382,18 @@ mod tests {
         witness.sample(ms(900), ms(901), &streaming(900, 800, 11), TIMELINE, false);
         witness.sample(ms(300), ms(950), &gone(310), TIMELINE, false);
         assert_eq!(witness.testimony(), Testimony::Writing);
+    }
+
+    #[test]
+    fn an_absence_that_was_overtaken_by_a_failed_sample_says_nothing_and_life_still_does() {
+        for (overtaken, testimony) in [(gone(310), Testimony::Unknown), (streaming(700, 650, 11), Testimony::Writing)] {
+            let mut witness = Witness::default();
+            witness.sample(ms(0), ms(1), &streaming(0, 0, 10), TIMELINE, false);
+            witness.begin(ms(100), Some(wall(100)));
+            witness.sample_failed(ms(900));
+            witness.sample(ms(300), ms(950), &overtaken, TIMELINE, false);
+            assert_eq!(witness.testimony(), testimony);
+        }
     }
 
     #[test]

@@ -289,7 +289,7 @@ impl Laws {
         let max = ms(self.service.failover.max_disconnect);
         self.demand(Law::Candidate, gap <= max, || format!("{to} streamed {gap} ms before the first evidence"));
         let flushed = intent.from.as_ref().and_then(|from| self.ears.get(from));
-        let flushed = flushed.and_then(|ear| ear.flushed.get(&(identity.system_id.0, identity.timeline)).copied());
+        let flushed = flushed.and_then(|ear| ear.flushed(&identity));
         let lag = flushed.zip(facts.lsn).map_or(0, |(flushed, lsn)| flushed.saturating_sub(lsn.0));
         self.demand(Law::Candidate, lag <= self.service.failover.max_lag, || format!("{to} is {lag} bytes behind"));
     }

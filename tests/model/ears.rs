@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use pgpivot::config::Service;
 use pgpivot::failover::observation::{Facts, Failure, Observation, Receiver, Role, Unknown, Verdict};
 use pgpivot::failover::phase::Identity;
-use pgpivot::types::Timeline;
+use pgpivot::types::{Lsn, SystemId, Timeline};
 
 use crate::daemon::millis;
 
@@ -24,6 +24,9 @@ pub struct Counter {
     pub failed: Option<(u64, Failure)>,
     /// Starts of refusals in a row.
     pub refusals: Vec<u64>,
+    /// Newest start of any verdict that counted, and of one that was no failure.
+    newest: u64,
+    pub unfailed: u64,
     recovering: Option<u64>,
     recoveries: Vec<u64>,
     /// The end of the last probe of any sort.
@@ -59,38 +62,43 @@ pub struct Ear {
     /// Clock minus ours, and whether it moved by half a second.
     offset: Option<i64>,
     pub clock_jumped: bool,
-    /// Newest position shown as primary, by timeline.
-    pub flushed: BTreeMap<(u64, Timeline), u64>,
+    /// Newest position shown as primary, by line.
+    flushed: BTreeMap<Line, u64>,
 }
+
+/// System, timeline, and where that branched off: two timelines may bear one number.
+type Line = (SystemId, Timeline, Option<Lsn>);
 
 impl Counter {
     fn hear(&mut self, seen: &Observation, service: &Service, now: u64) {
         let started = millis(seen.started);
         self.heard = self.heard.max(Some(millis(seen.finished)));
+        let overtaken = self.newest > started;
         match &seen.verdict {
             Verdict::Answered(facts) => {
                 if self.told.as_ref().is_none_or(|(newest, _)| *newest <= started) {
                     self.told = Some((started, (**facts).clone()));
                 }
-                if seen.fresh {
+                if seen.fresh && !overtaken {
                     self.pass(started, service, now);
                 }
             }
-            Verdict::Unknown(why) if seen.fresh && why.proves_life() => {
-                if self.failed.is_none_or(|(failed, _)| failed <= started) {
-                    self.fails = 0;
-                    self.refusals.clear();
-                    self.down = false;
-                }
+            Verdict::Unknown(why) if seen.fresh && why.proves_life() && !overtaken => {
+                (self.newest, self.unfailed) = (started, started);
+                self.fails = 0;
+                self.refusals.clear();
+                self.down = false;
             }
             Verdict::Unknown(_) => {}
-            Verdict::Recovering => self.recover(service, now),
+            Verdict::Recovering if overtaken => {}
+            Verdict::Recovering => self.recover(started, service, now),
             Verdict::Failed(how) if seen.fresh => self.fail(started, *how, service, now),
             Verdict::Failed(_) => {}
         }
     }
 
     fn pass(&mut self, started: u64, service: &Service, now: u64) {
+        (self.newest, self.unfailed) = (started, started);
         self.passed = self.passed.max(Some(started));
         self.passes += 1;
         self.fails = 0;
@@ -103,9 +111,10 @@ impl Counter {
     }
 
     fn fail(&mut self, started: u64, how: Failure, service: &Service, now: u64) {
-        if self.passed.is_some_and(|passed| passed > started) {
+        if self.unfailed > started {
             return;
         }
+        self.newest = self.newest.max(started);
         self.passes = 0;
         self.fails += 1;
         if self.failed.is_none_or(|(failed, _)| failed <= started) {
@@ -122,7 +131,8 @@ impl Counter {
         }
     }
 
-    fn recover(&mut self, service: &Service, now: u64) {
+    fn recover(&mut self, started: u64, service: &Service, now: u64) {
+        (self.newest, self.unfailed) = (started, started);
         self.passes = 0;
         self.refusals.clear();
         if self.recovering.is_none() {
@@ -209,7 +219,8 @@ impl Ear {
             let first = self.claim.map_or(started, |(first, _)| first);
             self.claim = Some((first, started));
             if let (Some(system), Some(timeline), Some(lsn)) = (facts.system_id, facts.timeline, facts.lsn) {
-                let flushed = self.flushed.entry((system.0, timeline)).or_default();
+                let began = facts.history.as_ref().and_then(|history| history.last()).map(|at| at.switch_lsn);
+                let flushed = self.flushed.entry((system, timeline, began)).or_default();
                 *flushed = (*flushed).max(lsn.0);
             }
         } else {
@@ -237,6 +248,11 @@ impl Ear {
         }
         self.kept_lost = None;
         self.claim = None;
+    }
+
+    /// The newest position it showed as primary of this line.
+    pub fn flushed(&self, on: &Identity) -> Option<u64> {
+        self.flushed.get(&(on.system_id, on.timeline, on.switch_lsn)).copied()
     }
 
     pub fn facts(&self) -> Option<&Facts> {

@@ -127,6 +127,10 @@ impl World {
             (1, Mood::Locked),
         ]);
         self.say(|| format!("fault: server {index} is {mood:?} for {lasts} ms"));
+        if self.servers[index].mood == Mood::Stopped && !matches!(mood, Mood::Stopped | Mood::Dead | Mood::Recovering) {
+            // What stands in its sockets is done before it does anything else.
+            self.server_resumes(index);
+        }
         match mood {
             Mood::Dead => self.server_dies(index),
             Mood::ShuttingDown => {

@@ -68,7 +68,10 @@ impl Laws {
             _ => false,
         };
         if adverse {
-            self.adverse(now);
+            self.t0_low.get_or_insert(now);
+            if self.surely_adverse(seen) {
+                self.t0_high.get_or_insert(now);
+            }
         } else if seen.fresh && Ear::lives(&seen.verdict) {
             let ear = &self.ears[&seen.backend];
             let calm = !down && ear.counters.values().all(|counter| counter.fails == 0 && !counter.down);
@@ -78,6 +81,13 @@ impl Laws {
             }
             self.t0_high = None;
         }
+    }
+
+    /// A failure that a later probe overtook is no evidence any more, and one of several addresses may be out of order.
+    fn surely_adverse(&self, seen: &Observation) -> bool {
+        let counters = &self.ears[&seen.backend].counters;
+        let overtaken = counters[&seen.address].unfailed > millis(seen.started);
+        !overtaken && (counters.values().all(|counter| counter.failing().is_some()) || counters.len() == 1)
     }
 
     fn adverse(&mut self, now: u64) {

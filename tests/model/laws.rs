@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use pgpivot::config::{ProbeKind, Promoter, Service};
 use pgpivot::failover::action::{Action, Command, Event, Gate};
-use pgpivot::failover::phase::{EpisodeId, Identity, Intent, Latch, Record, Stage};
+use pgpivot::failover::phase::{EpisodeId, EpisodeKind, Identity, Intent, Latch, Record, Stage};
 use pgpivot::types::{BackendName, Epoch, Now};
 
 use crate::daemon::Daemon;
@@ -290,7 +290,6 @@ impl Laws {
 impl Course {
     pub fn of(intent: Intent) -> Self {
         Self {
-            intent,
             ticket: 0,
             written: None,
             resumed: None,
@@ -299,13 +298,15 @@ impl Course {
             fenced: None,
             locked: false,
             frozen: None,
-            sent_ordered: false,
+            // What somebody else promoted is sent from the start: nobody sends it again.
+            sent_ordered: intent.kind == EpisodeKind::Follow,
             sent_failed: false,
             refused: false,
             abandoned: false,
             done: false,
             ordered: None,
             idle: false,
+            intent,
         }
     }
 }

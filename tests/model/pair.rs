@@ -101,12 +101,17 @@ impl Pair {
 impl World {
     /// A daemon's promotion arrives at a server: nobody else of the same line may have been promoted by one of us.
     pub fn pair_promotes(&mut self, d: usize, index: usize) {
-        let forced = self.daemons[d].disk.holds().intent.as_ref().is_none_or(|intent| intent.forced);
+        let intent = self.daemons[d].disk.holds().intent.clone();
+        let forced = intent.as_ref().is_none_or(|intent| intent.forced);
+        // Probes that show no lines cannot tell whom a standby follows: the server that is left may be of the same one.
+        let left_blindly =
+            intent.and_then(|intent| intent.from).map(|from| index_of(&from)).filter(|_| !self.laws[d].sql());
         let branch = self.servers[index].branch;
         let others = self.pair.promotions.entry(branch).or_default();
         let rival = others.iter().find(|other| {
             let left = self.servers[other.server].past.last().is_some_and(|past| past.branch == branch);
-            other.server != index && !other.forced && left && self.servers[other.server].primary
+            let excused = other.forced || left_blindly == Some(other.server);
+            other.server != index && !excused && left && self.servers[other.server].primary
         });
         if let (Some(rival), false) = (rival, forced || self.pair.abandoned || self.pair.misrouted) {
             let said = format!(

@@ -167,7 +167,7 @@ impl Machine {
         let latch = self.latch()?;
         let mut up = self.sides.iter().filter(|side| side.name != latch.active && side.state() == Health::Up);
         let (first, second) = (up.next()?, up.next());
-        second.is_none().then(|| {
+        (second.is_none() && first.serves()).then(|| {
             (
                 first.name.clone(),
                 format!("{} no longer passes its check as primary and {} does", latch.active, first.name),

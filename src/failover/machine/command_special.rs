@@ -34,8 +34,11 @@ impl Machine {
                 format!("{} is already active (epoch {})", target.name, latch.epoch),
             ));
         }
-        if target.state() != Health::Up || target.quarantine.is_some() {
-            let why = target.quarantine.clone().unwrap_or_else(|| target.state().as_str().to_owned());
+        if !target.serves() || target.quarantine.is_some() {
+            let why = target.quarantine.clone().unwrap_or_else(|| match target.state() {
+                Health::Up => "its newest probe failed".to_owned(),
+                state => state.as_str().to_owned(),
+            });
             return Err(refusal("unfit", format!("{} does not prove to serve: {why}", target.name)));
         }
         if !self.service.failover.standby_serves {

@@ -328,7 +328,7 @@ impl Machine {
         let side = self.side(&intent.to)?;
         let facts = side.facts.as_ref().filter(|heard| heard.started >= since).map(|heard| &heard.facts)?;
         if !self.knows_identity() {
-            return (side.state() == Health::Up).then_some(None);
+            return side.serves().then_some(None);
         }
         let proof = identity_of(facts).filter(|_| facts.role == Role::Primary)?;
         let latched = self.latch().and_then(|latch| latch.identity.as_ref());

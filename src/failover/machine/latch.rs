@@ -92,6 +92,8 @@ impl Machine {
         for side in &mut self.sides {
             // What was streamed belongs to the line that was left.
             side.witness = Witness::default();
+            // And so does what was claimed beside it.
+            side.claim = None;
             if side.name == to {
                 side.quarantine = None;
                 side.kept_lost = None;

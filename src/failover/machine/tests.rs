@@ -2,6 +2,7 @@
 
 mod bad_luck;
 mod orders;
+mod overtaken;
 mod plan;
 mod stage;
 

@@ -26,7 +26,10 @@ impl Machine {
         if late > Duration::from_secs(2) {
             match &mut self.state {
                 State::Episode(run) => run.unchecked = Some(now.at),
-                state => *state = State::Starting { since: now.at },
+                state => {
+                    *state = State::Starting { since: now.at };
+                    self.block = None;
+                }
             }
             self.probe_all();
         }

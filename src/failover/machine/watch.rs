@@ -22,17 +22,19 @@ impl Machine {
         }
         match &seen.verdict {
             Verdict::Failed(failure) => {
-                let down =
-                    self.side(&seen.backend).is_some_and(|side| side.failures() > 0 || side.state() == Health::Down);
-                if down {
+                let Some(side) = self.side(&seen.backend) else { return };
+                let known = side.addresses.get(&seen.address).and_then(|address| address.health.failed());
+                let counts = known.is_some_and(|(started, ..)| started >= seen.started);
+                if side.failures() > 0 || side.state() == Health::Down {
                     self.suspect(format!("a probe failed: {failure}"), now);
                 }
-                if *failure == Failure::Refused && self.suspicion.is_none() {
+                if *failure == Failure::Refused && counts && self.suspicion.is_none() {
                     self.suspect("a probe was refused".into(), now);
                 }
             }
             Verdict::Answered(_) => self.relax(seen.started, now),
             Verdict::Unknown(why) if why.proves_life() => self.relax(seen.started, now),
+            Verdict::Recovering if self.side(&seen.backend).is_some_and(|side| side.state() == Health::Up) => {}
             Verdict::Unknown(Unknown::CrashShutdown) | Verdict::Recovering => {
                 self.suspect("the server is recovering from a crash or starting up".into(), now);
             }

@@ -13,7 +13,7 @@ use crate::types::{HostPort, Lsn, Moment, SystemId, Timeline};
 
 impl Stage {
     /// The daemon was stopped for so long, and hears of it.
-    fn sleeps(&mut self, ms: u64) {
+    pub(super) fn sleeps(&mut self, ms: u64) {
         self.now += ms;
         let at = self.at();
         self.machine.handle_delay(Duration::from_millis(ms), at);
@@ -28,7 +28,7 @@ impl Stage {
     }
 
     /// A probe's verdict that comes by the way.
-    fn hears(&mut self, i: usize, started: u64, verdict: Verdict) {
+    pub(super) fn hears(&mut self, i: usize, started: u64, verdict: Verdict) {
         let moment = |ms| Moment(Duration::from_millis(ms));
         let seen = Observation {
             backend: NAMES[i].into(),

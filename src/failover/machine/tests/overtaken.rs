@@ -1,0 +1,119 @@
+//! Words that were overtaken: what was heard earlier must not outweigh what was heard, decided or discarded since.
+
+use super::plan::service;
+use super::stage::{Mood, Stage};
+use crate::config::{Authority, HttpProbe, ProbeKind, Promoter};
+use crate::failover::action::Command;
+use crate::failover::observation::{Ancestor, Failure, Verdict};
+use crate::failover::phase::Phase;
+use crate::types::{Lsn, Timeline};
+
+#[test]
+fn without_identities_a_side_whose_newest_probe_failed_is_not_followed() {
+    let mut plain = service(2);
+    plain.probe.kind = ProbeKind::Http(HttpProbe {
+        path: "/primary".into(),
+        port: None,
+        tls: false,
+        expect_status: vec![200],
+        expect_body: None,
+    });
+    plain.failover.promoter = Promoter::None;
+    plain.failover.authority = Authority::Observe;
+    let mut stage = Stage::steady_with(plain);
+    stage.run(5000);
+    stage.next_probe[1] = stage.now + 60_000;
+    stage.hears(1, stage.now, Verdict::Failed(Failure::Refused));
+    stage.servers[0].mood = Mood::Dead;
+    stage.until(5000, |stage| stage.view().backends[0].health == "down");
+    stage.run(1000);
+    assert_eq!(stage.view().backends[1].health, "up");
+    assert_eq!(stage.active(), "east", "moved to a side that refuses");
+}
+
+#[test]
+fn where_all_sides_serve_traffic_does_not_move_to_one_whose_newest_probe_failed() {
+    let mut plain = service(2);
+    plain.failover.standby_serves = true;
+    plain.failover.promoter = Promoter::None;
+    plain.probe.kind = ProbeKind::Tcp;
+    let mut stage = Stage::steady_with(plain);
+    stage.run(5000);
+    stage.next_probe[1] = stage.now + 60_000;
+    stage.hears(1, stage.now, Verdict::Failed(Failure::Refused));
+    stage.servers[0].mood = Mood::Dead;
+    stage.until(5000, |stage| stage.view().backends[0].health == "down");
+    stage.run(1000);
+    assert_eq!((stage.active(), stage.view().backends[1].health.as_str()), ("east", "up"));
+    let to = Some("west".into());
+    let refused = stage.command(&Command::Failover { to, force: true, route_only: true }).unwrap_err();
+    assert_eq!(refused.code, "unfit", "{refused}");
+    stage.next_probe[1] = stage.now;
+    stage.until(5000, |stage| stage.active() == "west" && stage.is_open());
+}
+
+#[test]
+fn a_refusal_that_was_overtaken_by_an_answer_is_no_first_evidence() {
+    let mut stage = Stage::steady();
+    stage.run(5000);
+    let before = stage.now - 20;
+    stage.hears(0, stage.now, Verdict::Answered(Box::new(stage.facts(0))));
+    stage.hears(0, before, Verdict::Failed(Failure::Refused));
+    assert_eq!(stage.machine.phase(), Phase::Steady);
+}
+
+#[test]
+fn newcomers_are_not_held_for_a_recovery_that_is_over() {
+    let mut stage = Stage::steady();
+    stage.run(5000);
+    let before = stage.now - 20;
+    stage.hears(0, stage.now, Verdict::Answered(Box::new(stage.facts(0))));
+    stage.hears(0, before, Verdict::Recovering);
+    assert!(stage.view().open);
+    assert_eq!(stage.machine.phase(), Phase::Steady);
+}
+
+#[test]
+fn an_answer_from_before_a_refusal_does_not_make_a_candidate_of_a_dead_standby() {
+    let mut stage = Stage::steady();
+    stage.run(5000);
+    let before = stage.now - 10;
+    let facts = stage.facts(1);
+    stage.servers[1].mood = Mood::Dead;
+    stage.run(10_000);
+    assert_eq!(stage.view().backends[1].health, "down");
+    for _ in 0..3 {
+        stage.hears(1, before, Verdict::Answered(Box::new(facts.clone())));
+    }
+    assert_eq!(stage.view().backends[1].health, "down");
+}
+
+#[test]
+fn a_claim_from_before_the_latch_changed_is_proven_anew_before_it_is_followed() {
+    let mut observer = service(2);
+    observer.failover.authority = Authority::Observe;
+    let mut stage = Stage::steady_with(observer);
+    stage.run(5000);
+    stage.hold_write = Some(|record| record.latch.as_ref().is_some_and(|latch| latch.epoch.0 == 2));
+    stage.promote(1);
+    stage.until(5000, |stage| stage.waiting.is_some());
+    // East is taken back to be primary on a line that goes on from the one that is being latched.
+    let east = &mut stage.servers[0];
+    east.timeline = 3;
+    east.ancestors = [1, 2].map(|n| Ancestor { timeline: Timeline(n), switch_lsn: Lsn(9) }).to_vec();
+    stage.servers[0].ancestors[0] = stage.servers[1].ancestors[0];
+    stage.run(1000);
+    stage.deliver();
+    assert_eq!((stage.active(), stage.machine.record().last_episode.0), ("west", 2));
+    stage.until(3000, |stage| stage.active() == "east");
+}
+
+#[test]
+fn a_reason_from_before_a_sleep_is_not_shown_after_it() {
+    let mut stage = Stage::steady();
+    stage.run(5000);
+    stage.servers[0].mood = Mood::CutOff;
+    stage.until(20_000, |stage| stage.machine.phase() == Phase::Blocked);
+    stage.sleeps(5000);
+    assert_eq!(stage.machine.phase(), Phase::Starting);
+}
