@@ -6,6 +6,7 @@ pub mod clock;
 mod descriptors;
 mod driver;
 mod effects;
+mod pairs;
 mod reload;
 pub mod signals;
 pub mod telemetry;
@@ -21,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admin::{self, AdminError, AdminState, CommandRequest, Settings};
 use crate::config::source::{self, ConfigError};
-use crate::config::{Authority, Config, ProbeKind, Promoter, Service};
+use crate::config::{Authority, Config, ProbeKind, Promoter};
 use crate::connections::Connections;
 use crate::failover::action::{Command, Receipt, Refusal};
 use crate::failover::observation::Evidence;
@@ -33,6 +34,7 @@ use crate::store::{Store, StoreError, Writer};
 use crate::types::ServiceName;
 use board::Board;
 use driver::{Driver, Inbox, Shared};
+use pairs::Pair;
 
 /// What the daemon runs on.
 #[derive(Debug)]
@@ -79,6 +81,9 @@ pub enum DaemonError {
     /// The thread that writes the state.
     #[error("the thread that writes the state cannot be started: {0}")]
     Writer(std::io::Error),
+    /// What was kept contradicts the configuration.
+    #[error("{0}")]
+    Kept(String),
     /// A listener.
     #[error(transparent)]
     Listener(#[from] ListenerError),
@@ -120,6 +125,10 @@ pub async fn run(options: Options) -> Result<Report, DaemonError> {
     descriptors::raise_limit();
     let name = clock::daemon_name(decides(&config), clock::now());
     let (store, records) = Store::open(&config.state.path, &name)?;
+    let claimed = pairs::claim(&config.services, records).map_err(DaemonError::Kept)?;
+    for said in &claimed.said {
+        tracing::warn!("{said}");
+    }
     let store = Arc::new(store);
     let writer = Arc::new(Writer::start(store.clone()).map_err(DaemonError::Writer)?);
     let (evidence, mut saw) = mpsc::unbounded_channel::<(ServiceName, Evidence)>();
@@ -139,7 +148,7 @@ pub async fn run(options: Options) -> Result<Report, DaemonError> {
     };
     let inner = CancellationToken::new();
     let admin =
-        admin::serve(&settings(&config), admin_state(&shared, commands, store.clone(), &config), inner.clone())?;
+        admin::serve(&settings(&config), admin_state(&shared, commands, store.clone(), &claimed.pairs), inner.clone())?;
     let listeners = Listeners::start(&config, routing, connections)?;
     let mut daemon = Daemon {
         config,
@@ -153,7 +162,9 @@ pub async fn run(options: Options) -> Result<Report, DaemonError> {
         stop: inner,
         panics: 0,
     };
-    daemon.start_pairs(records)?;
+    for pair in claimed.pairs {
+        daemon.start_pair(pair)?;
+    }
     tracing::info!(daemon = %name, version = env!("CARGO_PKG_VERSION"), admin = ?daemon.admin.listen(), "started");
     signals::notify(notify, sd_notify::NotifyState::Ready);
     let mut watch = tokio::time::interval(Duration::from_secs(1));
@@ -187,20 +198,7 @@ pub async fn run(options: Options) -> Result<Report, DaemonError> {
 }
 
 impl Daemon {
-    fn start_pairs(&mut self, mut records: HashMap<String, crate::failover::phase::Record>) -> Result<(), DaemonError> {
-        for (key, services) in pairs(&self.config) {
-            let record = records.remove(&key).unwrap_or_default();
-            self.start_pair(key, services, record)?;
-        }
-        Ok(())
-    }
-
-    fn start_pair(
-        &mut self,
-        key: String,
-        services: Vec<Service>,
-        record: crate::failover::phase::Record,
-    ) -> Result<(), DaemonError> {
+    fn start_pair(&mut self, Pair { key, services, record }: Pair) -> Result<(), DaemonError> {
         let names: Vec<ServiceName> = services.iter().map(|service| service.name.clone()).collect();
         let (driver, inbox) = Driver::start(self.shared.clone(), key.clone(), services, record)?;
         for name in names {
@@ -339,18 +337,6 @@ fn refusal(code: &str, sentence: impl Into<String>) -> Refusal {
     Refusal { code: code.into(), sentence: sentence.into() }
 }
 
-/// Services with the same backends share one machine, named after the first of them.
-fn pairs(config: &Config) -> Vec<(String, Vec<Service>)> {
-    let mut pairs: Vec<(String, Vec<Service>)> = Vec::new();
-    for service in &config.services {
-        match pairs.iter_mut().find(|(_, services)| services[0].backends == service.backends) {
-            Some((_, services)) => services.push(service.clone()),
-            None => pairs.push((service.name.as_str().to_owned(), vec![service.clone()])),
-        }
-    }
-    pairs
-}
-
 /// Does any service of this daemon decide by itself?
 fn decides(config: &Config) -> bool {
     config.services.iter().any(|service| {
@@ -379,12 +365,12 @@ fn admin_state(
     shared: &Shared,
     commands: mpsc::Sender<CommandRequest>,
     store: Arc<Store>,
-    config: &Config,
+    pairs: &[Pair],
 ) -> AdminState {
     let (ready, live) = (shared.board.clone(), shared.board.clone());
-    let keys: HashMap<ServiceName, String> = pairs(config)
-        .into_iter()
-        .flat_map(|(key, services)| services.into_iter().map(move |service| (service.name, key.clone())))
+    let keys: HashMap<ServiceName, String> = pairs
+        .iter()
+        .flat_map(|pair| pair.services.iter().map(|service| (service.name.clone(), pair.key.clone())))
         .collect();
     let history = move |service: Option<&ServiceName>, limit: usize| {
         let mut wanted: Vec<&String> = match service {

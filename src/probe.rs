@@ -29,7 +29,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::config::{HttpProbe, Kind, Login, ProbeKind, Promoter, Service, Tls, TlsMode};
+use crate::config::{Backend, HttpProbe, Kind, Login, ProbeKind, Promoter, Service, Tls, TlsMode};
 use crate::failover::action::Cadence;
 use crate::failover::observation::{Evidence, Observation};
 use crate::net::resolve::Resolver;
@@ -117,6 +117,20 @@ impl Probes {
         Self::start_with(service, daemon, sender, clock, Resolver::default())
     }
 
+    /// Could [`Probes::start`] use these settings? Connects to nobody.
+    pub fn check(service: &Service) -> Result<(), ProbeError> {
+        Self::tls(service).map(drop)
+    }
+
+    fn tls(service: &Service) -> Result<Vec<(&Backend, Arc<ClientTls>)>, ProbeError> {
+        let mut all = Vec::new();
+        for backend in &service.backends {
+            let tls = tls_for(&service.probe.kind, &backend.tls);
+            all.push((backend, tls.map_err(|cause| ProbeError { backend: backend.name.clone(), cause })?));
+        }
+        Ok(all)
+    }
+
     fn start_with(
         service: &Service,
         daemon: &str,
@@ -129,12 +143,7 @@ impl Probes {
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let resolver = Arc::new(resolver);
         let mut probes = Self { orders, pokes: HashMap::new(), tasks, stop };
-        let commons = service.backends.iter().map(|backend| {
-            let tls = tls_for(&service.probe.kind, &backend.tls);
-            let tls = tls.map_err(|cause| ProbeError { backend: backend.name.clone(), cause })?;
-            Ok((backend, tls))
-        });
-        for (backend, tls) in commons.collect::<Result<Vec<_>, _>>()? {
+        for (backend, tls) in Self::tls(service)? {
             let common = Arc::new(Common {
                 backend: backend.name.clone(),
                 kind: service.kind,

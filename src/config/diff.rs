@@ -15,8 +15,8 @@ use crate::types::{BackendName, ServiceName};
 pub struct Diff {
     /// Services in which something changes live; those without a change are not listed.
     pub services: Vec<ServiceDiff>,
-    /// The tokens of the admin interface, or the file they come from.
-    pub tokens: bool,
+    /// Tokens or host names of the admin interface.
+    pub admin: bool,
     /// Key paths whose change takes a restart.
     pub restart_only: Vec<String>,
     summary: Vec<String>,
@@ -74,6 +74,7 @@ pub fn live_part(old: &Config, new: &Config) -> Config {
     let mut live = old.clone();
     live.admin.token_file.clone_from(&new.admin.token_file);
     live.admin.tokens.clone_from(&new.admin.tokens);
+    live.admin.hosts.clone_from(&new.admin.hosts);
     for service in &mut live.services {
         if let Some(new) = find(new, &service.name) {
             *service = Service { kind: service.kind, workers: service.workers, ..new.clone() };
@@ -89,7 +90,7 @@ fn find<'a>(config: &'a Config, name: &ServiceName) -> Option<&'a Service> {
 impl Diff {
     /// Nothing differs.
     pub fn is_empty(&self) -> bool {
-        self.services.is_empty() && !self.tokens && self.restart_only.is_empty()
+        self.services.is_empty() && !self.admin && self.restart_only.is_empty()
     }
 
     /// One line per change, those that take a restart last.
@@ -124,13 +125,14 @@ impl Diff {
             }
         }
         if old.admin.tokens != new.admin.tokens || old.admin.token_file != new.admin.token_file {
-            self.tokens = true;
+            self.admin = true;
             let mut names: Vec<&str> = new.admin.tokens.iter().map(|(name, _)| name.as_str()).collect();
             names.dedup();
             let names = if names.is_empty() { "nobody".to_owned() } else { names.join(", ") };
             self.say(format!("admin.token_file: read again, tokens for {names}"));
         }
         if old.admin.hosts != new.admin.hosts {
+            self.admin = true;
             let names = |hosts: &[String]| if hosts.is_empty() { "none".to_owned() } else { hosts.join(", ") };
             self.say(format!("admin.hosts: {} → {}", names(&old.admin.hosts), names(&new.admin.hosts)));
         }
@@ -344,7 +346,7 @@ mod tests {
     fn secrets_read_again_are_noticed_and_not_shown() {
         let old = config(FILE, "hunter2", TOKENS);
         let diff = diff(&old, &config(FILE, "hunter3", "alice:fedcba9876543210\nbob:00112233445566778"));
-        assert!(diff.tokens && diff.services[0].probe && diff.services[0].failover);
+        assert!(diff.admin && diff.services[0].probe && diff.services[0].failover);
         assert_eq!(
             diff.summary(),
             [

@@ -1,6 +1,9 @@
 //! The driver of one pair: owns its machine, feeds it, and carries out what it orders. It holds no policy.
 //! After any input all actions are carried out and all events written before the next input is taken.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -25,7 +28,7 @@ use crate::probe::{ProbeError, ProbeReport, Probes};
 use crate::promote::Effects;
 use crate::routing::Routing;
 use crate::store::Writer;
-use crate::types::{BackendName, Now, ServiceName};
+use crate::types::{BackendName, HostPort, Now, ServiceName};
 
 /// What every driver shares.
 #[derive(Debug, Clone)]
@@ -55,7 +58,8 @@ pub(super) struct Driver {
     pub(super) machine: Machine,
     pub(super) probes: Probes,
     pub(super) effects: Arc<Effects>,
-    pub(super) addresses: HashMap<BackendName, Vec<SocketAddr>>,
+    /// As resolved, with the configured names they came from.
+    pub(super) addresses: HashMap<BackendName, Vec<(HostPort, SocketAddr)>>,
     pub(super) outcomes: mpsc::UnboundedSender<Outcome>,
     pub(super) tasks: JoinSet<()>,
     pub(super) locks: HashMap<EpisodeId, CancellationToken>,
@@ -65,6 +69,8 @@ pub(super) struct Driver {
     heard: Heard,
     pulse: Arc<AtomicU64>,
     kept: Option<Instant>,
+    /// When the data plane was last asked what it saw.
+    watched: Instant,
     touched: Instant,
     shown: Option<Instant>,
 }
@@ -140,6 +146,7 @@ impl Driver {
             },
             pulse,
             kept: None,
+            watched: Instant::now(),
             touched: Instant::now(),
             shown: None,
         };
@@ -149,30 +156,39 @@ impl Driver {
     /// Runs until `stop`. The gate is left as it is: what is attached drains.
     pub(super) async fn run(mut self, stop: CancellationToken) {
         self.touch();
-        loop {
-            self.drain_machine();
-            self.show();
-            let before = clock::now();
-            let (deadline, _) = self.machine.poll_timeout(before);
-            let deadline = deadline.min(before.at + self.tick());
-            let input = self.next(deadline.since(before.at), &stop).await;
-            let now = clock::now();
-            self.pulse.store(u64::try_from(now.at.0.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
-            let late = now.at.since(deadline);
-            if late > Duration::from_millis(500) {
-                tracing::warn!(pair = %self.key, late_ms = late.as_millis(), "decision loop woke late");
-                self.machine.handle_delay(late, now);
-                self.drain_machine();
-            }
-            match input {
-                Input::Stop => break,
-                other => self.take(other, now),
-            }
-            self.chores();
-        }
+        let mut woke = clock::now();
+        while self.turn(&mut woke, &stop).await {}
         self.tasks.abort_all();
         let Self { probes, .. } = self;
         probes.stop().await;
+    }
+
+    /// Puts out what the machine ordered, waits for the next input, takes it. `false`: `stop` came. Lateness counts from
+    /// the last waking, so that a loop that is held up by its own work is late as well.
+    async fn turn(&mut self, woke: &mut Now, stop: &CancellationToken) -> bool {
+        self.drain_machine();
+        self.show();
+        let (deadline, _) = self.machine.poll_timeout(*woke);
+        let deadline = deadline.min(woke.at + self.tick());
+        let input = self.next(deadline.since(clock::now().at), stop).await;
+        let now = clock::now();
+        *woke = now;
+        self.pulse.store(u64::try_from(now.at.0.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        let late = now.at.since(deadline);
+        if late > Duration::from_millis(500) {
+            tracing::warn!(pair = %self.key, late_ms = late.as_millis(), "decision loop woke late");
+            self.machine.handle_delay(late, now);
+            self.drain_machine();
+        }
+        let goes_on = !matches!(input, Input::Stop);
+        // Also where one input follows upon the other.
+        if matches!(input, Input::Timeout) || self.watched.elapsed() >= self.tick() {
+            self.watched = Instant::now();
+            self.watch_traffic(now);
+        }
+        self.take(input, now);
+        self.chores();
+        goes_on
     }
 
     async fn next(&mut self, patience: Duration, stop: &CancellationToken) -> Input {
@@ -202,7 +218,7 @@ impl Driver {
             Input::Report(ProbeReport::Addresses { backend, addresses }) => {
                 self.effects.learn(&backend, &addresses);
                 self.machine.handle_addresses(&backend, &addresses, now);
-                self.addresses.insert(backend, addresses.into_iter().map(|(_, address)| address).collect());
+                self.addresses.insert(backend, addresses);
             }
             Input::Outcome(outcome) => self.machine.handle_outcome(outcome, now),
             Input::Disk(result) => self.machine.handle_disk(result.err(), now),
@@ -215,10 +231,7 @@ impl Driver {
                     tracing::error!(pair = %self.key, %error, "a task of the driver panicked");
                 }
             }
-            Input::Timeout => {
-                self.watch_traffic(now);
-                self.machine.handle_timeout(now);
-            }
+            Input::Timeout => self.machine.handle_timeout(now),
             Input::Stop => {}
         }
     }
@@ -283,13 +296,7 @@ impl Driver {
         }
         self.effects = Arc::new(Effects::build(&first, &self.shared.daemon));
         for (backend, addresses) in &self.addresses {
-            let known: Vec<_> = first
-                .backends
-                .iter()
-                .filter(|b| b.name == *backend)
-                .flat_map(|b| addresses.iter().filter_map(|a| Some((b.addresses.first()?.clone(), *a))))
-                .collect();
-            self.effects.learn(backend, &known);
+            self.effects.learn(backend, addresses);
         }
         self.services = services;
         self.machine.handle_config(first, now);

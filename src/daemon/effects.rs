@@ -62,7 +62,7 @@ impl Driver {
 
     /// The address at which our own orders reach a backend: one that is up, else any.
     fn address(&self, backend: &BackendName) -> Option<SocketAddr> {
-        self.machine.address_of(backend).or_else(|| self.addresses.get(backend)?.first().copied())
+        self.machine.address_of(backend).or_else(|| self.addresses.get(backend)?.first().map(|(_, address)| *address))
     }
 
     fn spawn_effect(&mut self, action: Action) {

@@ -4,6 +4,7 @@ use super::{Daemon, pairs, refusal, settings, signals};
 use crate::config::diff::{diff, live_part};
 use crate::config::{Config, Service};
 use crate::failover::action::{Receipt, Refusal};
+use crate::probe::Probes;
 
 impl Daemon {
     /// What a reload would change.
@@ -49,23 +50,18 @@ impl Daemon {
         let changes = diff(&self.config, &new);
         let applied = live_part(&self.config, &new);
         self.keeps_active(&applied)?;
+        let groups = pairs::regroup(&self.config.services, &applied.services)
+            .map_err(|why| refusal("pairs_changed", format!("what runs stays: {why}")))?;
+        for services in &groups {
+            Probes::check(&services[0]).map_err(|error| refusal("probe", format!("what runs stays: {error}")))?;
+        }
         self.listeners.apply(&applied).map_err(|error| refusal("listener", format!("what runs stays: {error}")))?;
         self.admin.apply(&settings(&applied));
-        for (key, services) in pairs(&applied) {
-            let inbox = services.iter().find_map(|service| self.inboxes.get(&service.name).cloned());
-            match inbox {
-                Some(inbox) => {
-                    for service in &services {
-                        self.inboxes.insert(service.name.clone(), inbox.clone());
-                    }
-                    if inbox.config.send(services).await.is_err() {
-                        return Err(refusal("ended", format!("the decision loop of {key} has ended")));
-                    }
-                }
-                None => {
-                    let record = crate::failover::phase::Record::default();
-                    self.start_pair(key, services, record).map_err(|error| refusal("probe", error.to_string()))?;
-                }
+        for services in groups {
+            let name = services[0].name.clone();
+            let Some(inbox) = self.inboxes.get(&name) else { continue };
+            if inbox.config.send(services).await.is_err() {
+                return Err(refusal("ended", format!("the decision loop of {name} has ended")));
             }
         }
         self.shared.board.arrange(applied.services.iter().map(|service| service.name.clone()).collect());
