@@ -47,6 +47,8 @@ pub struct Ear {
     pub claim: Option<(u64, u64)>,
     /// When a row last streamed on a timeline.
     pub streamed: BTreeMap<Timeline, u64>,
+    /// From whom it streamed last.
+    pub sender: Option<String>,
     pub kept_lost: Option<u64>,
     pub live: usize,
     /// First and last word of a shutdown since it last served.
@@ -226,6 +228,7 @@ impl Ear {
             && let (true, Some(timeline)) = (row.streaming, row.timeline)
         {
             self.streamed.insert(timeline, finished);
+            self.sender.clone_from(&row.sender);
         }
         self.told = Some((started, finished, facts.clone()));
     }
