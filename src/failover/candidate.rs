@@ -75,6 +75,9 @@ fn fitness(service: &Service, side: &Side, identity: Option<&Identity>, flushed:
     if side.state() != State::Up {
         return Verdict::Unfit(format!("{name} is {}", side.state().as_str()));
     }
+    if !side.serves() {
+        return Verdict::Unfit(format!("{name} has not answered since a probe failed"));
+    }
     let (Some(identity), Some(heard)) = (identity, &side.facts) else {
         return Verdict::Fit { lsn: None, lag: None };
     };
@@ -82,13 +85,8 @@ fn fitness(service: &Service, side: &Side, identity: Option<&Identity>, flushed:
     if facts.role != Role::Standby {
         return Verdict::Unfit(format!("{name} is not a standby"));
     }
-    if facts.system_id.is_some_and(|id| id != identity.system_id) {
-        return Verdict::Unfit(format!("{name} belongs to another system"));
-    }
-    if let Receiver::Row(row) = &facts.receiver
-        && let Some(other) = row.timeline.filter(|timeline| row.streaming && *timeline != identity.timeline)
-    {
-        return Verdict::Unfit(format!("{name} streams on timeline {other}, the latch is on {}", identity.timeline));
+    if let Some(why) = strays(side, identity) {
+        return Verdict::Unfit(why);
     }
     let max = service.failover.max_disconnect;
     match side.witness.streamed_at() {
@@ -109,6 +107,17 @@ fn fitness(service: &Service, side: &Side, identity: Option<&Identity>, flushed:
         )),
         _ => Verdict::Fit { lsn: facts.lsn, lag },
     }
+}
+
+/// Why a standby does not follow the latched line, by its newest answer: promoted, it could never prove itself.
+pub fn strays(side: &Side, identity: &Identity) -> Option<String> {
+    let (name, facts) = (&side.name, &side.facts.as_ref()?.facts);
+    if facts.system_id.is_some_and(|id| id != identity.system_id) {
+        return Some(format!("{name} belongs to another system"));
+    }
+    let Receiver::Row(row) = &facts.receiver else { return None };
+    let other = row.timeline.filter(|timeline| row.streaming && *timeline != identity.timeline)?;
+    Some(format!("{name} streams on timeline {other}, the latch is on {}", identity.timeline))
 }
 
 /// The sentence when nobody is fit.

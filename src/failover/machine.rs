@@ -65,6 +65,8 @@ pub struct Machine {
     told: BTreeMap<BackendName, Health>,
     pub(super) evidence: String,
     tickets: u64,
+    /// The newest ticket that was answered: what comes late says nothing about the disk.
+    answered: u64,
     actions: VecDeque<Action>,
     events: VecDeque<Event>,
     edges: BTreeMap<(Phase, Phase), u64>,
@@ -122,6 +124,7 @@ impl Machine {
             told: BTreeMap::new(),
             evidence: "nothing was heard yet".into(),
             tickets: 0,
+            answered: 0,
             actions: VecDeque::new(),
             events: VecDeque::new(),
             edges: BTreeMap::new(),

@@ -264,9 +264,13 @@ impl Side {
         self.addresses.values().map(|address| address.health.failures()).min().unwrap_or(0)
     }
 
-    /// Up, and the newest probe of an address that is up passed.
+    /// Up, and an address that is up has answered since it last failed.
     pub fn serves(&self) -> bool {
-        self.addresses.values().any(|address| address.health.state() == State::Up && address.health.failures() == 0)
+        self.addresses.values().any(|address| {
+            let answered = address.facts.as_ref().map(|heard| heard.started);
+            let failed = address.health.failed().map(|(started, ..)| started);
+            address.health.state() == State::Up && answered >= failed
+        })
     }
 
     /// What it says it is.

@@ -254,8 +254,11 @@ impl Laws {
             return;
         }
         self.nobody_hears(from, scene);
+        let node = self.ears.get(from).and_then(Ear::facts).and_then(|facts| facts.node.clone());
         let usable = self.ears.get(&intent.to).and_then(Ear::facts).is_some_and(|facts| {
-            matches!(facts.receiver, Receiver::Row(_)) && facts.receiver_timeout.is_some_and(|w| !w.is_zero())
+            // Below another standby it says nothing about the primary.
+            let direct = matches!(&facts.receiver, Receiver::Row(row) if row.sender == node);
+            direct && facts.receiver_timeout.is_some_and(|w| !w.is_zero())
         });
         let fenced_idle = fence && timed_out && intent.operator.is_none();
         self.demand(Law::Witness, lost || optional && !usable || fenced_idle, || {
@@ -298,15 +301,18 @@ impl Laws {
     fn best(&mut self, intent: &Intent) {
         let (Some(identity), Some(from)) = (self.identity().cloned(), &intent.from) else { return };
         let Some(own) = self.ears.get(&intent.to).and_then(Ear::facts).and_then(|facts| facts.lsn) else { return };
+        let node = self.ears.get(from).and_then(Ear::facts).and_then(|facts| facts.node.clone());
         let better = self.ears.iter().find(|(name, ear)| {
             let facts = ear.facts().cloned().unwrap_or_default();
             let up =
                 ear.counters.values().any(|c| !c.down && c.fails == 0 && c.passed.is_some()) && !ear.failed_since_told;
             let streams = ear.streamed.get(&identity.timeline).is_some_and(|at| Some(*at) >= self.t0_low);
+            // One below another standby may be passed over: it cannot testify.
             *name != from
                 && **name != intent.to
                 && up
                 && streams
+                && ear.sender == node
                 && facts.role == Role::Standby
                 && facts.system_id == Some(identity.system_id)
                 && facts.lsn.is_some_and(|lsn| lsn > own)
@@ -347,10 +353,10 @@ impl Laws {
         self.demand(Law::Authority, may, || "moves traffic and may not".into());
         self.allowed(scene);
         self.dead(intent, scene);
-        let up = self
-            .ears
-            .get(&intent.to)
-            .is_some_and(|ear| !ear.is_down() && ear.counters.values().any(|c| c.passed.is_some()));
+        let up = self.ears.get(&intent.to).is_some_and(|ear| {
+            let answers = ear.counters.values().any(|c| c.passed.is_some() && c.failing().is_none());
+            answers || !ear.is_down() && ear.counters.values().any(|c| c.passed.is_some())
+        });
         self.demand(Law::Candidate, up, || format!("{} is not up", intent.to));
     }
 

@@ -51,6 +51,8 @@ pub struct Ear {
     rows: BTreeMap<Timeline, u64>,
     /// That of the latched timeline when the active side became suspect.
     pub before: Option<u64>,
+    /// From whom it streamed last.
+    pub sender: Option<String>,
     pub kept_lost: Option<u64>,
     pub live: usize,
     /// First and last word of a shutdown since it last served.
@@ -232,6 +234,7 @@ impl Ear {
             self.streamed.insert(timeline, finished);
             let position = self.rows.entry(timeline).or_default();
             *position = (*position).max(row.lsn.map_or(0, |lsn| lsn.0));
+            self.sender.clone_from(&row.sender);
         }
         self.told = Some((started, finished, facts.clone()));
     }

@@ -143,7 +143,7 @@ impl World {
     }
 
     /// The session that held it ended, and the daemon notices.
-    fn lock_lost(&mut self, holder: Holder) {
+    pub fn lock_lost(&mut self, holder: Holder) {
         let result = LockResult::Failed("a session that held it ended".into());
         let what = Happening::Tell(Input::Outcome(Outcome::Locked { episode: EpisodeId(holder.episode), result }));
         let after = self.chance.between(1, 50);

@@ -401,6 +401,9 @@ impl World {
     pub fn rebuild(&mut self, index: usize) {
         let Some(of) = self.true_primary().filter(|of| *of != index) else { return };
         self.say(|| format!("people: rebuild {index} from {of}"));
+        if let Some(holder) = self.servers[index].holder {
+            self.lock_lost(holder);
+        }
         self.sessions_end(index, false);
         let source = self.servers[of].clone();
         self.servers[index].rebuild(&source, of, self.now);

@@ -41,6 +41,7 @@ impl Laws {
         }
         ear.hear(seen, &service, now, scene.clock.wall.0);
         if let Verdict::Answered(facts) = &seen.verdict {
+            self.proves_promotion(&seen.backend);
             for application in &facts.daemons {
                 let name = application.split('/').nth(1).unwrap_or_default().to_owned();
                 if name != self.name {
@@ -146,9 +147,13 @@ impl Laws {
     }
 
     fn hears_write(&mut self, ticket: u64, result: &Result<(), String>, now: u64) {
-        self.disk_error = result.is_err();
+        let newest = ticket >= self.answered;
+        if newest {
+            self.answered = ticket;
+            self.disk_error = result.is_err();
+        }
         let Some(record) = self.tickets.remove(&ticket) else { return };
-        if result.is_ok() {
+        if result.is_ok() && newest {
             self.ends_with(ticket, &record);
         }
         let Some(course) = self.course.as_mut() else { return };

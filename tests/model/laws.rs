@@ -117,6 +117,8 @@ pub struct Course {
     pub done: bool,
     /// When the promotion was first ordered by this process.
     pub ordered: Option<u64>,
+    /// It proved itself since. What it shows later, is judged when it is opened to.
+    pub proven: bool,
     /// Only with a fence: the witness was idle.
     pub idle: bool,
 }
@@ -136,6 +138,8 @@ pub struct Laws {
     /// As told to be on disk.
     pub latch: Option<Latch>,
     pub tickets: BTreeMap<u64, Box<Record>>,
+    /// The newest one that was answered.
+    pub answered: u64,
     /// Promotions ordered by any process of this daemon.
     pub promoted: BTreeMap<EpisodeId, BackendName>,
     pub t0_low: Option<u64>,
@@ -173,6 +177,7 @@ impl Laws {
             ordered: Record::default(),
             latch: None,
             tickets: BTreeMap::new(),
+            answered: 0,
             promoted: BTreeMap::new(),
             t0_low: None,
             t0_high: None,
@@ -305,6 +310,7 @@ impl Course {
             abandoned: false,
             done: false,
             ordered: None,
+            proven: false,
             idle: false,
             intent,
         }

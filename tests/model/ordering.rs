@@ -176,13 +176,8 @@ impl Laws {
         };
         let to = &course.intent.to;
         if matches!(course.intent.kind, EpisodeKind::Failover | EpisodeKind::Switchover) {
-            if let Some(old) = self.identity().cloned() {
-                let since = course.ordered.or(course.resumed).unwrap_or(u64::MAX);
-                let told = self.ears.get(to).and_then(|ear| ear.told.clone());
-                let proven = told.is_some_and(|(started, _, facts)| {
-                    started >= since && facts.role == Role::Primary && descends(&facts, &old, true)
-                });
-                self.demand(Law::NoWayBack, proven || !self.sql(), || {
+            if self.identity().is_some() {
+                self.demand(Law::NoWayBack, course.proven || !self.sql(), || {
                     format!("{to} is latched and did not prove its promotion")
                 });
             } else {
@@ -199,6 +194,17 @@ impl Laws {
         });
         self.demand(Law::Timeline, !self.sql() || latch.identity.is_some(), || {
             format!("{to} is latched without an identity")
+        });
+    }
+
+    /// An answer of the side that was promoted may prove it.
+    pub fn proves_promotion(&mut self, backend: &BackendName) {
+        let Some(old) = self.identity().cloned() else { return };
+        let told = self.ears.get(backend).and_then(|ear| ear.told.clone());
+        let Some(course) = self.course.as_mut().filter(|course| course.intent.to == *backend) else { return };
+        let since = course.ordered.or(course.resumed).unwrap_or(u64::MAX);
+        course.proven |= told.is_some_and(|(started, _, facts)| {
+            started >= since && facts.role == Role::Primary && descends(&facts, &old, true)
         });
     }
 

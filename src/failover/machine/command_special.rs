@@ -36,7 +36,7 @@ impl Machine {
         }
         if !target.serves() || target.quarantine.is_some() {
             let why = target.quarantine.clone().unwrap_or_else(|| match target.state() {
-                Health::Up => "its newest probe failed".to_owned(),
+                Health::Up => "it has not answered since a probe failed".to_owned(),
                 state => state.as_str().to_owned(),
             });
             return Err(refusal("unfit", format!("{} does not prove to serve: {why}", target.name)));

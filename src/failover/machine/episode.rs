@@ -8,6 +8,7 @@ use super::{Machine, Run, State, Step};
 use crate::config::{ProbeKind, Promoter, WitnessRule};
 use crate::failover::action::{Action, EventKind, PromotionResult, Rechecked};
 use crate::failover::analysis::{self, Lineage};
+use crate::failover::candidate;
 use crate::failover::health::State as Health;
 use crate::failover::observation::Role;
 use crate::failover::phase::{BlockReason, EpisodeKind, Identity, Intent, Stage};
@@ -78,12 +79,18 @@ impl Machine {
     /// The lock is held: nobody else may have been promoted by now.
     fn review(&mut self, now: Now) {
         let successor = self.bystanders().find(|side| self.descends(side)).map(|side| side.name.clone());
-        match successor {
-            Some(name) => {
+        match (successor, self.strayed()) {
+            (Some(name), _) => {
                 self.set_back(BlockReason::SplitBrain, format!("{name} was promoted by somebody else"), now);
             }
-            None => self.send("the lock between daemons is held".into(), now),
+            (None, Some(why)) => self.set_back(BlockReason::NoCandidate, why, now),
+            (None, None) => self.send("the lock between daemons is held".into(), now),
         }
+    }
+
+    /// The candidate follows another line by now: people rebuilt it meanwhile.
+    pub(super) fn strayed(&self) -> Option<String> {
+        candidate::strays(self.side(&self.run()?.intent.to)?, self.latch()?.identity.as_ref()?)
     }
 
     fn step_lasts(&self, patience: Duration, now: Now) -> bool {
@@ -266,20 +273,22 @@ impl Machine {
             let took = self.run().and_then(|run| run.ordered).map_or(0, |at| now.at.since(at).as_millis());
             return self.promoted(format!("{to} proves to be primary, {took} ms after the order"), now);
         }
-        let Some(ordered) = ordered else {
-            return self.order_promotion(now);
-        };
-        match word {
-            Some((_, PromotionResult::Refused(why))) => return self.refused(why, now),
+        let strayed = self.strayed().is_some();
+        match (ordered, word) {
+            (None, _) if !strayed => return self.order_promotion(now),
+            (_, Some((_, PromotionResult::Refused(why)))) => return self.refused(why, now),
             // Ordering again is safe (a primary says 55000), and needed where the first order never arrived.
-            Some((at, PromotionResult::Unknown(_)))
-                if now.at.since(at) >= Duration::from_secs(1)
+            (Some(ordered), Some((at, PromotionResult::Unknown(_))))
+                if !strayed
+                    && now.at.since(at) >= Duration::from_secs(1)
                     && now.at.since(ordered) >= Duration::from_secs(2)
                     && self.still_standby(&to, at) =>
             {
                 self.order_promotion(now);
             }
-            None if now.at.since(ordered) >= self.service.failover.promote_timeout + ORDER_PATIENCE => {
+            (Some(ordered), None)
+                if !strayed && now.at.since(ordered) >= self.service.failover.promote_timeout + ORDER_PATIENCE =>
+            {
                 self.order_promotion(now);
             }
             _ => {}

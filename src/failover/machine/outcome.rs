@@ -77,7 +77,10 @@ impl Machine {
     /// A write of the record ended.
     pub(super) fn persisted(&mut self, ticket: u64, result: Result<(), String>, now: Now) {
         let step = self.run().map(|run| run.step.clone());
-        self.handle_disk_result(&result, now);
+        if ticket >= self.answered {
+            self.answered = ticket;
+            self.handle_disk_result(&result, now);
+        }
         let retry = now.at + Duration::from_secs(1);
         if self.aside == Some(Aside::Written { ticket }) {
             self.aside = result.is_err().then_some(Aside::Failed { retry });
@@ -89,7 +92,7 @@ impl Machine {
             }
             (Some(Step::MarkFreezing { ticket: t }), Ok(())) if t == ticket => self.freeze(now),
             (Some(Step::Sending { ticket: t }), Ok(())) if t == ticket => {
-                match self.run_mut().and_then(|run| run.void.take()) {
+                match self.run_mut().and_then(|run| run.void.take()).or_else(|| self.strayed()) {
                     Some(why) => self.unsend(&why, now),
                     None => self.sent(now),
                 }

@@ -729,6 +729,6 @@ fn where_all_sides_serve_one_that_recovers_again_is_waited_for() {
     assert_eq!(stage.active(), "east", "moved away from a side that is starting up");
 }
 
-fn is_sent(record: &Record) -> bool {
+pub(super) fn is_sent(record: &Record) -> bool {
     record.intent.as_ref().is_some_and(|intent| intent.stage == Written::Sent)
 }

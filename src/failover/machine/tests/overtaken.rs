@@ -1,11 +1,12 @@
 //! Words that were overtaken: what was heard earlier must not outweigh what was heard, decided or discarded since.
 
+use super::bad_luck::is_sent;
 use super::plan::service;
 use super::stage::{Mood, Stage};
-use crate::config::{Authority, HttpProbe, ProbeKind, Promoter};
-use crate::failover::action::Command;
+use crate::config::{Authority, HttpProbe, ProbeKind, Promoter, WitnessRule};
+use crate::failover::action::{Command, Outcome};
 use crate::failover::observation::{Ancestor, Failure, Verdict};
-use crate::failover::phase::Phase;
+use crate::failover::phase::{Phase, Record};
 use crate::types::{Lsn, Timeline};
 
 #[test]
@@ -116,4 +117,68 @@ fn a_reason_from_before_a_sleep_is_not_shown_after_it() {
     stage.until(20_000, |stage| stage.machine.phase() == Phase::Blocked);
     stage.sleeps(5000);
     assert_eq!(stage.machine.phase(), Phase::Starting);
+}
+
+#[test]
+fn a_candidate_that_follows_another_line_by_now_is_not_promoted() {
+    let kinds: [fn(&Record) -> bool; 2] = [|record| record.intent.is_some(), is_sent];
+    for kind in kinds {
+        let mut stage = Stage::steady();
+        stage.run(5000);
+        stage.hold_write = Some(kind);
+        stage.servers[0].mood = Mood::Dead;
+        stage.until(2000, |stage| stage.waiting.is_some());
+        // People rebuild it from an older server.
+        let west = &mut stage.servers[1];
+        (west.upstream, west.timeline, west.had_row) = (None, 7, true);
+        stage.run(500);
+        stage.deliver();
+        stage.run(5000);
+        assert_eq!((stage.active(), stage.promotions.len()), ("east", 0));
+        assert!(stage.said("west streams on timeline 7"));
+    }
+}
+
+#[test]
+fn a_promotion_is_not_ordered_again_of_a_side_that_follows_another_line_by_now() {
+    let mut stage = Stage::steady();
+    stage.run(5000);
+    stage.servers[1].promotes = false;
+    stage.servers[0].mood = Mood::Dead;
+    stage.until(5000, |stage| stage.promotions.len() == 1);
+    let west = &mut stage.servers[1];
+    (west.upstream, west.timeline, west.had_row) = (None, 7, true);
+    stage.run(10_000);
+    assert_eq!(stage.promotions.len(), 1);
+    assert_eq!((stage.active(), stage.is_open()), ("east", false));
+}
+
+#[test]
+fn a_failed_write_that_is_answered_late_says_nothing_about_the_disk() {
+    let mut stage = Stage::steady();
+    stage.waiting = Some(Vec::new());
+    stage.command(&Command::Pause).unwrap();
+    let pause = stage.waiting.take().unwrap().pop().unwrap();
+    stage.command(&Command::Resume).unwrap();
+    let Outcome::Persisted { ticket, .. } = pause else { panic!("{pause:?}") };
+    let at = stage.at();
+    stage.machine.handle_outcome(Outcome::Persisted { ticket, result: Err("input/output error".into()) }, at);
+    assert_eq!(stage.machine.disk_error(), None);
+}
+
+#[test]
+fn a_standby_that_has_not_answered_since_it_refused_is_not_promoted() {
+    let mut lax = service(2);
+    lax.failover.witness = WitnessRule::Optional;
+    let mut stage = Stage::steady_with(lax);
+    stage.run(5000);
+    stage.next_probe[1] = stage.now + 60_000;
+    stage.servers[1].unreadable = true;
+    stage.hears(1, stage.now, Verdict::Answered(Box::new(stage.facts(1))));
+    stage.hears(1, stage.now + 1, Verdict::Failed(Failure::Refused));
+    stage.servers[0].mood = Mood::Dead;
+    stage.until(5000, |stage| stage.machine.phase() == Phase::Blocked);
+    assert_eq!(stage.promotions.len(), 0);
+    stage.next_probe[1] = stage.now;
+    stage.until(5000, |stage| stage.active() == "west" && stage.is_open());
 }
