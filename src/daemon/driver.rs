@@ -348,7 +348,9 @@ impl Driver {
         if self.touched.elapsed() >= TOUCH {
             self.touch();
         }
-        if self.kept.is_none_or(|at| at.elapsed() >= KEEP) && self.machine.phase() == Phase::Steady {
+        // The next primary may die a moment after the last one was left.
+        let calm = matches!(self.machine.phase(), Phase::Steady | Phase::Settling);
+        if calm && self.kept.is_none_or(|at| at.elapsed() >= KEEP) {
             self.kept = Some(Instant::now());
             self.keep_sessions();
         }

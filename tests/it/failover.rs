@@ -2,7 +2,7 @@
 
 use crate::harness::psql::heard;
 use crate::harness::status::{blocked, find, is_active, traffic};
-use crate::harness::{Checker, Cluster, Daemon, Pair, Psql, SOON, Writers};
+use crate::harness::{Checker, Cluster, Daemon, Pair, Psql, SOON, Writers, eventually};
 use pgpivot::view::{Level, ServiceStatus};
 use rustix::process::Signal;
 use std::net::SocketAddr;
@@ -33,6 +33,22 @@ async fn when_the_primary_is_killed_the_writers_go_on_at_the_promoted_standby() 
     println!("longest gap {:?}, errors {:?}", journal.longest_gap(), journal.errors);
     assert!(journal.error_count() <= count, "more errors than connections: {:?}", journal.errors);
     Checker { journal: &journal, new: &pair.west, old: &pair.east }.no_acknowledged_row_is_lost().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_sessions_of_the_next_promotion_are_there_before_the_pair_has_settled() {
+    let pair = Pair::start().await;
+    let daemon = Daemon::start(&[&pair.east, &pair.west]).await;
+    daemon.until_active("east", SOON).await;
+    // One that samples, one for the lock, one for the promotion.
+    let ours = "SELECT count(*) FROM pg_stat_activity \
+                WHERE application_name LIKE 'pgpivot/%' AND backend_type = 'client backend' AND state = 'idle'";
+    eventually("three sessions are kept", SOON, async || {
+        let kept: u32 = pair.west.ask(ours).await.parse().unwrap();
+        assert!(!daemon.log().contains("settling → steady"), "only now there are {kept}");
+        if kept >= 3 { Ok(()) } else { Err(format!("{kept} are")) }
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -35,7 +35,7 @@ pub(super) struct Lineage {
 }
 
 /// Gives a connection that was opened in advance, or nothing.
-type Opening = AbortOnDropHandle<Option<Session>>;
+type Opening = AbortOnDropHandle<Option<(Session, SystemId)>>;
 type Early = Mutex<Option<Opening>>;
 
 #[derive(Debug, Default)]
@@ -64,13 +64,13 @@ type Answer = (SystemId, Option<Vec<Ancestor>>);
 impl Lineage {
     /// Fills what `facts` lack, as far as the login permits and it is known by `deadline`.
     pub(super) async fn complete(&self, facts: &mut Facts, target: &Target, deadline: Instant) {
+        let mut answered = std::pin::pin!(self.shared.answered.notified());
+        // From here on, so that an answer between the looking and the waiting is not missed.
+        answered.as_mut().enable();
         lock(&self.shared.known).fill(facts);
         if !lacks_identity(facts) && !lacks_history(facts) {
             return;
         }
-        let mut answered = std::pin::pin!(self.shared.answered.notified());
-        // From here on, so that an answer between the asking and the waiting is not missed.
-        answered.as_mut().enable();
         if self.begin(facts, target) {
             let _ = timeout_at(deadline.min(Instant::now() + PATIENCE), answered).await;
             lock(&self.shared.known).fill(facts);
@@ -85,7 +85,7 @@ impl Lineage {
         }
         let (shared, target) = (Arc::clone(&self.shared), walsender(target));
         *early = Some(AbortOnDropHandle::new(tokio::spawn(async move {
-            let opened = Session::connect(&target, Instant::now() + ASK_TIMEOUT).await;
+            let opened = introduce(&target, Instant::now() + ASK_TIMEOUT).await;
             opened.inspect_err(|error| lock(&shared.known).respect(error)).ok()
         })));
     }
@@ -100,6 +100,8 @@ impl Lineage {
         lock(&self.task).take();
         self.close_early();
         *lock(&self.shared.known) = Known::default();
+        // There will be no answer to what was asked.
+        self.shared.answered.notify_waiters();
     }
 
     /// Asks, unless that is under way already or was in vain too recently. `true` = an answer may come.
@@ -115,15 +117,12 @@ impl Lineage {
         let (shared, facts, target) = (Arc::clone(&self.shared), facts.clone(), walsender(target));
         *task = Some(AbortOnDropHandle::new(tokio::spawn(async move {
             let deadline = Instant::now() + ASK_TIMEOUT;
-            let (answer, session) = ask(&facts, early, &target, deadline).await;
+            let answer = ask(&facts, early, &target, deadline).await;
             if let Err(error) = &answer {
                 tracing::debug!(address = %target.address, %error, "replication connection for the timeline history");
             }
             lock(&shared.known).learn(&facts, answer);
             shared.answered.notify_waiters();
-            if let Some(session) = session {
-                session.close(deadline).await;
-            }
         })));
         true
     }
@@ -195,37 +194,53 @@ fn key_of(facts: &Facts) -> Option<Key> {
     facts.timeline.map(|timeline| Key { system_id, timeline, node })
 }
 
-/// Asks on the connection opened early, or on a new one if that is dead. It comes back to be closed.
+/// Asks on the connection opened early, or on a new one if that is dead.
 async fn ask(
     facts: &Facts,
     early: Option<Opening>,
     target: &Target,
     deadline: Instant,
-) -> (Result<Answer, SessionError>, Option<Session>) {
+) -> Result<Answer, SessionError> {
     let early = async { early?.await.ok().flatten() };
-    if let Some(mut session) = early.await {
-        let answer = interview(facts, &mut session, deadline).await;
+    if let Some((mut session, system_id)) = early.await {
+        let history = history(facts, &mut session, deadline).await;
         if session.is_usable() {
-            return (answer, Some(session));
+            session.close(deadline).await;
+            return Ok((system_id, history?));
         }
     }
-    match Session::connect(target, deadline).await {
-        Ok(mut session) => (interview(facts, &mut session, deadline).await, Some(session)),
-        Err(error) => (Err(error), None),
-    }
+    let (mut session, system_id) = introduce(target, deadline).await?;
+    let history = history(facts, &mut session, deadline).await;
+    session.close(deadline).await;
+    Ok((system_id, history?))
 }
 
-async fn interview(facts: &Facts, session: &mut Session, deadline: Instant) -> Result<Answer, SessionError> {
-    let malformed = || SessionError { step: Step::Query, cause: ProtocolFault::Malformed.into() };
-    let cell = |rows: &[Vec<Option<String>>], column: usize| rows.first()?.get(column)?.clone();
+/// A new connection, and whose it is.
+async fn introduce(target: &Target, deadline: Instant) -> Result<(Session, SystemId), SessionError> {
+    let mut session = Session::connect(target, deadline).await?;
     let rows = session.query("IDENTIFY_SYSTEM", deadline).await?;
     let system_id = cell(&rows, 0).and_then(|id| id.parse().ok()).map(SystemId).ok_or_else(malformed)?;
+    Ok((session, system_id))
+}
+
+async fn history(
+    facts: &Facts,
+    session: &mut Session,
+    deadline: Instant,
+) -> Result<Option<Vec<Ancestor>>, SessionError> {
     let Some(timeline) = facts.timeline.filter(|_| lacks_history(facts)) else {
-        return Ok((system_id, None));
+        return Ok(None);
     };
     let rows = session.query(&format!("TIMELINE_HISTORY {timeline}"), deadline).await?;
-    let history = cell(&rows, 1).and_then(|text| parse_history(&text)).ok_or_else(malformed)?;
-    Ok((system_id, Some(history)))
+    cell(&rows, 1).and_then(|text| parse_history(&text)).ok_or_else(malformed).map(Some)
+}
+
+fn cell(rows: &[Vec<Option<String>>], column: usize) -> Option<String> {
+    rows.first()?.get(column)?.clone()
+}
+
+fn malformed() -> SessionError {
+    SessionError { step: Step::Query, cause: ProtocolFault::Malformed.into() }
 }
 
 /// The lines of a history file: timeline, switch position, reason; comments and empty lines are skipped.
@@ -283,6 +298,32 @@ mod tests {
         assert!(known.not_before.unwrap() > Instant::now() + Duration::from_secs(50));
         known.learn(&branched(), Ok((SystemId(5), Some(Vec::new()))));
         assert!(known.not_before.is_none() && known.history.is_none());
+    }
+
+    #[tokio::test]
+    async fn nobody_waits_for_an_answer_that_was_given_up() {
+        let server = crate::net::scripted::Scripted::silent().await;
+        let tls = crate::config::Tls { mode: crate::config::TlsMode::Disable, ca_file: None, server_name: None };
+        let target = Target {
+            address: server.address,
+            server_name: "db".into(),
+            tls: crate::net::tls::ClientTls::build(&tls).unwrap(),
+            login: crate::config::Login { user: "u".into(), database: "d".into(), password: None },
+            application_name: "pgpivot".into(),
+            replication: false,
+        };
+        let (lineage, mut facts) = (Lineage::default(), branched());
+        let mut complete = std::pin::pin!(lineage.complete(&mut facts, &target, Instant::now() + PATIENCE));
+        let mut is_done = async || {
+            tokio::select! {
+                biased;
+                () = &mut complete => true,
+                () = std::future::ready(()) => false,
+            }
+        };
+        assert!(!is_done().await);
+        lineage.forget();
+        assert!(is_done().await);
     }
 
     fn branched() -> Facts {
