@@ -121,8 +121,10 @@ fn backend(status: &Status, b: &BackendStatus) -> Vec<(Option<Level>, String)> {
     if let Some(witness) = b.witness.as_ref().filter(|w| *w != "unknown") {
         said.push((None, format!("its stream: {witness}")));
     }
-    if b.quarantined.is_some() {
-        // Said already, with its reason.
+    if let Some(quarantined) = &b.quarantined {
+        // That is said already; what else is missing may be why the quarantine does not end.
+        let other = b.unarmed_why.iter().filter(|why| !why.contains(quarantined.as_str()));
+        said.extend(other.map(|why| (Some(Level::Warn), format!("also: {why}"))));
         return said;
     }
     match (b.armed, b.unarmed_why.is_empty()) {
@@ -164,6 +166,18 @@ mod tests {
         assert!(flat.contains("not armed: the login may not execute pg_promote; type on us-west: GRANT EXECUTE ON FUNCTION pg_promote TO pgpivot"), "{text}");
         assert!(flat.contains("blocked witness alive for 12.00 s"), "{text}");
         assert!(text.lines().all(|l| l.chars().count() <= 80), "{text}");
+    }
+
+    #[test]
+    fn a_quarantine_that_does_not_end_names_what_is_missing() {
+        let mut status = sample::blocked();
+        let side = status.services[0].backends.iter_mut().find(|b| !b.unarmed_why.is_empty()).unwrap();
+        side.quarantined = Some("it is primary on timeline 3".into());
+        side.unarmed_why.insert(0, "us-west is quarantined: it is primary on timeline 3".into());
+        let text = render(&status, &[&status.services[0]], Paint::new(false));
+        let flat = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(flat.contains("also: the login may not execute pg_promote"), "{text}");
+        assert_eq!(flat.matches("it is primary on timeline 3").count(), 1, "{text}");
     }
 
     #[test]

@@ -73,7 +73,9 @@ fn fitness(service: &Service, side: &Side, identity: Option<&Identity>, flushed:
         return Verdict::Unfit(format!("{name} is quarantined: {why}"));
     }
     if side.state() != State::Up {
-        return Verdict::Unfit(format!("{name} is {}", side.state().as_str()));
+        let why = side.last_probe.as_ref().filter(|_| side.state() == State::Unknown);
+        let why = why.map(|probe| format!(": {}", probe.text)).unwrap_or_default();
+        return Verdict::Unfit(format!("{name} is {}{why}", side.state().as_str()));
     }
     if !side.serves() {
         return Verdict::Unfit(format!("{name} has not answered since a probe failed"));

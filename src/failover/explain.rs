@@ -274,6 +274,9 @@ impl Machine {
                 BlockReason::Cooldown => {
                     "the decision is taken when the cool-down has passed, if the evidence still stands".into()
                 }
+                BlockReason::NotAutomatic if self.service.failover.authority == Authority::Observe => {
+                    "a promotion made by somebody else is followed as soon as it is proven".into()
+                }
                 BlockReason::LatchUnproven => format!("traffic opens when {} proves itself", latch.active),
                 _ => "nothing, until the evidence changes or an operator decides".into(),
             };

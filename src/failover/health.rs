@@ -75,6 +75,8 @@ pub struct Health {
     unfailed: Option<Moment>,
     /// When a verdict of any sort last came.
     heard: Option<Moment>,
+    /// When one last came that says how the server is.
+    told: Option<Moment>,
     /// Why the last verdict says nothing.
     unknown: Option<Unknown>,
     refusals: Vec<Moment>,
@@ -89,6 +91,9 @@ impl Health {
     /// as one more failure.
     pub fn count(&mut self, started: Moment, finished: Moment, fresh: bool, verdict: &Verdict, limits: Limits) {
         self.heard = self.heard.max(Some(finished));
+        if !matches!(verdict, Verdict::Unknown(_)) {
+            self.told = self.told.max(Some(finished));
+        }
         self.unknown = None;
         let overtaken = self.newest > Some(started);
         match verdict {
@@ -209,8 +214,14 @@ impl Health {
         }
     }
 
-    /// Forgets verdicts older than `patience`: no fresh verdict is *unknown*.
+    /// Forgets verdicts older than `patience`: no fresh verdict is *unknown*. So is a server that was up and only refuses
+    /// us since: nobody can tell whether it still could be promoted. The evidence stays, and down stays down.
     pub fn expire(&mut self, now: Moment, patience: Duration) {
+        let refuses = self.state == State::Up && self.unknown.is_some();
+        if refuses && self.told.is_none_or(|told| now.since(told) > patience) {
+            self.passes = 0;
+            self.enter(State::Unknown, now);
+        }
         if self.state != State::Unknown && self.heard.is_none_or(|heard| now.since(heard) > patience) {
             self.reset();
             self.enter(State::Unknown, now);
@@ -395,6 +406,21 @@ mod tests {
         health.count(ms(5), ms(6), false, &answered(), LIMITS);
         assert_eq!(health.failures(), 1);
         assert_eq!(health.alive(), Some(ms(6)));
+    }
+
+    #[test]
+    fn a_server_that_does_not_let_us_in_any_more_is_unknown_and_its_failures_still_count() {
+        let mut health = counted(&[(0, answered()), (4_000, Verdict::Unknown(Unknown::Authentication))]);
+        health.expire(ms(5_000), Duration::from_secs(10));
+        assert_eq!(health.state(), State::Up);
+        health.count(ms(11_000), ms(11_001), true, &Verdict::Unknown(Unknown::Authentication), LIMITS);
+        health.expire(ms(11_001), Duration::from_secs(10));
+        assert_eq!((health.state(), health.unknown()), (State::Unknown, Some(Unknown::Authentication)));
+        assert_eq!(health.alive(), Some(ms(11_001)));
+        for at in [12_000, 13_000, 14_000] {
+            health.count(ms(at), ms(at + 1), true, &Verdict::Failed(Failure::Refused), LIMITS);
+        }
+        assert_eq!(health.state(), State::Down);
     }
 
     #[test]

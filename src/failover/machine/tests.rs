@@ -299,6 +299,7 @@ fn a_lone_daemon_keeps_a_living_primary_beside_a_foreign_one_and_an_observer_fol
     stage.servers[0].mood = Mood::Dead;
     stage.run(2000);
     assert_eq!(stage.promotions.len(), 0);
+    assert!(stage.view().next.contains("is followed as soon as it is proven"), "{}", stage.view().next);
     stage.promote(1);
     stage.until(3000, |stage| stage.active() == "west" && stage.is_open());
     assert_eq!(stage.machine.record().spent.len(), 0);
