@@ -50,6 +50,17 @@ pub const WRITE_THEN_ACT: &[Break] = &[
         },
         ..HONEST
     },
+    Break {
+        bug: "writes `sent` with the intent",
+        orders: |action, _| {
+            writes(action, |record| {
+                if let Some(intent) = &mut record.intent {
+                    intent.stage = Stage::Sent;
+                }
+            })
+        },
+        ..HONEST
+    },
 ];
 
 pub const ONE_CANDIDATE: &[Break] = &[Break {
@@ -225,6 +236,19 @@ pub const FREEZE: &[Break] = &[
         bug: "makes a side read-only before that is written",
         setting: |scenario| scenario.theme = Theme::Commands,
         orders: |action, hand| hand.believes_write(action, |record| stage(record) == Some(Stage::Freezing)),
+        ..HONEST
+    },
+    Break {
+        bug: "releases another side than the active one",
+        setting: |scenario| plain(scenario, Theme::Commands, |_| {}),
+        orders: |mut action, hand| {
+            if let Action::Unfreeze { backend, .. } = &mut action
+                && let Some(other) = hand.other_than(backend)
+            {
+                *backend = other;
+            }
+            vec![action]
+        },
         ..HONEST
     },
 ];

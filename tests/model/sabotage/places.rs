@@ -5,7 +5,7 @@ use std::time::Duration;
 use pgpivot::config::ForeignPromotion;
 use pgpivot::failover::action::{Action, Gate, OpenBackend};
 use pgpivot::failover::observation::{Receiver, Role, Unknown, Verdict};
-use pgpivot::failover::phase::Phase;
+use pgpivot::failover::phase::{EpisodeId, Phase};
 use pgpivot::types::{BackendName, Epoch, SystemId, Timeline};
 
 use super::{Break, HONEST, Hand, active_says, plain, standby_says, three, writes};
@@ -128,6 +128,12 @@ pub const EPOCH: &[Break] = &[
             }
             vec![action]
         },
+        ..HONEST
+    },
+    Break {
+        bug: "counts its episodes anew at its start",
+        setting: |scenario| plain(scenario, Theme::Daemon, |_| {}),
+        record: |record| record.last_episode = EpisodeId(0),
         ..HONEST
     },
 ];
