@@ -254,8 +254,11 @@ impl Laws {
             return;
         }
         self.nobody_hears(from, scene);
+        // One that streams from somebody else than the latched node is no witness.
+        let node = self.ears.get(from).and_then(Ear::facts).and_then(|facts| facts.node.clone());
         let usable = self.ears.get(&intent.to).and_then(Ear::facts).is_some_and(|facts| {
-            matches!(facts.receiver, Receiver::Row(_)) && facts.receiver_timeout.is_some_and(|w| !w.is_zero())
+            let heard = matches!(&facts.receiver, Receiver::Row(row) if row.sender == node);
+            heard && facts.receiver_timeout.is_some_and(|w| !w.is_zero())
         });
         let fenced_idle = fence && timed_out && intent.operator.is_none();
         self.demand(Law::Witness, lost || optional && !usable || fenced_idle, || {

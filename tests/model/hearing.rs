@@ -33,6 +33,9 @@ impl Laws {
 
     fn hears_probe(&mut self, seen: &Observation, scene: &Scene<'_>) {
         let now = scene.now;
+        if millis(seen.started) < self.discards {
+            return;
+        }
         let active = self.active().cloned();
         let service = self.service.clone();
         let Some(ear) = self.ears.get_mut(&seen.backend) else { return };
@@ -138,7 +141,8 @@ impl Laws {
     fn hears_write(&mut self, ticket: u64, result: &Result<(), String>, now: u64) {
         self.disk_error = result.is_err();
         let Some(record) = self.tickets.remove(&ticket) else { return };
-        if result.is_ok() {
+        if result.is_ok() && ticket > self.newest {
+            self.newest = ticket;
             self.ends_with(ticket, &record);
         }
         let Some(course) = self.course.as_mut() else { return };
@@ -171,6 +175,7 @@ impl Laws {
         if late <= 500 {
             return;
         }
+        self.discards = scene.now;
         for ear in self.ears.values_mut() {
             ear.forget();
         }

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use pgpivot::config::{ProbeKind, Promoter, Service};
 use pgpivot::failover::action::{Action, Command, Event, Gate};
-use pgpivot::failover::phase::{EpisodeId, Identity, Intent, Latch, Record, Stage};
+use pgpivot::failover::phase::{EpisodeId, EpisodeKind, Identity, Intent, Latch, Record, Stage};
 use pgpivot::types::{BackendName, Epoch, Now};
 
 use crate::daemon::Daemon;
@@ -129,6 +129,10 @@ pub struct Laws {
     /// When this process began, or woke more than 2 s late.
     pub woke: u64,
     pub passed_start: bool,
+    /// What began before this, a late wake, is discarded.
+    pub discards: u64,
+    /// The newest write that was told to be done: the word of an older one may come later.
+    pub newest: u64,
     /// The first latch of plain routing asks nobody else.
     pub others_heard: bool,
     pub course: Option<Course>,
@@ -168,6 +172,8 @@ impl Laws {
             ears: BTreeMap::new(),
             woke: 0,
             passed_start: false,
+            discards: 0,
+            newest: 0,
             others_heard: false,
             course: None,
             ordered: Record::default(),
@@ -289,6 +295,8 @@ impl Laws {
 
 impl Course {
     pub fn of(intent: Intent) -> Self {
+        // What somebody else promoted was sent before it was decided.
+        let sent_ordered = intent.kind == EpisodeKind::Follow;
         Self {
             intent,
             ticket: 0,
@@ -299,7 +307,7 @@ impl Course {
             fenced: None,
             locked: false,
             frozen: None,
-            sent_ordered: false,
+            sent_ordered,
             sent_failed: false,
             refused: false,
             abandoned: false,
