@@ -27,30 +27,6 @@ pub const WRITE_THEN_ACT: &[Break] = &[
         ..HONEST
     },
     Break {
-        bug: "takes an intent that could not be written for written",
-        setting: |scenario| {
-            plain(scenario, Theme::Daemon, |_| {});
-            scenario.commands = 12;
-        },
-        hears: |mut input, hand| {
-            if let Input::Outcome(Outcome::Persisted { ticket, result }) = &mut input
-                && hand.memory.tickets.contains(ticket)
-            {
-                *result = Ok(());
-            }
-            Some(input)
-        },
-        orders: |action, hand| {
-            if let Action::Persist { ticket, record } = &action
-                && stage(record) == Some(Stage::Intent)
-            {
-                hand.memory.tickets.insert(*ticket);
-            }
-            vec![action]
-        },
-        ..HONEST
-    },
-    Break {
         bug: "writes `sent` with the intent",
         orders: |action, _| {
             writes(action, |record| {

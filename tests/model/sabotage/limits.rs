@@ -9,6 +9,7 @@ use pgpivot::failover::phase::{EpisodeKind, Phase};
 
 use super::{Break, HONEST, plain, three, writes};
 use crate::core::Input;
+use crate::laws::Law;
 use crate::scenario::{Theme, service};
 
 pub const BUDGET: &[Break] = &[
@@ -154,6 +155,8 @@ pub const COMMAND: &[Break] = &[
     },
     Break {
         bug: "adopts whoever it is told to",
+        // A promotion that is pending is taken for proven.
+        symptoms: &[Law::NoWayBack],
         setting: |scenario| plain(scenario, Theme::Commands, |_| {}),
         hears: |input, hand| {
             if let Input::Command(Command::Adopt { backend }, false) = &input {

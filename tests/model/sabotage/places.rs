@@ -53,7 +53,13 @@ pub const INTENT_OUTRANKS: &[Break] = &[
         },
         ..HONEST
     },
-    Break { bug: "forgets at its start the intent that is open", record: |record| record.intent = None, ..HONEST },
+    Break {
+        bug: "forgets at its start the intent that is open",
+        // It may have been sent.
+        symptoms: &[Law::NoWayBack],
+        record: |record| record.intent = None,
+        ..HONEST
+    },
     Break {
         bug: "lets newcomers in while it drains",
         orders: |mut action, hand| {
@@ -132,6 +138,7 @@ pub const EPOCH: &[Break] = &[
     },
     Break {
         bug: "counts its episodes anew at its start",
+        symptoms: &[Law::OneEpisode],
         setting: |scenario| plain(scenario, Theme::Daemon, |_| {}),
         record: |record| record.last_episode = EpisodeId(0),
         ..HONEST
