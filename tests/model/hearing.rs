@@ -33,6 +33,9 @@ impl Laws {
 
     fn hears_probe(&mut self, seen: &Observation, scene: &Scene<'_>) {
         let now = scene.now;
+        if millis(seen.started) < self.discards {
+            return;
+        }
         let active = self.active().cloned();
         let service = self.service.clone();
         let Some(ear) = self.ears.get_mut(&seen.backend) else { return };
@@ -186,6 +189,7 @@ impl Laws {
         if late <= 500 {
             return;
         }
+        self.discards = scene.now;
         for ear in self.ears.values_mut() {
             ear.forget();
         }

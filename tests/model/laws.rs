@@ -131,6 +131,8 @@ pub struct Laws {
     /// When this process began, or woke more than 2 s late.
     pub woke: u64,
     pub passed_start: bool,
+    /// What began before this, a late wake, is discarded.
+    pub discards: u64,
     /// The first latch of plain routing asks nobody else.
     pub others_heard: bool,
     pub course: Option<Course>,
@@ -172,6 +174,7 @@ impl Laws {
             ears: BTreeMap::new(),
             woke: 0,
             passed_start: false,
+            discards: 0,
             others_heard: false,
             course: None,
             ordered: Record::default(),

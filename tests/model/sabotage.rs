@@ -12,7 +12,7 @@ mod places;
 #[path = "sabotage/proof.rs"]
 mod proof;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -70,8 +70,6 @@ pub struct Memory {
     addresses: BTreeMap<BackendName, Vec<SocketAddr>>,
     /// The newest answer of each side.
     answers: BTreeMap<BackendName, Observation>,
-    /// Writes that were marked.
-    tickets: BTreeSet<u64>,
 }
 
 /// A broken machine at work.

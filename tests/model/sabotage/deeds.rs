@@ -27,26 +27,13 @@ pub const WRITE_THEN_ACT: &[Break] = &[
         ..HONEST
     },
     Break {
-        bug: "takes an intent that could not be written for written",
-        setting: |scenario| {
-            plain(scenario, Theme::Daemon, |_| {});
-            scenario.commands = 12;
-        },
-        hears: |mut input, hand| {
-            if let Input::Outcome(Outcome::Persisted { ticket, result }) = &mut input
-                && hand.memory.tickets.contains(ticket)
-            {
-                *result = Ok(());
-            }
-            Some(input)
-        },
-        orders: |action, hand| {
-            if let Action::Persist { ticket, record } = &action
-                && stage(record) == Some(Stage::Intent)
-            {
-                hand.memory.tickets.insert(*ticket);
-            }
-            vec![action]
+        bug: "writes `sent` with the intent",
+        orders: |action, _| {
+            writes(action, |record| {
+                if let Some(intent) = &mut record.intent {
+                    intent.stage = Stage::Sent;
+                }
+            })
         },
         ..HONEST
     },
@@ -225,6 +212,19 @@ pub const FREEZE: &[Break] = &[
         bug: "makes a side read-only before that is written",
         setting: |scenario| scenario.theme = Theme::Commands,
         orders: |action, hand| hand.believes_write(action, |record| stage(record) == Some(Stage::Freezing)),
+        ..HONEST
+    },
+    Break {
+        bug: "releases another side than the active one",
+        setting: |scenario| plain(scenario, Theme::Commands, |_| {}),
+        orders: |mut action, hand| {
+            if let Action::Unfreeze { backend, .. } = &mut action
+                && let Some(other) = hand.other_than(backend)
+            {
+                *backend = other;
+            }
+            vec![action]
+        },
         ..HONEST
     },
 ];

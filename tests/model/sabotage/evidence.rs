@@ -3,19 +3,21 @@
 use std::time::Duration;
 
 use pgpivot::config::{ForeignPromotion, WitnessRule};
-use pgpivot::failover::observation::{Ancestor, Evidence, Failure, Observation, Receiver, Role, Unknown, Verdict};
+use pgpivot::failover::observation::{Ancestor, Failure, Observation, Receiver, Role, Unknown, Verdict};
 use pgpivot::failover::phase::Phase;
 use pgpivot::types::{Lsn, Moment, Timeline};
 
 use super::{Break, HONEST, plain, standby_says, three};
 use crate::core::Input;
 use crate::laws::Law;
-use crate::scenario::{Scenario, Theme};
+use crate::scenario::Theme;
 use crate::world::Event;
 
 pub const RECHECK: &[Break] = &[
     Break {
         bug: "looks again and takes an answer for a failure",
+        // What it says of its role is not heard either, and the next try counts that failure.
+        symptoms: &[Law::Evidence, Law::RoleMismatch],
         setting: |scenario| scenario.theme = Theme::Silence,
         hears: |mut input, hand| {
             let leaves = hand.intent().and_then(|intent| intent.from.clone());
@@ -126,8 +128,8 @@ pub const EVIDENCE: &[Break] = &[
     Break {
         bug: "takes a server that does not talk for a dead one",
         // Who is down is left for whoever was promoted.
-        symptoms: &[Law::Foreign],
-        setting: |scenario| unwitnessed(scenario, Theme::Mixed),
+        symptoms: &[Law::Foreign, Law::Recheck],
+        setting: |scenario| three(scenario, Theme::Mixed, |_| {}),
         hears: |mut input, _| {
             if let Input::Seen(seen) = &mut input
                 && let Verdict::Recovering | Verdict::Unknown(Unknown::TooManyConnections | Unknown::Authentication) =
@@ -168,25 +170,7 @@ pub const EVIDENCE: &[Break] = &[
         },
         ..HONEST
     },
-    Break {
-        bug: "does not see that traffic gets answers",
-        setting: |scenario| unwitnessed(scenario, Theme::Silence),
-        hears: |input, _| match &input {
-            Input::Evidence(Evidence::Answered { .. }) => None,
-            _ => Some(input),
-        },
-        ..HONEST
-    },
 ];
-
-/// Probes alone decide.
-fn unwitnessed(scenario: &mut Scenario, theme: Theme) {
-    three(scenario, theme, |service| {
-        service.failover.witness = WitnessRule::Optional;
-        service.probe.fall = 2;
-    });
-    scenario.w = 0;
-}
 
 pub const FOREIGN: &[Break] = &[
     Break {
@@ -222,6 +206,8 @@ pub const FOREIGN: &[Break] = &[
     },
     Break {
         bug: "follows who does not descend from what is latched",
+        // An operator may adopt it.
+        symptoms: &[Law::RoleMismatch],
         setting: |scenario| {
             three(scenario, Theme::People, |service| {
                 service.failover.foreign_promotion = Some(ForeignPromotion::Follow);
@@ -245,8 +231,8 @@ pub const FOREIGN: &[Break] = &[
 
 pub const SPLIT_BRAIN: &[Break] = &[Break {
     bug: "takes another primary for one that does not talk",
-    // It goes on to be read.
-    symptoms: &[Law::Timeline],
+    // It goes on to be read, or is promoted itself.
+    symptoms: &[Law::StartChecks, Law::Timeline, Law::Witness],
     setting: |scenario| three(scenario, Theme::Commands, |_| {}),
     world: |world| world.at(world.now + 20_000, Event::Promoted { server: 2 }),
     hears: |mut input, hand| {

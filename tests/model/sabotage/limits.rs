@@ -5,10 +5,11 @@ use std::time::Duration;
 use pgpivot::config::{Authority, Promoter};
 use pgpivot::failover::action::{Action, Command, Outcome};
 use pgpivot::failover::observation::Verdict;
-use pgpivot::failover::phase::Phase;
+use pgpivot::failover::phase::{EpisodeKind, Phase};
 
 use super::{Break, HONEST, plain, three, writes};
 use crate::core::Input;
+use crate::laws::Law;
 use crate::scenario::{Theme, service};
 
 pub const BUDGET: &[Break] = &[
@@ -86,7 +87,29 @@ pub const AUTHORITY: &[Break] = &[
         },
         ..HONEST
     },
+    Break {
+        bug: "switches over when nobody commands it",
+        orders: |action, _| takes_for(action, EpisodeKind::Switchover),
+        ..HONEST
+    },
+    Break {
+        bug: "moves traffic between sides that do not both serve",
+        setting: |scenario| plain(scenario, Theme::Deaths, |_| {}),
+        orders: |action, _| takes_for(action, EpisodeKind::Route),
+        ..HONEST
+    },
 ];
+
+/// A failover that nobody commanded.
+fn takes_for(action: Action, kind: EpisodeKind) -> Vec<Action> {
+    writes(action, |record| {
+        if let Some(intent) = &mut record.intent
+            && (intent.kind, &intent.operator) == (EpisodeKind::Failover, &None)
+        {
+            intent.kind = kind;
+        }
+    })
+}
 
 pub const SECOND_DECIDER: &[Break] = &[Break {
     bug: "does not see other daemons",
@@ -132,6 +155,8 @@ pub const COMMAND: &[Break] = &[
     },
     Break {
         bug: "adopts whoever it is told to",
+        // A promotion that is pending is taken for proven.
+        symptoms: &[Law::NoWayBack],
         setting: |scenario| plain(scenario, Theme::Commands, |_| {}),
         hears: |input, hand| {
             if let Input::Command(Command::Adopt { backend }, false) = &input {

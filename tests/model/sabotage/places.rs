@@ -5,7 +5,7 @@ use std::time::Duration;
 use pgpivot::config::ForeignPromotion;
 use pgpivot::failover::action::{Action, Gate, OpenBackend};
 use pgpivot::failover::observation::{Receiver, Role, Unknown, Verdict};
-use pgpivot::failover::phase::Phase;
+use pgpivot::failover::phase::{EpisodeId, Phase};
 use pgpivot::types::{BackendName, Epoch, SystemId, Timeline};
 
 use super::{Break, HONEST, Hand, active_says, plain, standby_says, three, writes};
@@ -53,7 +53,13 @@ pub const INTENT_OUTRANKS: &[Break] = &[
         },
         ..HONEST
     },
-    Break { bug: "forgets at its start the intent that is open", record: |record| record.intent = None, ..HONEST },
+    Break {
+        bug: "forgets at its start the intent that is open",
+        // It may have been sent.
+        symptoms: &[Law::NoWayBack],
+        record: |record| record.intent = None,
+        ..HONEST
+    },
     Break {
         bug: "lets newcomers in while it drains",
         orders: |mut action, hand| {
@@ -128,6 +134,13 @@ pub const EPOCH: &[Break] = &[
             }
             vec![action]
         },
+        ..HONEST
+    },
+    Break {
+        bug: "counts its episodes anew at its start",
+        symptoms: &[Law::OneEpisode],
+        setting: |scenario| plain(scenario, Theme::Daemon, |_| {}),
+        record: |record| record.last_episode = EpisodeId(0),
         ..HONEST
     },
 ];
