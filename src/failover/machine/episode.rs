@@ -153,9 +153,6 @@ impl Machine {
         if side.passed().is_some_and(|passed| passed >= decided.min(from)) {
             return self.cancel(format!("{name} answers again"), now);
         }
-        if let Some(said) = premade {
-            return self.rechecked(said, now);
-        }
         let failed = side.failed_since(from);
         let hears = |testimony| testimony == Testimony::Writing || testimony == Testimony::Idle && !over_idle;
         if intent.kind == EpisodeKind::Failover
@@ -163,6 +160,9 @@ impl Machine {
         {
             let said = format!("{} receives from {name} again", other.name);
             return self.cancel(said, now);
+        }
+        if let Some(said) = premade {
+            return self.rechecked(said, now);
         }
         if failed && (!resumed || self.candidate_lost(&intent.to)) {
             return self.rechecked(format!("{name} failed another probe"), now);
