@@ -47,6 +47,8 @@ pub struct Ear {
     pub claim: Option<(u64, u64)>,
     /// When a row last streamed on a timeline.
     pub streamed: BTreeMap<Timeline, u64>,
+    /// A row was seen not long before the first adverse evidence: without one, none now means nothing.
+    pub row_before: bool,
     /// From whom it streamed last.
     pub sender: Option<String>,
     pub kept_lost: Option<u64>,
