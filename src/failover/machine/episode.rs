@@ -62,12 +62,18 @@ impl Machine {
         self.tell_as(now, EventKind::Step, said, Some(took), None);
     }
 
-    /// Every backend that can be asked was asked since the lock was taken: whoever held it before may have promoted one.
+    /// Every backend that can be asked has answered since the lock was asked for, and as many as must grant it: whoever
+    /// held it before may have promoted one.
     fn reviewed(&self) -> bool {
         let Some(run) = self.run() else { return false };
-        self.bystanders().all(|side| {
-            side.state() != Health::Up || side.facts.as_ref().is_some_and(|heard| heard.started >= run.step_since)
-        })
+        let heard = |side: &Side| side.facts.as_ref().is_some_and(|heard| heard.started >= run.step_since);
+        let answered = self.bystanders().filter(|side| heard(side)).count();
+        1 + answered >= self.grants_needed() && self.bystanders().all(|side| side.state() != Health::Up || heard(side))
+    }
+
+    /// A majority, the candidate among it. The old side is down: of three, the two that are left are the majority.
+    fn grants_needed(&self) -> usize {
+        (self.sides.len() / 2 + 1).min(1 + self.bystanders().count())
     }
 
     /// Neither the old side nor the candidate.
@@ -216,9 +222,7 @@ impl Machine {
             backends
                 .extend(others.filter(|name| Some(name) != from.as_ref() && *name != backends[0]).collect::<Vec<_>>());
         }
-        let needed = if self.sides.len() > 2 { self.sides.len() / 2 + 1 } else { 1 };
-        // The old side is down: of three, the two that are left are the majority.
-        let needed = needed.min(backends.len());
+        let needed = self.grants_needed();
         self.step(Step::Locking, said, now);
         if let Some(run) = self.run_mut() {
             run.lock_asked = true;

@@ -236,3 +236,16 @@ fn a_side_that_was_primary_when_it_last_let_us_in_is_neither_adopted_nor_followe
     stage.servers[1].mood = Mood::Well;
     stage.until(5000, |stage| stage.active() == "west" && stage.is_open());
 }
+
+#[test]
+fn nobody_is_promoted_while_a_third_server_that_may_be_primary_by_now_does_not_answer() {
+    let mut stage = Stage::steady_with(service(3));
+    stage.run(5000);
+    stage.servers[1].mood = Mood::Hung;
+    stage.run(10_000);
+    // Another daemon promotes it; its probes hang, and its lock is free again.
+    stage.promote(1);
+    stage.command(&Command::Switchover { to: Some("north".into()) }).unwrap();
+    stage.run(30_000);
+    assert_eq!((stage.active(), stage.promotions.len()), ("east", 0));
+}
