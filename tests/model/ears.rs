@@ -221,7 +221,8 @@ impl Ear {
             if let (Some(system), Some(timeline), Some(lsn)) = (facts.system_id, facts.timeline, facts.lsn) {
                 let began = facts.history.as_ref().and_then(|history| history.last()).map(|at| at.switch_lsn);
                 let flushed = self.flushed.entry((system, timeline, began)).or_default();
-                *flushed = (*flushed).max(lsn.0);
+                // A primary's position never goes back, unless people restored the server.
+                *flushed = lsn.0;
             }
         } else {
             self.claim = None;
