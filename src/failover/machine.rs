@@ -374,9 +374,15 @@ impl Machine {
         }
     }
 
+    /// What is older than this is no answer any more.
+    fn patience(&self) -> Duration {
+        let probe = &self.service.probe;
+        probe.interval.max(probe.down_interval) * 3 + probe.timeout
+    }
+
     fn expire(&mut self, now: Now) {
         let probe = &self.service.probe;
-        let patience = probe.interval.max(probe.down_interval) * 3 + probe.timeout;
+        let patience = self.patience();
         for side in &mut self.sides {
             for address in side.addresses.values_mut() {
                 address.health.expire(now.at, patience);

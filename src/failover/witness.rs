@@ -135,6 +135,13 @@ impl Witness {
         let receiver = if cascade { Receiver::Unknown } else { facts.receiver.clone() };
         let sample = Sample { started, at: finished, clock: facts.clock, receiver, timeout: facts.receiver_timeout };
         let streaming = sample.streaming(latched);
+        if let (Receiver::Row(row), Some(_)) = (&facts.receiver, latched)
+            && row.streaming
+            && row.timeline.is_some_and(|timeline| Some(timeline) != latched)
+        {
+            // It went over to another line: what it got from this one is no merit any more.
+            self.streamed_at = None;
+        }
         if let Some(row) = streaming {
             self.streamed_at = Some(finished);
             let position = row.lsn;

@@ -312,6 +312,7 @@ impl Laws {
                 && **name != intent.to
                 && up
                 && streams
+                && ear.row_before
                 && ear.sender == node
                 && facts.role == Role::Standby
                 && facts.system_id == Some(identity.system_id)

@@ -51,6 +51,8 @@ pub struct Ear {
     rows: BTreeMap<Timeline, u64>,
     /// That of the latched timeline when the active side became suspect.
     pub before: Option<u64>,
+    /// A row was seen not long before the first adverse evidence: without one, none now means nothing.
+    pub row_before: bool,
     /// From whom it streamed last.
     pub sender: Option<String>,
     pub kept_lost: Option<u64>,
@@ -223,7 +225,8 @@ impl Ear {
             if let (Some(system), Some(timeline), Some(lsn)) = (facts.system_id, facts.timeline, facts.lsn) {
                 let began = facts.history.as_ref().and_then(|history| history.last()).map(|at| at.switch_lsn);
                 let flushed = self.flushed.entry((system, timeline, began)).or_default();
-                *flushed = (*flushed).max(lsn.0);
+                // A primary's position never goes back, unless people restored the server.
+                *flushed = lsn.0;
             }
         } else {
             self.claim = None;

@@ -33,13 +33,10 @@ impl Laws {
 
     fn hears_probe(&mut self, seen: &Observation, scene: &Scene<'_>) {
         let now = scene.now;
-        if millis(seen.started) < self.discards {
-            return;
-        }
         let active = self.active().cloned();
         let service = self.service.clone();
         let Some(ear) = self.ears.get_mut(&seen.backend) else { return };
-        if !ear.counters.contains_key(&seen.address) {
+        if !ear.counters.contains_key(&seen.address) || millis(seen.started) < self.late {
             return;
         }
         ear.hear(seen, &service, now, scene.clock.wall.0);
@@ -72,7 +69,7 @@ impl Laws {
             _ => false,
         };
         if adverse {
-            self.t0_low.get_or_insert(now);
+            self.maybe_adverse(now);
             if self.surely_adverse(seen) {
                 self.t0_high.get_or_insert(now);
             }
@@ -94,8 +91,20 @@ impl Laws {
         !overtaken && (counters.values().all(|counter| counter.failing().is_some()) || counters.len() == 1)
     }
 
+    fn maybe_adverse(&mut self, now: u64) {
+        if self.t0_low.is_some() {
+            return;
+        }
+        self.t0_low = Some(now);
+        let timeline = self.identity().map(|identity| identity.timeline);
+        for ear in self.ears.values_mut() {
+            let streamed = timeline.and_then(|timeline| ear.streamed.get(&timeline));
+            ear.row_before = streamed.is_some_and(|at| now - at <= 10_000);
+        }
+    }
+
     fn adverse(&mut self, now: u64) {
-        self.t0_low.get_or_insert(now);
+        self.maybe_adverse(now);
         if self.t0_high.is_none() {
             self.t0_high = Some(now);
             let timeline = self.timeline();
@@ -189,7 +198,7 @@ impl Laws {
         if late <= 500 {
             return;
         }
-        self.discards = scene.now;
+        self.late = scene.now;
         for ear in self.ears.values_mut() {
             ear.forget();
         }

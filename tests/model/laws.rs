@@ -130,9 +130,9 @@ pub struct Laws {
     pub ears: BTreeMap<BackendName, Ear>,
     /// When this process began, or woke more than 2 s late.
     pub woke: u64,
+    /// When it last woke late at all: what began before is discarded.
+    pub late: u64,
     pub passed_start: bool,
-    /// What began before this, a late wake, is discarded.
-    pub discards: u64,
     /// The first latch of plain routing asks nobody else.
     pub others_heard: bool,
     pub course: Option<Course>,
@@ -173,8 +173,8 @@ impl Laws {
             breach: None,
             ears: BTreeMap::new(),
             woke: 0,
+            late: 0,
             passed_start: false,
-            discards: 0,
             others_heard: false,
             course: None,
             ordered: Record::default(),
@@ -287,6 +287,13 @@ impl Laws {
 
     pub fn promotes(&self) -> bool {
         self.service.failover.promoter != Promoter::None
+    }
+
+    /// Was it last seen streaming on another line than the latched one?
+    pub fn seen_elsewhere(&self, backend: &BackendName) -> bool {
+        let Some(identity) = self.identity() else { return true };
+        let newest = self.ears.get(backend).and_then(|ear| ear.streamed.iter().max_by_key(|(_, at)| **at));
+        newest.is_some_and(|(timeline, _)| *timeline != identity.timeline)
     }
 
     /// Who the latched side is.

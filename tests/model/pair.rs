@@ -8,6 +8,7 @@ use pgpivot::failover::phase::{EpisodeKind, Record};
 
 use crate::daemon::{Conn, index_of};
 use crate::laws::{Breach, Law};
+use crate::scenario::NAMES;
 use crate::server::{Row, Server};
 use crate::world::World;
 
@@ -25,6 +26,8 @@ struct Promotion {
     server: usize,
     daemon: usize,
     forced: bool,
+    /// They are counted from 1.
+    number: u64,
 }
 
 #[derive(Debug, Default)]
@@ -37,6 +40,9 @@ pub struct Pair {
     rows: Vec<Acked>,
     /// Promotions that daemons ordered, by the branch that was left.
     promotions: BTreeMap<u32, Vec<Promotion>>,
+    promoted: u64,
+    /// After how many promotions a server's data was last changed by people.
+    rebuilt: BTreeMap<usize, u64>,
     /// Servers whose data people changed, and how often.
     meddled: BTreeMap<usize, u64>,
     /// How often when a daemon's episode began.
@@ -55,6 +61,7 @@ impl Pair {
     /// People changed a server's data: what is gone from it, no switchover can bring along.
     pub fn lost_with(&mut self, index: usize, servers: &[Server]) {
         *self.meddled.entry(index).or_default() += 1;
+        self.rebuilt.insert(index, self.promoted);
         self.rows.retain(|acked| acked.server != index || servers[index].holds(acked.row));
     }
 
@@ -107,10 +114,16 @@ impl World {
         let left_blindly =
             intent.and_then(|intent| intent.from).map(|from| index_of(&from)).filter(|_| !self.laws[d].sql());
         let branch = self.servers[index].branch;
+        let seen = self.laws[d].seen_elsewhere(&NAMES[index].into());
+        let rebuilt = self.pair.rebuilt.get(&index).copied().unwrap_or(0);
+        self.pair.promoted += 1;
+        let number = self.pair.promoted;
         let others = self.pair.promotions.entry(branch).or_default();
         let rival = others.iter().find(|other| {
             let left = self.servers[other.server].past.last().is_some_and(|past| past.branch == branch);
-            let excused = other.forced || left_blindly == Some(other.server);
+            // People rebuilt it from the old line since, and it showed nothing of that.
+            let unseen = rebuilt >= other.number && !seen;
+            let excused = other.forced || left_blindly == Some(other.server) || unseen;
             other.server != index && !excused && left && self.servers[other.server].primary
         });
         if let (Some(rival), false) = (rival, forced || self.pair.abandoned || self.pair.misrouted) {
@@ -120,6 +133,6 @@ impl World {
             );
             self.pair.breach.get_or_insert(Breach { law: Law::Lock, said });
         }
-        others.push(Promotion { server: index, daemon: d, forced });
+        others.push(Promotion { server: index, daemon: d, forced, number });
     }
 }

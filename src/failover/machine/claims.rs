@@ -115,13 +115,13 @@ impl Machine {
         let identity = latch.identity.as_ref()?;
         let observe = self.service.failover.authority == Authority::Observe;
         let rewound = matches!(&self.mismatch, Some((BlockReason::Rewound, _)));
-        if observe && rewound && self.active_side().is_some_and(|active| self.continues(active, identity)) {
+        if observe && rewound && self.active_side().is_some_and(|active| self.continues(active, identity, now)) {
             return Some((
                 latch.active.clone(),
                 format!("{} shows a timeline that descends from the latched one", latch.active),
             ));
         }
-        let side = self.sides.iter().find(|side| side.name != latch.active && self.continues(side, identity))?;
+        let side = self.sides.iter().find(|side| side.name != latch.active && self.continues(side, identity, now))?;
         let others = self.record.other_daemon_seen.is_some_and(|seen| now.wall.since(seen) < DAY);
         let follow = match self.service.failover.foreign_promotion {
             Some(rule) => rule == ForeignPromotion::Follow,
@@ -148,12 +148,13 @@ impl Machine {
     }
 
     /// It serves, and proved in two answers that it is primary on a line that continues the latched one.
-    fn continues(&self, side: &Side, identity: &Identity) -> bool {
+    fn continues(&self, side: &Side, identity: &Identity, now: Now) -> bool {
         let streamed = side.witness.streamed_at().is_some();
         side.state() == Health::Up
             && side.claim.as_ref().is_some_and(Claim::proven)
             && side.facts.as_ref().is_some_and(|heard| {
                 heard.facts.role == Role::Primary
+                    && now.at.since(heard.finished) <= self.patience()
                     && analysis::lineage(&heard.facts, identity, streamed) == Lineage::Descends
             })
     }

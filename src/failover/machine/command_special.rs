@@ -84,7 +84,8 @@ impl Machine {
             return Err(refusal("already_active", format!("{backend} is already active")));
         }
         if self.knows_identity() {
-            let facts = side.facts.as_ref().map(|heard| &heard.facts);
+            let heard = side.facts.as_ref().filter(|heard| now.at.since(heard.finished) <= self.patience());
+            let facts = heard.map(|heard| &heard.facts);
             let up = side.state() == Health::Up;
             let Some(facts) =
                 facts.filter(|f| up && f.role == Role::Primary && f.system_id.is_some() && f.timeline.is_some())

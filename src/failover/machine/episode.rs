@@ -62,12 +62,18 @@ impl Machine {
         self.tell_as(now, EventKind::Step, said, Some(took), None);
     }
 
-    /// Every backend that can be asked was asked since the lock was taken: whoever held it before may have promoted one.
+    /// Every backend that can be asked has answered since the lock was asked for, and as many as must grant it: whoever
+    /// held it before may have promoted one.
     fn reviewed(&self) -> bool {
         let Some(run) = self.run() else { return false };
-        self.bystanders().all(|side| {
-            side.state() != Health::Up || side.facts.as_ref().is_some_and(|heard| heard.started >= run.step_since)
-        })
+        let heard = |side: &Side| side.facts.as_ref().is_some_and(|heard| heard.started >= run.step_since);
+        let answered = self.bystanders().filter(|side| heard(side)).count();
+        1 + answered >= self.grants_needed() && self.bystanders().all(|side| side.state() != Health::Up || heard(side))
+    }
+
+    /// A majority, the candidate among it. The old side is down: of three, the two that are left are the majority.
+    fn grants_needed(&self) -> usize {
+        (self.sides.len() / 2 + 1).min(1 + self.bystanders().count())
     }
 
     /// Neither the old side nor the candidate.
@@ -155,9 +161,6 @@ impl Machine {
         if side.passed_after(decided.min(from), evidence) {
             return self.cancel(format!("{name} answers again"), now);
         }
-        if let Some(said) = premade {
-            return self.rechecked(said, now);
-        }
         let failed = side.failed_since(from);
         let hears = |testimony| testimony == Testimony::Writing || testimony == Testimony::Idle && !over_idle;
         if intent.kind == EpisodeKind::Failover
@@ -165,6 +168,9 @@ impl Machine {
         {
             let said = format!("{} receives from {name} again", other.name);
             return self.cancel(said, now);
+        }
+        if let Some(said) = premade {
+            return self.rechecked(said, now);
         }
         if failed && (!resumed || self.candidate_lost(&intent.to)) {
             return self.rechecked(format!("{name} failed another probe"), now);
@@ -218,9 +224,7 @@ impl Machine {
             backends
                 .extend(others.filter(|name| Some(name) != from.as_ref() && *name != backends[0]).collect::<Vec<_>>());
         }
-        let needed = if self.sides.len() > 2 { self.sides.len() / 2 + 1 } else { 1 };
-        // The old side is down: of three, the two that are left are the majority.
-        let needed = needed.min(backends.len());
+        let needed = self.grants_needed();
         self.step(Step::Locking, said, now);
         if let Some(run) = self.run_mut() {
             run.lock_asked = true;

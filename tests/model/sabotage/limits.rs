@@ -156,7 +156,7 @@ pub const COMMAND: &[Break] = &[
     Break {
         bug: "adopts whoever it is told to",
         // A promotion that is pending is taken for proven.
-        symptoms: &[Law::NoWayBack],
+        symptoms: &[Law::NoWayBack, Law::RoleMismatch],
         setting: |scenario| plain(scenario, Theme::Commands, |_| {}),
         hears: |input, hand| {
             if let Input::Command(Command::Adopt { backend }, false) = &input {

@@ -182,3 +182,70 @@ fn a_standby_that_has_not_answered_since_it_refused_is_not_promoted() {
     stage.next_probe[1] = stage.now;
     stage.until(5000, |stage| stage.active() == "west" && stage.is_open());
 }
+
+#[test]
+fn a_standby_that_hears_the_primary_again_while_the_intent_is_written_ends_the_failover() {
+    let mut patient = service(2);
+    patient.probe.fall = 10;
+    let mut stage = Stage::steady_with(patient);
+    stage.run(5000);
+    stage.command(&Command::Pause).unwrap();
+    stage.servers[0].mood = Mood::Dead;
+    stage.run(1000);
+    stage.hold_write = Some(|record| record.intent.is_some());
+    stage.command(&Command::Resume).unwrap();
+    stage.until(2000, |stage| stage.waiting.is_some());
+    // It is back, and this daemon has only the standby's word so far.
+    stage.servers[0].mood = Mood::CutOff;
+    stage.run(30);
+    (stage.servers[1].last_message, stage.servers[1].lsn) = (stage.now, stage.servers[1].lsn + 50);
+    stage.hears(1, stage.now, Verdict::Answered(Box::new(stage.facts(1))));
+    stage.deliver();
+    stage.run(1000);
+    assert_eq!(stage.promotions.len(), 0);
+    assert!(stage.said("receives from east again"));
+}
+
+#[test]
+fn a_standby_that_streamed_on_another_line_since_is_not_promoted_when_that_stream_is_gone() {
+    let mut lax = service(2);
+    lax.failover.witness = WitnessRule::Optional;
+    let mut stage = Stage::steady_with(lax);
+    stage.run(5000);
+    (stage.servers[1].upstream, stage.servers[1].timeline) = (None, 7);
+    stage.run(2500);
+    stage.servers[1].had_row = false;
+    stage.servers[0].mood = Mood::Dead;
+    stage.run(5000);
+    assert_eq!(stage.promotions.len(), 0);
+}
+
+#[test]
+fn a_side_that_was_primary_when_it_last_let_us_in_is_neither_adopted_nor_followed() {
+    let mut stage = Stage::steady();
+    stage.run(5000);
+    stage.promote(1);
+    stage.until(5000, |stage| stage.machine.phase() == Phase::Blocked);
+    stage.servers[1].mood = Mood::Full;
+    stage.run(15_000);
+    let refused = stage.command(&Command::Adopt { backend: "west".into() }).unwrap_err();
+    assert_eq!(refused.code, "not_primary", "{refused}");
+    stage.servers[0].mood = Mood::Dead;
+    stage.run(10_000);
+    assert_eq!(stage.active(), "east");
+    stage.servers[1].mood = Mood::Well;
+    stage.until(5000, |stage| stage.active() == "west" && stage.is_open());
+}
+
+#[test]
+fn nobody_is_promoted_while_a_third_server_that_may_be_primary_by_now_does_not_answer() {
+    let mut stage = Stage::steady_with(service(3));
+    stage.run(5000);
+    stage.servers[1].mood = Mood::Hung;
+    stage.run(10_000);
+    // Another daemon promotes it; its probes hang, and its lock is free again.
+    stage.promote(1);
+    stage.command(&Command::Switchover { to: Some("north".into()) }).unwrap();
+    stage.run(30_000);
+    assert_eq!((stage.active(), stage.promotions.len()), ("east", 0));
+}
