@@ -187,7 +187,7 @@ pub const LATE_WAKE: &[Break] = &[Break {
         plain(scenario, Theme::Daemon, |_| {});
         scenario.commands = 12;
     },
-    symptoms: &[Law::Evidence, Law::Recheck, Law::StartChecks],
+    symptoms: &[Law::Evidence, Law::Recheck, Law::StartChecks, Law::Foreign],
     hears: |input, _| match input {
         Input::Delay(late) if late <= 2000 => None,
         other => Some(other),
