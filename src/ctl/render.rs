@@ -1,10 +1,10 @@
 //! Colors, durations, sizes, times, wrapped sentences and tables: how one thing looks wherever it is shown.
-//! Everything fits 80 columns, or the terminal where that is narrower. Text of the daemon loses its control characters here.
+//! Everything fits 80 columns, sentences also a narrower terminal. Text of the daemon loses its control characters here.
 
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use comfy_table::{Cell, ColumnConstraint, ContentArrangement, Table, presets};
+use comfy_table::{Cell, ContentArrangement, Table, presets};
 
 use crate::types::WallTime;
 use crate::view::Level;
@@ -172,7 +172,8 @@ pub(super) fn table(paint: Paint, header: &[&str], rows: &[Vec<(String, Option<L
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
     table.set_content_arrangement(ContentArrangement::Dynamic);
-    table.set_width(paint.width as u16);
+    // Not narrower on a narrow terminal: words broken inside cells are harder to read than a line that is too long.
+    table.set_width(WIDTH as u16);
     match paint.on {
         true => table.enforce_styling(),
         false => table.force_no_tty(),
@@ -180,10 +181,6 @@ pub(super) fn table(paint: Paint, header: &[&str], rows: &[Vec<(String, Option<L
     table.set_header(header.iter().map(Cell::new).collect::<Vec<_>>());
     for row in rows {
         table.add_row(row.iter().map(|(text, level)| paint.cell(text, *level)).collect::<Vec<_>>());
-    }
-    if let Some(first) = table.column_mut(0) {
-        // A name or an address is copied: it stays in one piece.
-        first.set_constraint(ColumnConstraint::ContentWidth);
     }
     let mut text = String::new();
     for line in table.lines() {

@@ -219,15 +219,6 @@ pgpivot 0.1.0 as host:4711, up 2 h 3 m, generation 9
     }
 
     #[test]
-    fn on_a_narrow_terminal_it_fits_and_an_address_stays_in_one_piece() {
-        let status = sample::steady();
-        let services: Vec<_> = status.services.iter().collect();
-        let text = render(&status, &services, Paint::new(false).within(60));
-        assert!(text.lines().all(|l| l.chars().count() <= 60), "{text}");
-        assert!(text.contains("  127.0.0.1:26257  active"), "{text}");
-    }
-
-    #[test]
     fn nothing_is_wider_than_the_terminal() {
         for status in [sample::steady(), sample::blocked(), sample::promoting()] {
             for line in shown(&status).lines() {

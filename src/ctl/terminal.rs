@@ -69,9 +69,10 @@ impl Terminal {
         // The last two lines are the newlines' own: without them the first line would scroll away.
         let rows = size().map_or(usize::MAX, |(_, rows)| rows.saturating_sub(2));
         let fits: Vec<&str> = text.trim_end_matches('\n').lines().take(rows).collect();
-        // Home, each line cleared to its end, and the rest of the screen: no flicker, as a full clear would make.
-        let lines = fits.join("\x1b[K\n");
-        self.result(&format!("\x1b[H{lines}\x1b[K\n\x1b[J"))
+        // Home, each line cleared before it is written (after it, its last column would go too), then the rest of the
+        // screen: no flicker, as a full clear would make. And no line takes two rows: the counting would be wrong.
+        let lines = fits.join("\n\x1b[K");
+        self.result(&format!("\x1b[?7l\x1b[H\x1b[K{lines}\n\x1b[J\x1b[?7h"))
     }
 
     /// Talk: one or more lines on stderr.
