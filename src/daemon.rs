@@ -308,6 +308,7 @@ impl Daemon {
 
     /// Stop accepting, let running work end, cut the rest; then the rooms end.
     async fn shut_down(mut self, halt: &CancellationToken) -> Report {
+        self.shared.board.stop();
         self.listeners.stop_accepting();
         let report = tokio::select! {
             report = self.listeners.drain(DRAIN) => Report { ended: report.ended, cut: report.cut },

@@ -1,6 +1,6 @@
 //! `explain`: the evidence in words. What is seen, what is next, what stands in the way, and the statement to type.
 
-use super::render::{Paint, duration, labelled, words};
+use super::render::{Paint, duration, words};
 use crate::view::{BackendStatus, Level, ServiceStatus, Status};
 
 /// Columns of the labels.
@@ -22,7 +22,7 @@ pub(super) fn render(status: &Status, services: &[&ServiceStatus], paint: Paint)
     }
     if let Some(error) = &status.state_error {
         out.push('\n');
-        labelled(
+        paint.labelled(
             &mut out,
             LABEL,
             "state",
@@ -55,7 +55,13 @@ pub(super) fn json(s: &ServiceStatus) -> serde_json::Value {
 fn one(out: &mut String, status: &Status, s: &ServiceStatus, paint: Paint) {
     out.push_str(&format!("{}\n", paint.strong(s.name.as_str())));
     let mut line = |label: &str, level: Option<Level>, sentence: &str| {
-        labelled(out, LABEL, label, |l| level.map_or_else(|| l.to_owned(), |level| paint.level(level, l)), sentence);
+        paint.labelled(
+            out,
+            LABEL,
+            label,
+            |l| level.map_or_else(|| l.to_owned(), |level| paint.level(level, l)),
+            sentence,
+        );
     };
     line("  phase", None, &format!("{}: {}", s.phase, meaning(&s.phase)));
     let active = s
@@ -166,6 +172,15 @@ mod tests {
         assert!(flat.contains("not armed: the login may not execute pg_promote; type on us-west: GRANT EXECUTE ON FUNCTION pg_promote TO pgpivot"), "{text}");
         assert!(flat.contains("blocked witness alive for 12.00 s"), "{text}");
         assert!(text.lines().all(|l| l.chars().count() <= 80), "{text}");
+    }
+
+    #[test]
+    fn on_a_narrow_terminal_sentences_are_broken_between_words() {
+        let status = sample::blocked();
+        for columns in [60, 45] {
+            let text = render(&status, &[&status.services[0]], Paint::new(false).within(columns));
+            assert!(text.lines().all(|l| l.chars().count() <= columns), "{text}");
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::render::{Paint, duration, labelled, wall_fine};
+use super::render::{Paint, duration, wall_fine};
 use crate::types::WallTime;
 use crate::view::Level;
 
@@ -99,7 +99,7 @@ pub(super) fn render(lines: &[Value], paint: Paint) -> String {
             sentence.push_str(&format!(" [{who}]"));
         }
         let color = |text: &str| line.level().map_or_else(|| text.to_owned(), |level| paint.level(level, text));
-        labelled(&mut out, INDENT, &wall_fine(line.at), color, &sentence);
+        paint.labelled(&mut out, INDENT, &wall_fine(line.at), color, &sentence);
     }
     out
 }

@@ -1,5 +1,5 @@
 //! Colors, durations, sizes, times, wrapped sentences and tables: how one thing looks wherever it is shown.
-//! Everything fits 80 columns. Text of the daemon loses its control characters here.
+//! Everything fits 80 columns, sentences also a narrower terminal. Text of the daemon loses its control characters here.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -11,17 +11,25 @@ use crate::view::Level;
 
 /// Columns that everything fits.
 pub(super) const WIDTH: usize = 80;
+/// Below this sentences are unreadable however they are broken.
+const NARROWEST: usize = 40;
 
-/// Colors, or none.
+/// Colors, or none, and how wide the surface is.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Paint {
     on: bool,
+    width: usize,
 }
 
 impl Paint {
     /// `on`: write escape sequences.
     pub(super) fn new(on: bool) -> Self {
-        Self { on }
+        Self { on, width: WIDTH }
+    }
+
+    /// On a terminal of so many columns.
+    pub(super) fn within(self, columns: usize) -> Self {
+        Self { width: columns.clamp(NARROWEST, WIDTH), ..self }
     }
 
     fn wrap(self, code: &str, text: &str) -> String {
@@ -49,6 +57,25 @@ impl Paint {
             Level::Bad => "1;31",
         };
         self.wrap(code, text)
+    }
+
+    /// Adds a sentence behind a label of `indent` columns, broken at spaces so that it fits.
+    pub(super) fn labelled(
+        self,
+        out: &mut String,
+        indent: usize,
+        label: &str,
+        color: impl Fn(&str) -> String,
+        sentence: &str,
+    ) {
+        let pad = indent.saturating_sub(label.chars().count());
+        for (i, line) in wrap(sentence, self.width.saturating_sub(indent)).iter().enumerate() {
+            // Formatting into a String cannot fail.
+            let _ = match i {
+                0 => writeln!(out, "{label}{:pad$}{}", "", color(line)),
+                _ => writeln!(out, "{:indent$}{}", "", color(line)),
+            };
+        }
     }
 
     fn cell(self, text: &str, level: Option<Level>) -> Cell {
@@ -118,18 +145,6 @@ pub(super) fn wall_fine(t: WallTime) -> String {
     }
 }
 
-/// Adds a sentence behind a label of `indent` columns, broken at spaces so that it fits.
-pub(super) fn labelled(out: &mut String, indent: usize, label: &str, paint: impl Fn(&str) -> String, sentence: &str) {
-    let pad = indent.saturating_sub(label.chars().count());
-    for (i, line) in wrap(sentence, WIDTH.saturating_sub(indent)).iter().enumerate() {
-        // Formatting into a String cannot fail.
-        let _ = match i {
-            0 => writeln!(out, "{label}{:pad$}{}", "", paint(line)),
-            _ => writeln!(out, "{:indent$}{}", "", paint(line)),
-        };
-    }
-}
-
 /// Breaks at spaces; a longer word stands alone.
 pub(super) fn wrap(text: &str, width: usize) -> Vec<String> {
     let mut lines = vec![String::new()];
@@ -157,6 +172,7 @@ pub(super) fn table(paint: Paint, header: &[&str], rows: &[Vec<(String, Option<L
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
     table.set_content_arrangement(ContentArrangement::Dynamic);
+    // Not narrower on a narrow terminal: words broken inside cells are harder to read than a line that is too long.
     table.set_width(WIDTH as u16);
     match paint.on {
         true => table.enforce_styling(),
@@ -199,7 +215,7 @@ mod tests {
     #[test]
     fn a_long_sentence_stands_behind_its_label() {
         let mut out = String::new();
-        labelled(&mut out, 6, "why", str::to_owned, &"word ".repeat(20));
+        Paint::new(false).labelled(&mut out, 6, "why", str::to_owned, &"word ".repeat(20));
         assert_eq!(out.lines().count(), 2);
         assert!(out.starts_with("why   word word"), "{out}");
         assert!(out.lines().all(|l| l.chars().count() <= WIDTH), "{out}");

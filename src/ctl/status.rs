@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::render::{Paint, bytes, duration, labelled, plain, table, wall, words};
+use super::render::{Paint, bytes, duration, plain, table, wall, words};
 use crate::view::{BackendStatus, Level, ServiceStatus, Status};
 
 /// Columns of the labels.
@@ -13,12 +13,12 @@ pub(super) fn render(status: &Status, services: &[&ServiceStatus], paint: Paint)
     let mut out = String::new();
     if let Some(error) = &status.state_error {
         let sentence = format!("the state cannot be written, so nothing can be switched: {error}");
-        labelled(&mut out, LABEL, "STATE", |l| paint.level(Level::Bad, l), &sentence);
+        paint.labelled(&mut out, LABEL, "STATE", |l| paint.level(Level::Bad, l), &sentence);
     }
     if status.task_failures > 0 {
         let sentence =
             format!("{} task(s) of the daemon ended that must not end; its log says which", status.task_failures);
-        labelled(&mut out, LABEL, "TASKS", |l| paint.level(Level::Bad, l), &sentence);
+        paint.labelled(&mut out, LABEL, "TASKS", |l| paint.level(Level::Bad, l), &sentence);
     }
     for service in services {
         if !out.is_empty() {
@@ -29,7 +29,7 @@ pub(super) fn render(status: &Status, services: &[&ServiceStatus], paint: Paint)
     let up = duration(status.at.since(status.started));
     let foot = format!("pgpivot {} as {}, up {up}, generation {}", status.version, status.daemon, status.generation);
     out.push('\n');
-    labelled(&mut out, 0, "", |l| paint.faint(l), &foot);
+    paint.labelled(&mut out, 0, "", |l| paint.faint(l), &foot);
     out
 }
 
@@ -38,7 +38,7 @@ fn one(out: &mut String, status: &Status, s: &ServiceStatus, paint: Paint) {
         format!("{}  {}  {}", paint.strong(s.name.as_str()), plain(&s.kind), paint.level(s.level, &plain(&phase(s))));
     // Formatting into a String cannot fail.
     let _ = writeln!(out, "{head}");
-    let mut line = |label: &str, sentence: &str| labelled(out, LABEL, label, str::to_owned, sentence);
+    let mut line = |label: &str, sentence: &str| paint.labelled(out, LABEL, label, str::to_owned, sentence);
     line("  active", &active(status, s));
     line("  evidence", &s.evidence);
     line("  next", &s.next);
@@ -55,7 +55,7 @@ fn one(out: &mut String, status: &Status, s: &ServiceStatus, paint: Paint) {
     }
     line("  automatic", &automatic(status, s));
     let warn = |out: &mut String, label: &str, level: Level, sentence: &str| {
-        labelled(out, LABEL, label, |l| paint.level(level, l), sentence);
+        paint.labelled(out, LABEL, label, |l| paint.level(level, l), sentence);
     };
     if let Some(b) = &s.blocked {
         let since = duration(status.at.since(b.since));

@@ -36,7 +36,7 @@ impl Terminal {
             err: RefCell::new(Box::new(std::io::stderr())),
             input: RefCell::new(Box::new(std::io::BufReader::new(std::io::stdin()))),
             json,
-            paint: Paint::new(out && !set("NO_COLOR") && !dumb),
+            paint: fitted(Paint::new(out && !set("NO_COLOR") && !dumb)),
             redraws: out && !dumb,
             progress: err && !dumb,
             interactive: err && std::io::stdin().is_terminal(),
@@ -59,11 +59,20 @@ impl Terminal {
         Ok(self.result(&text)?)
     }
 
-    /// Draws over what was drawn before.
+    /// The colors of stdout, as wide as it is now.
+    pub(super) fn fitted(&self) -> Paint {
+        fitted(self.paint)
+    }
+
+    /// Draws over what was drawn before; what does not fit is cut at the bottom, where the least important stands.
     pub(super) fn redraw(&self, text: &str) -> std::io::Result<()> {
-        // Home, each line cleared to its end, and the rest of the screen: no flicker, as a full clear would make.
-        let lines = text.trim_end_matches('\n').replace('\n', "\x1b[K\n");
-        self.result(&format!("\x1b[H{lines}\x1b[K\n\x1b[J"))
+        // The last two lines are the newlines' own: without them the first line would scroll away.
+        let rows = size().map_or(usize::MAX, |(_, rows)| rows.saturating_sub(2));
+        let fits: Vec<&str> = text.trim_end_matches('\n').lines().take(rows).collect();
+        // Home, each line cleared before it is written (after it, its last column would go too), then the rest of the
+        // screen: no flicker, as a full clear would make. And no line takes two rows: the counting would be wrong.
+        let lines = fits.join("\n\x1b[K");
+        self.result(&format!("\x1b[?7l\x1b[H\x1b[K{lines}\n\x1b[J\x1b[?7h"))
     }
 
     /// Talk: one or more lines on stderr.
@@ -93,6 +102,16 @@ impl Terminal {
         self.input.borrow_mut().read_line(&mut answer)?;
         Ok(matches!(answer.trim().to_lowercase().as_str(), "y" | "yes"))
     }
+}
+
+fn fitted(paint: Paint) -> Paint {
+    size().map_or(paint, |(columns, _)| paint.within(columns))
+}
+
+/// Columns and rows of stdout, where it is a terminal that knows.
+fn size() -> Option<(usize, usize)> {
+    let size = rustix::termios::tcgetwinsize(std::io::stdout()).ok()?;
+    (size.ws_col > 0 && size.ws_row > 0).then_some((size.ws_col.into(), size.ws_row.into()))
 }
 
 #[cfg(test)]

@@ -53,7 +53,7 @@ fn show(
             },
         };
     }
-    let text = status::render(status, &chosen, terminal.paint);
+    let text = status::render(status, &chosen, terminal.fitted());
     match (terminal.redraws, before) {
         (true, _) => terminal.redraw(&text)?,
         (false, Some(Ok(before))) if !changed(before, status) => {}

@@ -28,6 +28,7 @@ struct Posted {
     disk: HashMap<String, String>,
     daemon: String,
     started: WallTime,
+    stopping: bool,
 }
 
 /// A loop that has not turned for so long is stuck.
@@ -46,8 +47,14 @@ impl Board {
             task_failures: 0,
             services: Vec::new(),
         };
-        let posted =
-            Posted { order: Vec::new(), services: HashMap::new(), disk: HashMap::new(), daemon, started: now.wall };
+        let posted = Posted {
+            order: Vec::new(),
+            services: HashMap::new(),
+            disk: HashMap::new(),
+            daemon,
+            started: now.wall,
+            stopping: false,
+        };
         Self {
             status: Arc::new(ArcSwap::from_pointee(status)),
             posted: Mutex::new(posted),
@@ -120,9 +127,17 @@ impl Board {
         Ok(())
     }
 
-    /// Is routing published and the state writable?
+    /// No new connection is taken from now on.
+    pub fn stop(&self) {
+        self.posted.lock().unwrap_or_else(PoisonError::into_inner).stopping = true;
+    }
+
+    /// Is routing published and the state writable, and are connections taken?
     pub fn ready(&self) -> Result<(), String> {
         let posted = self.posted.lock().unwrap_or_else(PoisonError::into_inner);
+        if posted.stopping {
+            return Err("the proxy is shutting down: running work may end, nobody new is let in".to_owned());
+        }
         if let Some(why) = posted.disk.values().next() {
             return Err(format!("the state cannot be written: {why}"));
         }

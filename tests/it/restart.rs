@@ -146,6 +146,35 @@ async fn a_second_daemon_on_the_same_state_is_refused_and_told_by_whom() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_proxy_that_is_told_to_stop_is_not_ready_while_it_lets_work_end() {
+    let pair = Pair::start().await;
+    let daemon = Daemon::start(&[&pair.east, &pair.west]).await;
+    let mut config = tokio_postgres::Config::new();
+    config.host(daemon.listen.ip().to_string()).port(daemon.listen.port()).user("app").password("app").dbname("app");
+    let (client, connection) = config.connect(tokio_postgres::NoTls).await.unwrap();
+    tokio::spawn(connection);
+    client.batch_execute("BEGIN").await.unwrap();
+    daemon.signal(Signal::TERM);
+    eventually("it is not ready", SOON, async || match daemon.fetch("/ready").await {
+        Ok((503, said)) if said.contains("shutting down") => Ok(()),
+        other => Err(format!("{other:?}")),
+    })
+    .await;
+    client.batch_execute("COMMIT").await.unwrap();
+    assert!(daemon.ended(SOON).await.success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_page_s_port_that_is_taken_is_named() {
+    let pair = Pair::start().await;
+    let first = Daemon::start(&[&pair.east, &pair.west]).await;
+    let second = Daemon::plan(&[&pair.east, &pair.west]).admin(first.admin).launch();
+    let status = second.ended(SOON).await;
+    assert_eq!(status.code(), Some(1));
+    assert!(second.log().contains(&format!("admin.listen = {}", first.admin)), "{}", second.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_port_that_is_taken_is_named() {
     let pair = Pair::start().await;
     let first = Daemon::start(&[&pair.east, &pair.west]).await;

@@ -207,11 +207,21 @@ impl Machine {
                     primary.name, standby.name
                 ),
             )),
+            None if self.sides.iter().any(Self::hides_its_stream) => Err(format!(
+                "no side is latched yet: {0} is primary, but whether a standby streams from it cannot be seen: \
+                 GRANT pg_read_all_stats TO the probe's user on {0}, or `proxyctl adopt {0}`",
+                primary.name
+            )),
             None => Err(format!(
                 "no side is latched yet: {} is primary, but no standby streams from it on timeline {timeline}; `proxyctl adopt {}` decides",
                 primary.name, primary.name
             )),
         }
+    }
+
+    fn hides_its_stream(side: &Side) -> bool {
+        side.role() == Role::Standby
+            && side.facts.as_ref().is_some_and(|heard| heard.facts.may_read_stats == Some(false))
     }
 
     fn first_route(&self) -> Result<(BackendName, String), String> {

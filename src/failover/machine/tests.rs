@@ -44,6 +44,15 @@ fn two_primaries_without_a_latch_are_held_until_an_operator_adopts_one() {
 }
 
 #[test]
+fn without_the_grant_the_first_start_names_it_instead_of_denying_the_stream() {
+    let mut stage = Stage::with(service(2));
+    stage.servers[1].unreadable = true;
+    stage.run(5000);
+    let said = stage.view().blocked.unwrap().sentence;
+    assert!(said.contains("GRANT pg_read_all_stats"), "{said}");
+}
+
+#[test]
 fn a_killed_primary_is_replaced_within_half_a_second() {
     let mut stage = Stage::steady();
     stage.run(5000);

@@ -71,6 +71,13 @@ impl DaemonPlan {
         self
     }
 
+    /// Another address for page and API.
+    pub fn admin(mut self, address: SocketAddr) -> Self {
+        self.admin = address;
+        self.config["admin"]["listen"] = address.to_string().into();
+        self
+    }
+
     /// A second listener that leads to standbys, and its address.
     pub fn read_only_listener(mut self) -> (Self, SocketAddr) {
         let address = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), free_port());

@@ -367,7 +367,7 @@ impl Stage {
             history: server.primary.then(|| server.ancestors.clone()),
             daemons: server.daemons.clone(),
             may_promote: Some(true),
-            may_read_stats: Some(true),
+            may_read_stats: Some(!server.unreadable),
             sync: server.primary.then(|| crate::failover::observation::SyncState {
                 names: server.sync_names.clone(),
                 synchronous: Vec::new(),
