@@ -129,6 +129,10 @@ pub async fn run(options: Options) -> Result<Report, DaemonError> {
     for said in &claimed.said {
         tracing::warn!("{said}");
     }
+    for pair in &claimed.pairs {
+        // A disk that cannot take a decision is told now, not in the hour of need.
+        store.touch(&pair.key)?;
+    }
     let store = Arc::new(store);
     let writer = Arc::new(Writer::start(store.clone()).map_err(DaemonError::Writer)?);
     let (evidence, mut saw) = mpsc::unbounded_channel::<(ServiceName, Evidence)>();

@@ -44,7 +44,7 @@ fn main() -> ExitCode {
     if let Some(Sub::Demo(args)) = args.command {
         return pgpivot::demo::run(&args);
     }
-    telemetry::install(false);
+    let _log = telemetry::install(false);
     match serve(Source { path: args.config }) {
         Ok(code) => code,
         Err(error) => {

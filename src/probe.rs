@@ -27,7 +27,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use crate::config::{Backend, HttpProbe, Kind, Login, ProbeKind, Promoter, Service, Tls, TlsMode};
 use crate::failover::action::Cadence;
@@ -40,6 +40,8 @@ pub use sql::PROBE_SQL;
 
 /// PostgreSQL cuts `application_name` after so many bytes.
 const MAX_APPLICATION_NAME: usize = 63;
+/// A task that panicked is started again after this.
+const AFTER_PANIC: Duration = Duration::from_secs(1);
 /// How long [`Probes::stop`] waits for its tasks.
 const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -57,6 +59,13 @@ pub enum ProbeReport {
     },
     /// What a kept connection saw without asking.
     Evidence(Evidence),
+    /// A probe task panicked; it was started again.
+    TaskFailed {
+        /// Whose.
+        backend: BackendName,
+        /// What the runtime says of it.
+        error: String,
+    },
 }
 
 /// The probes of one service. Dropping it ends them without waiting.
@@ -159,7 +168,7 @@ impl Probes {
             probes.pokes.insert(backend.name.clone(), poke);
             let ears = watcher::Ears { orders: probes.orders.subscribe(), poked };
             let names = backend.addresses.clone();
-            probes.tasks.spawn(addresses::run(common, names, Arc::clone(&resolver), ears, probes.stop.clone()));
+            probes.tasks.spawn(supervise(common, names, Arc::clone(&resolver), ears, probes.stop.clone()));
         }
         probes.tasks.close();
         Ok(probes)
@@ -206,6 +215,28 @@ impl Probes {
 impl Drop for Probes {
     fn drop(&mut self) {
         self.stop.cancel();
+    }
+}
+
+/// Keeps one backend watched: a panic is told, and ends nothing but itself.
+async fn supervise(
+    common: Arc<Common>,
+    names: Vec<HostPort>,
+    resolver: Arc<Resolver>,
+    ears: watcher::Ears,
+    stop: CancellationToken,
+) {
+    loop {
+        let run = addresses::run(common.clone(), names.clone(), resolver.clone(), ears.clone(), stop.clone());
+        let Err(error) = AbortOnDropHandle::new(tokio::spawn(run)).await else { return };
+        let report = ProbeReport::TaskFailed { backend: common.backend.clone(), error: error.to_string() };
+        if common.sender.send(report).await.is_err() {
+            return;
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(AFTER_PANIC) => {}
+        }
     }
 }
 

@@ -57,6 +57,7 @@ pub(crate) fn event(sentence: &str) -> ServiceEvent {
         took: None,
         operator: None,
         active: None,
+        change: None,
     };
     ServiceEvent { service: "main".into(), event }
 }

@@ -118,6 +118,7 @@ mod tests {
             epoch: Epoch(4),
             kind: EventKind::Switched,
             sentence: "us-west is active".into(),
+            change: None,
             took: Some(Duration::from_millis(340)),
             operator: Some(Operator { name: "alice".into(), note: Some("disk replaced".into()) }),
             active: Some("us-west".into()),

@@ -109,11 +109,6 @@ impl Board {
         beats.entry(pair.to_owned()).or_default().clone()
     }
 
-    /// A pair is gone.
-    pub fn forget(&self, pair: &str) {
-        self.beats.lock().unwrap_or_else(PoisonError::into_inner).remove(pair);
-    }
-
     /// Does every decision loop turn?
     pub fn alive(&self, now: Moment) -> Result<(), String> {
         let beats = self.beats.lock().unwrap_or_else(PoisonError::into_inner);

@@ -220,6 +220,10 @@ impl Driver {
                 self.machine.handle_addresses(&backend, &addresses, now);
                 self.addresses.insert(backend, addresses);
             }
+            Input::Report(ProbeReport::TaskFailed { backend, error }) => {
+                self.shared.board.task_failed();
+                tracing::error!(pair = %self.key, %backend, %error, "a probe task failed and was started again");
+            }
             Input::Outcome(outcome) => self.machine.handle_outcome(outcome, now),
             Input::Disk(result) => self.machine.handle_disk(result.err(), now),
             Input::Command(request) => self.command(request, now),
@@ -434,6 +438,9 @@ fn log(service: &ServiceName, event: &Event) {
     match event.kind {
         EventKind::Blocked | EventKind::Quarantined | EventKind::Cancelled => {
             tracing::warn!(%service, kind = ?event.kind, episode, epoch, "{said}");
+        }
+        EventKind::Health if said.contains(" is down") => {
+            tracing::warn!(%service, kind = ?event.kind, epoch, "{said}");
         }
         EventKind::Health => tracing::info!(%service, kind = ?event.kind, epoch, "{said}"),
         EventKind::Phase => tracing::debug!(%service, kind = ?event.kind, episode, epoch, "{said}"),

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::phase::{EpisodeId, Record};
+use super::phase::{EpisodeId, EpisodeKind, Intent, Record};
 use crate::types::{BackendName, Epoch, Lsn, WallTime};
 
 /// An order to the driver. It carries them out in the order given; `Publish` and `Cut` before anything that waits.
@@ -319,6 +319,40 @@ pub struct Event {
     pub operator: Option<Operator>,
     /// The active side when it was said.
     pub active: Option<BackendName>,
+    /// Where an episode is decided or ends: what it changes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub change: Option<Change>,
+}
+
+/// What an episode changes, before and after.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Change {
+    /// What it is.
+    pub kind: EpisodeKind,
+    /// `automatic` or `operator`.
+    pub trigger: String,
+    /// The active side before; `None` before the first latch.
+    pub from: Option<BackendName>,
+    /// Its epoch; 0 before the first latch.
+    pub from_epoch: Epoch,
+    /// The active side after, if it succeeds.
+    pub to: BackendName,
+    /// The epoch it opens.
+    pub to_epoch: Epoch,
+}
+
+impl Change {
+    /// What this intent changes.
+    pub fn of(intent: &Intent) -> Self {
+        Self {
+            kind: intent.kind,
+            trigger: if intent.operator.is_some() { "operator" } else { "automatic" }.into(),
+            from: intent.from.clone(),
+            from_epoch: Epoch(intent.epoch.0.saturating_sub(1)),
+            to: intent.to.clone(),
+            to_epoch: intent.epoch,
+        }
+    }
 }
 
 /// What kind of event.

@@ -23,7 +23,7 @@ use std::time::Duration;
 use super::action::{Action, Cadence, Event, EventKind, Gate, Outcome};
 use super::analysis::{self, Suspicion};
 use super::health::{Limits, State as Health};
-use super::observation::{Evidence, Observation, Receiver, Verdict};
+use super::observation::{Evidence, Facts, Observation, Receiver, Verdict};
 use super::phase::{BlockReason, EpisodeId, EpisodeKind, Latch, Phase, Record};
 use super::side::Side;
 use crate::config::{Authority, ProbeKind, Promoter, Service};
@@ -157,7 +157,7 @@ impl Machine {
         let limits = self.limits();
         let latched = self.timeline();
         let active = self.active_name();
-        let cascade = self.is_cascade(seen);
+        let cascade = matches!(&seen.verdict, Verdict::Answered(facts) if self.is_cascade(&seen.backend, facts));
         let Some(side) = self.side_mut(&seen.backend) else {
             return;
         };
@@ -443,17 +443,14 @@ impl Machine {
         self.side(&self.latch()?.active)
     }
 
-    fn is_cascade(&self, seen: &Observation) -> bool {
-        let Verdict::Answered(facts) = &seen.verdict else {
-            return false;
-        };
+    fn is_cascade(&self, standby: &BackendName, facts: &Facts) -> bool {
         let Receiver::Row(row) = &facts.receiver else {
             return false;
         };
         let Some(latch) = self.latch() else {
             return false;
         };
-        analysis::cascades(row.sender.as_deref(), &self.sides, &seen.backend, &latch.active)
+        analysis::cascades(row.sender.as_deref(), &self.sides, standby, &latch.active)
     }
 
     /// The probes can tell who is who.

@@ -94,7 +94,7 @@ impl Backend {
                         self.publish(stop).await?;
                     }
                     Some(Err(error)) = self.watchers.join_next() => {
-                        self.handle_failed_watcher(&error);
+                        self.handle_failed_watcher(&error).await?;
                         self.publish(stop).await?;
                     }
                 }
@@ -190,9 +190,9 @@ impl Backend {
     }
 
     /// A watcher that panicked is started again with the next look at the addresses.
-    fn handle_failed_watcher(&mut self, error: &JoinError) {
-        tracing::error!(backend = %self.common.backend, %error, "a probe task failed");
+    async fn handle_failed_watcher(&mut self, error: &JoinError) -> Result<(), Orphaned> {
         self.watched.retain(|_, watched| watched.task != error.id());
+        self.send(ProbeReport::TaskFailed { backend: self.common.backend.clone(), error: error.to_string() }).await
     }
 
     async fn send(&self, report: ProbeReport) -> Result<(), Orphaned> {

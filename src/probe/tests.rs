@@ -2,6 +2,7 @@
 
 mod promotion;
 
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::SystemTime;
 
 use tokio::time::timeout_at;
@@ -250,6 +251,26 @@ async fn a_new_address_of_a_name_is_probed_and_a_removed_one_no_more() {
     watch.reports_so_far();
     for _ in 0..5 {
         assert_eq!(watch.observation().await.address, two);
+    }
+}
+
+#[tokio::test]
+async fn a_probe_that_panics_is_told_and_goes_on() {
+    static PANICKED: AtomicBool = AtomicBool::new(false);
+    fn clock() -> Now {
+        assert!(PANICKED.swap(true, SeqCst), "once");
+        now()
+    }
+    for names in [vec!["127.0.0.1:1".parse().unwrap()], vec!["db.test:5432".parse().unwrap()]] {
+        PANICKED.store(false, SeqCst);
+        let server = NameServer::start("nxdomain", 1).await;
+        let mut service = service(&["127.0.0.1:1".parse().unwrap()], ProbeKind::Tcp);
+        service.backends[0].addresses = names;
+        let (sender, reports) = mpsc::channel(1024);
+        let probes = Probes::start_with(&service, "test", sender, clock, server.resolver()).unwrap();
+        let mut watch = Watch { probes, reports };
+        while !matches!(watch.next().await, ProbeReport::TaskFailed { .. }) {}
+        assert_eq!(watch.observation().await.backend, "b0".into());
     }
 }
 

@@ -100,7 +100,17 @@ impl Journal {
     fn add_notice(&mut self, event: &Event, sentence: String) -> Result<(), StoreError> {
         let (epoch, active) = (event.epoch, event.active.clone());
         let kind = EventKind::Notice;
-        self.add(&Event { at: now(), episode: None, epoch, kind, sentence, took: None, operator: None, active })
+        self.add(&Event {
+            at: now(),
+            episode: None,
+            epoch,
+            kind,
+            sentence,
+            took: None,
+            operator: None,
+            active,
+            change: None,
+        })
     }
 
     fn add(&mut self, event: &Event) -> Result<(), StoreError> {

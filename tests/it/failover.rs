@@ -284,6 +284,10 @@ async fn a_wrong_password_of_the_probe_is_no_reason_to_fail_over() {
     daemon
         .stays("east is active and not down", WATCH, |s| is_active(s, "east") && find(s, "east").health != "down")
         .await;
+    let told = |s: &ServiceStatus| {
+        find(s, "east").last_probe.as_ref().is_some_and(|probe| probe.text.contains("refuses the probe's login"))
+    };
+    daemon.until("the reason is shown", SOON, |s| find(s, "east").health == "unknown" && told(s)).await;
     assert!(!pair.west.is_primary().await);
 }
 

@@ -67,7 +67,7 @@ pub(super) fn build(
         automatic: policy.automatic,
         delay: waits.delay,
         cooldown: waits.cooldown,
-        max_per_day: s.number("max_per_day", &raw.max_per_day, 0..=1000, 3),
+        max_per_day: s.number("max_per_day", &raw.max_per_day, 0..=100, 3),
         max_lag: s.size("max_lag", &raw.max_lag, 0..=1 << 50, 16 << 20),
         max_disconnect: waits.max_disconnect,
         witness: policy.witness,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::watch::kind_word;
 use super::{Aside, Machine, State, Step};
-use crate::failover::action::{Action, EventKind};
+use crate::failover::action::{Action, Change, EventKind};
 use crate::failover::observation::Facts;
 use crate::failover::phase::{BlockReason, EpisodeKind, Identity, Latch, Stage};
 use crate::failover::witness::Witness;
@@ -126,16 +126,19 @@ impl Machine {
         let followed = run.intent.kind == EpisodeKind::Follow && run.intent.from.is_some();
         let kind = if followed { EventKind::Followed } else { EventKind::Switched };
         self.tell_as(now, kind, said, Some(took), run.intent.operator.clone());
-        self.tell_last_of(run.intent.id);
+        self.tell_last_of(&run.intent);
     }
 
     /// What was heard before the latch stood counts as seen streaming on it: the new side may die at once.
     fn remember_streams(&mut self) {
         let timeline = self.timeline();
         let active = self.active_name();
-        for side in self.sides.iter_mut().filter(|side| Some(&side.name) != active.as_ref()) {
-            if let Some(heard) = side.facts.clone() {
-                side.witness.sample(heard.started, heard.finished, &heard.facts, timeline, false);
+        let others = self.sides.iter().filter(|side| Some(&side.name) != active.as_ref());
+        let heard: Vec<_> = others.filter_map(|side| Some((side.name.clone(), side.facts.clone()?))).collect();
+        for (name, heard) in heard {
+            let cascade = self.is_cascade(&name, &heard.facts);
+            if let Some(side) = self.side_mut(&name) {
+                side.witness.sample(heard.started, heard.finished, &heard.facts, timeline, cascade);
             }
         }
     }
@@ -234,7 +237,7 @@ impl Machine {
             None,
             run.intent.operator.clone(),
         );
-        self.tell_last_of(id);
+        self.tell_last_of(&run.intent);
         self.probe_all();
     }
 
@@ -256,9 +259,10 @@ impl Machine {
     }
 
     /// The last sentence of an episode is said when it has already ended: it still belongs to it.
-    fn tell_last_of(&mut self, id: crate::failover::phase::EpisodeId) {
+    fn tell_last_of(&mut self, intent: &crate::failover::phase::Intent) {
         if let Some(event) = self.events.back_mut() {
-            event.episode = Some(id);
+            event.episode = Some(intent.id);
+            event.change = Some(Change::of(intent));
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{Machine, State};
-use crate::failover::action::{Cadence, Event, EventKind, Operator};
+use crate::failover::action::{Cadence, Change, Event, EventKind, Operator};
 use crate::failover::health::State as Health;
 use crate::failover::observation::Failure;
 use crate::failover::phase::Phase;
@@ -86,15 +86,14 @@ impl Machine {
         took: Option<Duration>,
         operator: Option<Operator>,
     ) {
-        let episode = match &self.state {
-            State::Episode(run) => Some(run.intent.id),
-            _ => None,
-        };
+        let intent = self.run().map(|run| &run.intent);
+        let episode = intent.map(|intent| intent.id);
+        let change = intent.filter(|_| kind == EventKind::Decided).map(Change::of);
         let (active, epoch) = match &self.record.latch {
             Some(latch) => (Some(latch.active.clone()), latch.epoch),
             None => (None, Epoch::default()),
         };
-        self.events.push_back(Event { at: now.wall, episode, epoch, kind, sentence, took, operator, active });
+        self.events.push_back(Event { at: now.wall, episode, epoch, kind, sentence, took, operator, active, change });
     }
 
     pub(super) fn tell_health(&mut self, backend: &BackendName, now: Now) {

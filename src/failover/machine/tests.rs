@@ -202,6 +202,21 @@ fn the_old_primary_gets_not_one_byte_when_it_comes_back_and_is_let_in_when_it_st
 }
 
 #[test]
+fn the_history_names_what_an_episode_changes_before_and_after() {
+    let mut stage = Stage::steady();
+    stage.run(5000);
+    stage.servers[0].mood = Mood::Dead;
+    stage.until(5000, |stage| stage.active() == "west" && stage.is_open());
+    let told: Vec<_> = stage.events.iter().filter_map(|event| Some((event.kind, event.change.clone()?))).collect();
+    let [.., (EventKind::Decided, decided), (EventKind::Switched, switched)] = told.as_slice() else {
+        panic!("{told:#?}");
+    };
+    assert_eq!(decided, switched);
+    assert_eq!((decided.from.as_ref(), decided.from_epoch.0), (Some(&"east".into()), 1));
+    assert_eq!((decided.to.as_str(), decided.to_epoch.0, decided.trigger.as_str()), ("west", 2, "automatic"));
+}
+
+#[test]
 fn a_switchover_freezes_replays_and_promotes() {
     let mut stage = Stage::steady();
     stage.run(5000);

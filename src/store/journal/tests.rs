@@ -177,5 +177,6 @@ fn event(n: u64) -> Event {
         took: None,
         operator: None,
         active: None,
+        change: None,
     }
 }

@@ -151,5 +151,6 @@ fn event(n: u64) -> Event {
         took: None,
         operator: None,
         active: None,
+        change: None,
     }
 }

@@ -1,0 +1,107 @@
+//! The programs as they are typed: what both say of a configuration and how they end, and a log that nobody reads.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+fn run(program: &str, arguments: &[&str], file: &Path) -> Output {
+    // Nothing of the surroundings counts, and there is no `.env` beside the file.
+    Command::new(program).args(arguments).arg(file).env_clear().current_dir("/").output().unwrap()
+}
+
+fn both(file: &Path) -> (Output, Output) {
+    let daemon = run(env!("CARGO_BIN_EXE_pgpivot"), &["--check"], file);
+    (daemon, run(env!("CARGO_BIN_EXE_proxyctl"), &["check-config"], file))
+}
+
+fn files(folder: &str) -> Vec<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
+    let all = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let files: Vec<PathBuf> = all.filter(|path| path.extension().is_some_and(|kind| kind == "toml")).collect();
+    assert!(!files.is_empty());
+    files
+}
+
+#[test]
+fn pgpivot_and_proxyctl_say_the_same_of_every_file_and_end_alike() {
+    let missing = PathBuf::from("/nowhere/pgpivot.toml");
+    let samples = ["config", "tests/samples/valid", "tests/samples/invalid"].into_iter().flat_map(files);
+    for file in samples.chain([missing, PathBuf::from("/")]) {
+        let (daemon, ctl) = both(&file);
+        let text = |output: &Output| (output.stdout.clone(), output.stderr.clone());
+        assert_eq!(text(&daemon), text(&ctl), "{}", file.display());
+        assert_eq!(daemon.status.code(), ctl.status.code(), "{}", file.display());
+        assert!(matches!(daemon.status.code(), Some(0 | 2)), "{}: {daemon:?}", file.display());
+    }
+}
+
+#[test]
+fn the_examples_are_good_and_say_how_fast_they_decide() {
+    for file in files("config") {
+        let (daemon, _) = both(&file);
+        let said = String::from_utf8(daemon.stdout).unwrap();
+        assert_eq!(daemon.status.code(), Some(0), "{}: {said}", file.display());
+        assert!(said.contains("crash") && said.contains("hang"), "{}: {said}", file.display());
+    }
+}
+
+/// Ends its daemon.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Ended already: nothing to do.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn probes_so_far(admin: &str) -> Option<f64> {
+    let mut stream = TcpStream::connect(admin).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+    stream.write_all(format!("GET /metrics HTTP/1.1\r\nHost: {admin}\r\nConnection: close\r\n\r\n").as_bytes()).ok()?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text).ok()?;
+    let line = text.lines().find(|line| line.starts_with("pgpivot_probes_total"))?;
+    line.rsplit(' ').next()?.parse().ok()
+}
+
+fn until<T>(what: &str, mut done: impl FnMut() -> Option<T>) -> T {
+    let patience = Instant::now() + Duration::from_secs(30);
+    loop {
+        if let Some(value) = done() {
+            return value;
+        }
+        assert!(Instant::now() < patience, "not within 30 s: {what}");
+        std::thread::park_timeout(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn a_log_that_nobody_reads_stops_no_probe() {
+    let free = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let (folder, admin, closed) = (tempfile::tempdir().unwrap(), free(), free());
+    let file = folder.path().join("pgpivot.toml");
+    let text = format!(
+        "admin = {{ listen = '{admin}' }}\nstate = {{ path = '{}' }}\n[service.main]\nkind = 'postgres'\n\
+         probe = {{ kind = 'tcp', interval = '100ms', fast_interval = '50ms', down_interval = '100ms', timeout = '100ms' }}\n\
+         failover = {{ promoter = 'none' }}\n\
+         backend = [ {{ name = 'a', addresses = ['{closed}'], role = 'primary' }} ]\n",
+        folder.path().join("state").display()
+    );
+    std::fs::write(&file, text).unwrap();
+    let mut daemon = Command::new(env!("CARGO_BIN_EXE_pgpivot"));
+    daemon.arg("--config").arg(&file).env_clear().env("PGPIVOT_LOG", "trace").stderr(Stdio::piped());
+    let mut running = Running(daemon.spawn().unwrap());
+    let log = running.0.stderr.take().unwrap();
+    let room = rustix::pipe::fcntl_setpipe_size(&log, 4096).unwrap();
+    let admin = admin.to_string();
+    let waiting = || rustix::io::ioctl_fionread(&log).unwrap();
+    until("the log is full", || (waiting() + 512 >= room as u64).then_some(()));
+    let before = until("an exposition", || probes_so_far(&admin));
+    until("probes go on", || probes_so_far(&admin).filter(|now| *now >= before + 10.0));
+}
