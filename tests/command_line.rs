@@ -105,3 +105,39 @@ fn a_log_that_nobody_reads_stops_no_probe() {
     let before = until("an exposition", || probes_so_far(&admin));
     until("probes go on", || probes_so_far(&admin).filter(|now| *now >= before + 10.0));
 }
+
+/// The commands that the README shows: the lines of its `sh` blocks, and what its table of `proxyctl` names.
+fn commands_of_the_readme() -> Vec<String> {
+    let readme = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
+    let blocks = readme.split("```sh\n").skip(1).filter_map(|rest| rest.split("```").next());
+    let typed = blocks.flat_map(str::lines).map(str::to_owned);
+    let table = readme.lines().filter(|line| line.starts_with("| `proxyctl ")).flat_map(|line| {
+        let cell = line.split('|').nth(1).unwrap();
+        let words = cell.split('`').skip(1).step_by(2);
+        words.map(|words| format!("proxyctl {}", words.trim_start_matches("proxyctl "))).collect::<Vec<_>>()
+    });
+    typed.chain(table).collect()
+}
+
+#[test]
+fn every_command_of_the_readme_is_one() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let commands = commands_of_the_readme();
+    assert!(commands.len() >= 9, "{commands:?}");
+    for command in commands {
+        let words: Vec<&str> = command.split_whitespace().collect();
+        let (program, arguments) = match words.as_slice() {
+            // The default binary; what it does is played by a test of its own.
+            ["cargo", "run", "--", rest @ ..] => (env!("CARGO_BIN_EXE_pgpivot"), [rest, &["--help"]].concat()),
+            ["pgpivot", rest @ ..] => (env!("CARGO_BIN_EXE_pgpivot"), rest.to_vec()),
+            ["proxyctl", rest @ ..] => (env!("CARGO_BIN_EXE_proxyctl"), [rest, &["--help"]].concat()),
+            [script] => {
+                assert!(root.join(script).is_file(), "{command}");
+                continue;
+            }
+            _ => panic!("what is {command}?"),
+        };
+        let output = Command::new(program).args(&arguments).current_dir(root).output().unwrap();
+        assert!(output.status.success(), "{command}: {output:?}");
+    }
+}

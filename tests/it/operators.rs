@@ -1,6 +1,6 @@
 //! What operators do on purpose: switch over, bring home, promote by hand, pause, run two daemons.
 
-use crate::harness::status::{find, is_active};
+use crate::harness::status::{blocked, find, is_active};
 use crate::harness::{Checker, Daemon, Pair, SOON, Shutdown, Writers, eventually};
 use std::time::Duration;
 
@@ -167,6 +167,59 @@ async fn an_observing_daemon_ends_on_the_side_that_the_deciding_one_chose() {
     first.until_active("east", SOON).await;
     second.until_active("east", SOON).await;
     both_end_on_west(&pair, &first, &second).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn on_an_asynchronous_pair_the_younger_daemon_decides_nothing_beside_the_older_one() {
+    let pair = Pair::start().await;
+    let first = Daemon::start(&[&pair.east, &pair.west]).await;
+    let second = Daemon::plan(&[&pair.east, &pair.west]).launch();
+    second.until("the other daemon", SOON, |s| s.open && !s.other_daemons.is_empty()).await;
+    first.ctl_done(&["pause"]).await;
+    pair.east.kill().await;
+    let refused = second.until("refused", FAILOVER, |s| blocked(s) == "second decider").await;
+    assert!(refused.blocked.unwrap().sentence.contains(&first.try_status().await.unwrap().daemon), "it does not say who decides");
+    second.stays("nobody is promoted", WATCH, |s| is_active(s, "east")).await;
+    assert!(!pair.west.is_primary().await);
+    first.ctl_done(&["resume"]).await;
+    first.until_active("west", FAILOVER).await;
+    second.until_active("west", FAILOVER).await;
+}
+
+/// The worst that a promotion left undone can meet: somebody else did it, and more.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_that_died_before_it_ordered_a_promotion_does_not_order_it_after_traffic_went_home() {
+    let pair = Pair::plan().synchronous().start().await;
+    let plan = Daemon::plan(&[&pair.east, &pair.west]).environment("PGPIVOT_CRASH_AT", "sent:after");
+    let first = plan.start().await;
+    let second = Daemon::plan(&[&pair.east, &pair.west]).failover("cooldown", "1s").launch();
+    second.until("the other daemon", SOON, |s| s.open && !s.other_daemons.is_empty()).await;
+    second.ctl_done(&["pause"]).await;
+    pair.east.kill().await;
+    first.ended(FAILOVER).await;
+    second.ctl_done(&["resume"]).await;
+    second.until_active("west", Duration::from_secs(40)).await;
+    pair.east.rebuild_as_standby_of(&pair.west).await;
+    second.until("armed", SOON, |s| find(s, "east").armed).await;
+    second.ctl_done(&["restore", "--yes"]).await;
+    second.until_active("east", SOON).await;
+    pair.west.rebuild_as_standby_of(&pair.east).await;
+    second.until("armed again", SOON, |s| find(s, "west").armed).await;
+    let writers = Writers::start(second.listen, 4);
+    writers.go_on_at(pair.east.port, 50, SOON).await;
+
+    first.clear_environment();
+    first.launch();
+    first.until("it heard both", SOON, |s| s.backends.iter().all(|b| b.health == "up")).await;
+    first.stays("it opens to nobody else", WATCH, |s| !s.open || is_active(s, "east")).await;
+    assert!(!pair.west.is_primary().await, "west was promoted beside east\n{}", first.log_tail());
+    second.until("east is active", SOON, |s| s.open && is_active(s, "east")).await;
+    writers.go_on_at(pair.east.port, 50, SOON).await;
+    first.ctl_done(&["abandon", "west", "--yes"]).await;
+    first.ctl_done(&["adopt", "east", "--yes"]).await;
+    first.until_active("east", SOON).await;
+    let journal = writers.stop().await;
+    Checker { journal: &journal, new: &pair.east, old: &pair.west }.no_acknowledged_row_is_lost().await;
 }
 
 async fn both_end_on_west(pair: &Pair, first: &Daemon, second: &Daemon) {
