@@ -82,6 +82,7 @@ impl Machine {
     pub(super) fn advance_watch(&mut self, now: Now) {
         self.release_frozen(now);
         self.mismatch = self.active_side().and_then(|side| analysis::mismatch(side, self.latch()?.identity.as_ref()));
+        self.owed = self.owed.filter(|_| self.mismatch.is_some());
         if self.settling.is_some_and(|until| now.at >= until) {
             self.settling = None;
         }
@@ -247,9 +248,10 @@ impl Machine {
         self.record.intent = Some(run.intent.clone());
         let ticket = self.persist();
         run.step = Step::Deciding { ticket };
-        if let State::Starting { since } = self.state {
-            run.unchecked = Some(since);
-        }
+        run.unchecked = match self.state {
+            State::Starting { since } => Some(since),
+            _ => self.owed.take(),
+        };
         let from = run.intent.from.clone();
         let said = format!(
             "episode {}: {} from {} to {}: {}",
