@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::plan::service;
 use super::stage::{Mood, Stage};
 use crate::config::Authority;
-use crate::failover::action::{Action, Outcome};
+use crate::failover::action::{Action, Command, Outcome};
 use crate::failover::observation::{Ancestor, Receiver, Role, SyncState, Unknown, Verdict};
 use crate::failover::phase::EpisodeId;
 use crate::types::{Lsn, Timeline};
@@ -236,4 +236,53 @@ fn the_start_checks_that_a_rewound_side_did_not_pass_are_owed_to_the_one_that_is
     stage.deliver();
     assert_eq!(stage.active(), "west");
     assert!(!stage.is_open(), "opened beside a successor");
+}
+
+#[test]
+fn a_forced_failover_says_what_is_known_of_the_loss() {
+    let mut stage = Stage::steady();
+    stage.run(5000);
+    let mut west = stage.facts(1);
+    west.lsn = Some(Lsn(100));
+    stage.hears(0, stage.now, Verdict::Answered(Box::new(stage.facts(0))));
+    let flushed = Lsn(stage.servers[0].lsn);
+    stage.next_probe[0] = stage.now + 60_000;
+    stage.run(700);
+    stage.hears(1, stage.now, Verdict::Answered(Box::new(west)));
+    let receipt = stage.command(&Command::Failover { to: None, force: true, route_only: false }).unwrap();
+    let said = format!("west is at 0/64, {} bytes behind {flushed}, where east was seen 0.", flushed.0 - 100);
+    assert!(receipt.sentence.contains(&said), "{}", receipt.sentence);
+    assert!(stage.machine.record().intent.as_ref().is_none_or(|intent| intent.why.contains(&said)));
+}
+
+#[test]
+fn a_plain_failover_waits_for_a_fresh_word_of_the_standby() {
+    let mut slow = service(2);
+    slow.failover.automatic = false;
+    let mut stage = Stage::steady_with(slow);
+    stage.run(5000);
+    stage.servers[0].mood = Mood::Dead;
+    stage.run(10_000);
+    stage.next_probe[1] = stage.now + 60_000;
+    stage.run(2000);
+    let plain = Command::Failover { to: None, force: false, route_only: false };
+    assert_eq!(stage.command(&plain).unwrap_err().code, "witness_unknown");
+    stage.next_probe[1] = stage.now;
+    stage.run(50);
+    stage.command(&plain).unwrap();
+}
+
+#[test]
+fn a_daemon_that_hears_no_other_backend_says_that_it_is_blind() {
+    let mut stage = Stage::steady();
+    stage.run(5000);
+    assert!(!stage.view().evidence.contains("blind"));
+    stage.servers[1].mood = Mood::CutOff;
+    stage.run(8000);
+    assert!(!stage.view().evidence.contains("blind"));
+    stage.run(6000);
+    assert!(stage.view().evidence.contains("blind to promotions by others: west not heard for"));
+    stage.servers[1].mood = Mood::Well;
+    stage.run(6000);
+    assert!(!stage.view().evidence.contains("blind"));
 }
