@@ -84,7 +84,7 @@ impl Machine {
     /// One turn of watching.
     pub(super) fn advance_watch(&mut self, now: Now) {
         self.release_frozen(now);
-        self.mismatch = self.active_side().and_then(|side| analysis::mismatch(side, self.latch()?.identity.as_ref()));
+        self.mismatch = self.astray();
         self.owed = self.owed.filter(|_| self.mismatch.is_some());
         if self.settling.is_some_and(|until| now.at >= until) {
             self.settling = None;
@@ -285,6 +285,11 @@ impl Machine {
                 }
             }
         }
+    }
+
+    /// Why the latched side may get no byte although it answers.
+    pub(super) fn astray(&self) -> Option<(BlockReason, String)> {
+        analysis::mismatch(self.active_side()?, self.latch()?.identity.as_ref())
     }
 
     /// Nothing was heard of any other backend for so long that it may have been promoted by others.

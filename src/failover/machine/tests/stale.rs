@@ -286,3 +286,23 @@ fn a_daemon_that_hears_no_other_backend_says_that_it_is_blind() {
     stage.run(6000);
     assert!(!stage.view().evidence.contains("blind"));
 }
+
+#[test]
+fn a_side_is_not_taken_for_released_while_its_address_leads_to_a_standby() {
+    let mut stage = Stage::steady();
+    stage.run(5000);
+    stage.loses =
+        Some(|action| matches!(action, Action::Promote { .. } | Action::Unfreeze { .. } | Action::Lock { .. }));
+    stage.command(&Command::Switchover { to: None }).unwrap();
+    stage.until(8000, |stage| stage.servers[0].frozen);
+    stage.restart(500);
+    stage.loses = Some(|action| matches!(action, Action::Unfreeze { .. }));
+    let facts = stage.facts(1);
+    stage.next_probe[0] = stage.now + 60_000;
+    stage.hears(0, stage.now, Verdict::Answered(Box::new(facts)));
+    stage.run(3000);
+    let ordered = |stage: &Stage| stage.log.iter().any(|order| order.contains("Unfreeze"));
+    assert!(!ordered(&stage), "released through an address that leads elsewhere");
+    stage.next_probe[0] = stage.now;
+    stage.until(5000, ordered);
+}
