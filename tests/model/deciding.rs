@@ -378,7 +378,8 @@ impl Laws {
         let Some(identity) = self.identity().cloned().filter(|_| self.sql()) else {
             let http = matches!(self.service.probe.kind, ProbeKind::Http(_)) && !self.service.failover.standby_serves;
             self.demand(Law::Foreign, http && down, || format!("{from} is not down"));
-            let up = ear.counters.values().any(|c| c.passed.is_some() && !c.down);
+            let service = &self.service;
+            let up = ear.counters.values().any(|c| c.passed.is_some() && !c.surely_down(service));
             return self.demand(Law::Foreign, up, || format!("{} does not serve", intent.to));
         };
         let facts = ear.facts().cloned().unwrap_or_default();
