@@ -18,12 +18,16 @@ pub struct Counter {
     /// When it became so.
     pub down_since: u64,
     pub fails: u32,
+    /// Starts of the first and the newest failure of the last run of failures.
+    run: (u64, u64),
     passes: u32,
     pub passed: Option<u64>,
     /// Start, and how.
     pub failed: Option<(u64, Failure)>,
     /// Starts of refusals in a row.
     pub refusals: Vec<u64>,
+    /// Start and end of the newest one.
+    pub refused: Option<(u64, u64)>,
     /// Newest start of any verdict that counted, and of one that was no failure.
     newest: u64,
     pub unfailed: u64,
@@ -96,7 +100,12 @@ impl Counter {
             Verdict::Unknown(_) => {}
             Verdict::Recovering if overtaken => {}
             Verdict::Recovering => self.recover(started, service, now),
-            Verdict::Failed(how) if seen.fresh => self.fail(started, *how, service, now),
+            Verdict::Failed(how) if seen.fresh => {
+                if *how == Failure::Refused {
+                    self.refused = self.refused.max(Some((started, millis(seen.finished))));
+                }
+                self.fail(started, *how, service, now);
+            }
             Verdict::Failed(_) => {}
         }
     }
@@ -120,6 +129,7 @@ impl Counter {
         }
         self.newest = self.newest.max(started);
         self.passes = 0;
+        self.run = if self.fails == 0 { (started, started) } else { (self.run.0, self.run.1.max(started)) };
         self.fails += 1;
         if self.failed.is_none_or(|(failed, _)| failed <= started) {
             self.failed = Some((started, how));
@@ -148,6 +158,7 @@ impl Counter {
         let lasts = now - self.recovering.unwrap_or(now) >= patience;
         if lasts || self.recoveries.len() >= 3 {
             self.failed = Some((now, Failure::BadReply));
+            self.run = (0, now);
             self.sink(now);
         } else {
             self.down = false;
@@ -163,6 +174,13 @@ impl Counter {
 
     fn forget(&mut self) {
         *self = Self { recoveries: std::mem::take(&mut self.recoveries), told: self.told.take(), ..Self::default() };
+    }
+
+    /// Down also for one that counts looks in quick succession once: `fall` of them, a fast interval apart but for timers.
+    pub fn surely_down(&self, service: &Service) -> bool {
+        let probe = &service.probe;
+        let least = u64::from(probe.fall - 1) * u64::try_from(probe.fast_interval.as_millis()).unwrap() * 9 / 10;
+        self.down && self.run.1 - self.run.0 >= least
     }
 
     /// The newest fresh verdict, by its start, is a failure that began then.
@@ -198,9 +216,11 @@ impl Ear {
                     let first = self.stopping.map_or(finished, |(first, _)| first);
                     self.stopping = Some((first, finished));
                 }
-                self.failed_since_told |= self.told.as_ref().is_some_and(|(told, ..)| *told <= started);
             }
             Verdict::Unknown(_) | Verdict::Recovering => {}
+        }
+        if !matches!(seen.verdict, Verdict::Answered(_)) {
+            self.failed_since_told |= self.told.as_ref().is_some_and(|(told, ..)| *told <= started);
         }
     }
 

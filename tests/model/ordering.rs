@@ -4,7 +4,7 @@
 use pgpivot::config::Promoter;
 use pgpivot::failover::action::{Action, Command};
 use pgpivot::failover::observation::Role;
-use pgpivot::failover::phase::{EpisodeKind, Intent, Record, Stage};
+use pgpivot::failover::phase::{EpisodeKind, Intent, Latch, Record, Stage};
 use pgpivot::types::{BackendName, Epoch};
 
 use crate::ears::descends;
@@ -171,6 +171,11 @@ impl Laws {
 
     /// A latch is ordered to be written: the new side must have proven itself.
     fn latches(&mut self, record: &Record, scene: &Scene<'_>) {
+        let place = |latch: &Latch| (latch.active.clone(), latch.epoch, latch.identity.clone());
+        if self.course.is_none() && self.latch.as_ref().map(place) == record.latch.as_ref().map(place) {
+            // A pause while the latch was being written had it written again, and the first write has been answered.
+            return;
+        }
         let (Some(course), Some(latch)) = (self.course.clone(), &record.latch) else {
             return self.broken(Law::LatchByEpisode, "a latch without an episode");
         };
@@ -311,7 +316,7 @@ impl Laws {
         let Some(from) = &intent.from else { return };
         let Some(ear) = self.ears.get(from) else { return };
         let fast = u64::try_from(self.service.probe.fast_interval.as_millis()).unwrap();
-        let since = resumed.unwrap_or(written.saturating_sub(fast.max(350) + fast + 20));
+        let since = resumed.unwrap_or(written.saturating_sub(fast));
         let failing = ear.counters.values().all(|counter| counter.failing().is_some_and(|at| at >= since));
         let known = ear.counters.len();
         self.demand(Law::Recheck, failing && known > 0, || format!("no fresh failure of {from} since {since}"));

@@ -30,8 +30,7 @@ impl Machine {
             return (closed("no side is latched yet"), None);
         };
         // The latched side says that it is something else: closed and cut at once, whatever is under way.
-        let astray =
-            self.active_side().and_then(|side| analysis::mismatch(side, latch.identity.as_ref())).map(|(_, why)| why);
+        let astray = self.astray().map(|(_, why)| why);
         match &self.state {
             State::Starting { .. } => {
                 // An open intent outranks the latch, also while this daemon finds its feet.

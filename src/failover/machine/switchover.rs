@@ -87,6 +87,10 @@ impl Machine {
             self.releasing = None;
             return;
         }
+        // An address that leads to another server would have that one released.
+        if self.astray().is_some() {
+            return;
+        }
         if self.releasing.is_none_or(|at| now.at.since(at) >= Duration::from_secs(5)) {
             self.releasing = Some(now.at);
             let episode = self.record.last_episode;
@@ -111,7 +115,7 @@ impl Machine {
         let Some(active) = self.active_name() else {
             return;
         };
-        let stale = episode != self.record.last_episode;
+        let stale = episode != self.record.last_episode || self.astray().is_some();
         if stale || !matches!(self.state, State::Watching) || !self.record.frozen.contains(&active) {
             return;
         }

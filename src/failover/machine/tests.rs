@@ -5,6 +5,7 @@ mod orders;
 mod overtaken;
 mod plan;
 mod stage;
+mod stale;
 
 use super::*;
 use crate::config::{ForeignPromotion, SyncRule, WitnessRule};
