@@ -189,8 +189,10 @@ impl Machine {
         if !dry_run {
             self.cancel(format!("an operator gives {backend} up"), now);
         }
-        let sentence =
-            format!("episode {id} ends without {backend}; traffic goes back to {from} once it proves itself");
+        let sentence = match self.successor() {
+            Some(side) => format!("episode {id} ends without {backend}; {} is followed, or adopted by you", side.name),
+            None => format!("episode {id} ends without {backend}; traffic goes back to {from} once it proves itself"),
+        };
         Ok(Receipt { sentence, episode: Some(id), steps: Vec::new() })
     }
 }

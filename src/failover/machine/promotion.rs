@@ -51,7 +51,10 @@ impl Machine {
                 self.order_promotion(now);
                 None
             }
-            Some(Err(why)) => Some(why),
+            Some(Err(why)) => {
+                self.evidence = format!("{to} is not promoted: {why}");
+                Some(why)
+            }
             None => None,
         };
         if now.at.since(since) >= self.service.failover.promote_timeout {
@@ -98,18 +101,20 @@ impl Machine {
         if !self.still_standby(&to, from) {
             return Err(format!("{to} has not said since that it is a standby"));
         }
+        let missed = run.lock_missed.clone();
         match lock {
             Lock::Held { since } if self.reviewed(since.max(from), true, now) => Ok(()),
             Lock::Held { .. } => Err("not every other backend was heard since".into()),
-            Lock::Denied { at } if now.at.since(at) < LOCK_PAUSE => {
-                Err("the lock between daemons was refused or lost".into())
-            }
-            Lock::Asked { since } if now.at.since(since) < LOCK_PATIENCE => {
-                Err("the lock between daemons is being taken".into())
-            }
-            Lock::Free | Lock::Denied { .. } | Lock::Asked { .. } => {
-                self.ask_lock(now);
-                Err("the lock between daemons is being taken".into())
+            lock => {
+                let waits = match lock {
+                    Lock::Denied { at } => now.at.since(at) < LOCK_PAUSE,
+                    Lock::Asked { since } => now.at.since(since) < LOCK_PATIENCE,
+                    Lock::Free | Lock::Held { .. } => false,
+                };
+                if !waits {
+                    self.ask_lock(now);
+                }
+                Err(missed.unwrap_or_else(|| "the lock between daemons is being taken".into()))
             }
         }
     }
@@ -138,6 +143,7 @@ impl Machine {
         let said = match result {
             LockResult::Held if matches!(run.lock, Lock::Asked { .. }) => {
                 run.lock = Lock::Held { since: now.at };
+                run.lock_missed = None;
                 self.probe_all();
                 return;
             }
@@ -145,9 +151,9 @@ impl Machine {
             LockResult::Busy => "another daemon holds the lock: it decides, this one watches".to_owned(),
             LockResult::Failed(why) => format!("the lock between daemons is not held: {why}"),
         };
-        let known = matches!(run.lock, Lock::Denied { .. });
         run.lock = Lock::Denied { at: now.at };
-        if !known {
+        if run.lock_missed.as_ref() != Some(&said) {
+            run.lock_missed = Some(said.clone());
             self.tell(now, EventKind::Step, said);
         }
     }
@@ -173,6 +179,7 @@ impl Machine {
         let said = format!(
             "{name} is primary on a timeline that descends from the latched one, and the promotion of {to} (episode {episode}) is pending: it is not ordered; look at both, end the episode with `proxyctl abandon {to}`, then `proxyctl adopt {name}`"
         );
+        self.evidence.clone_from(&said);
         self.set_block(Some((BlockReason::SplitBrain, said)), now);
         true
     }

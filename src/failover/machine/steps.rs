@@ -30,6 +30,8 @@ pub(in crate::failover) struct Run {
     /// The start checks are owed when it ends: everything must be heard from that moment on.
     pub(super) unchecked: Option<Moment>,
     pub(super) lock: Lock,
+    /// Why it was not held when it was last wanted after `sent`.
+    pub(super) lock_missed: Option<String>,
     /// Why it may not be promoted although `sent` is being written: the lock was lost, or this daemon slept.
     pub(super) void: Option<String>,
     /// The newest word of the promoter and when it was given.
@@ -113,6 +115,7 @@ impl Run {
             resumed: false,
             unchecked: None,
             lock: Lock::Free,
+            lock_missed: None,
             void: None,
             word: None,
             ordered: None,

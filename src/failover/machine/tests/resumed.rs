@@ -106,7 +106,9 @@ fn a_promotion_that_was_sent_only_watches_while_another_daemon_holds_the_lock() 
     stage.restart(300);
     stage.run(10_000);
     assert_eq!((stage.promotions.len(), stage.active()), (0, "east"));
-    assert!(stage.said("another daemon holds the lock"));
+    let said = stage.events.iter().filter(|event| event.sentence.contains("another daemon holds the lock")).count();
+    assert_eq!(said, 1);
+    assert!(stage.view().evidence.contains("another daemon holds the lock"), "{}", stage.view().evidence);
     stage.servers[1].locked_by_other = false;
     stage.until(3000, |stage| stage.active() == "west" && stage.is_open());
 }
