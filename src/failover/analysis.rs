@@ -60,10 +60,9 @@ pub fn lineage(facts: &Facts, latched: &Identity, streamed: bool) -> Lineage {
 /// Does it show the latched line itself? Timelines bear the same number when two standbys of one line were promoted:
 /// where they branched off tells them apart, if both are known.
 pub fn same_line(facts: &Facts, latched: &Identity) -> bool {
-    let branched = facts.history.as_ref().and_then(|history| history.last()).map(|ancestor| ancestor.switch_lsn);
     facts.system_id == Some(latched.system_id)
         && facts.timeline == Some(latched.timeline)
-        && branched.zip(latched.switch_lsn).is_none_or(|(shown, known)| shown == known)
+        && facts.branched().zip(latched.switch_lsn).is_none_or(|(shown, known)| shown == known)
 }
 
 /// Adverse evidence about the active side, from its first sign on.
@@ -128,7 +127,10 @@ pub struct Evidence<'a> {
 
 const REFUSALS_NEEDED: usize = 3;
 const REFUSALS_SPAN: Duration = Duration::from_millis(230);
-const DEATH_FRESH: Duration = Duration::from_millis(350);
+/// The last connect and the last sample are the recheck: what ended longer ago is no last look.
+const DEATH_FRESH: Duration = Duration::from_millis(100);
+/// How often standbys are sampled while the active side is suspect.
+const SAMPLING: Duration = Duration::from_millis(250);
 const SHUTDOWN_MEMORY: Duration = Duration::from_secs(60);
 
 /// Judges a suspect active side of a pair whose standbys must be promoted.
@@ -219,11 +221,15 @@ fn dead(e: &Evidence<'_>) -> Option<String> {
     if !e.active.lost_for_good() || e.active.addresses.is_empty() {
         return None;
     }
+    let longest = e.service.probe.fast_interval.max(DEATH_FRESH);
+    let is_last_look =
+        |began: Moment, ended: Moment| e.now.since(ended) <= DEATH_FRESH && e.now.since(began) <= longest;
     let mut first_refusal = e.now;
     for address in e.active.addresses.values() {
         let refusals = address.health.refusals();
         let (first, last) = (refusals.first()?, refusals.last()?);
-        if refusals.len() < REFUSALS_NEEDED || last.since(*first) < REFUSALS_SPAN || e.now.since(*last) > DEATH_FRESH {
+        let (began, ended, _) = address.health.failed()?;
+        if refusals.len() < REFUSALS_NEEDED || last.since(*first) < REFUSALS_SPAN || !is_last_look(began, ended) {
             return None;
         }
         first_refusal = first_refusal.min(*first);
@@ -233,9 +239,9 @@ fn dead(e: &Evidence<'_>) -> Option<String> {
         return None;
     }
     let gone = others().find(|side| {
-        let sampled = side.witness.sampled_at();
+        let sampled = side.witness.sampled();
         side.witness.testimony() == Testimony::Gone
-            && sampled.is_some_and(|at| at > first_refusal && e.now.since(at) <= DEATH_FRESH)
+            && sampled.is_some_and(|(began, ended)| began > first_refusal && is_last_look(began, ended))
     })?;
     Some({
         format!(
@@ -273,7 +279,11 @@ fn decide(e: &Evidence<'_>, why: String, rechecked: bool) -> Finding {
         };
         let testimony = side.witness.testimony();
         let optional = e.service.failover.witness == WitnessRule::Optional;
-        if testimony.lost() || over_idle && testimony == Testimony::Idle {
+        let counts = testimony.lost() || over_idle && testimony == Testimony::Idle;
+        if counts && !says_so_now(side, e.service, e.now) {
+            return Finding::Waiting(format!("{why}; waiting for a fresh sample of {}", side.name));
+        }
+        if counts {
             let said = format!("{why}; {} says {} and is {}", side.name, testimony.as_str(), fitness);
             return Finding::Decide(Decision { to: side.name.clone(), why: said, rechecked, fence_needed, over_idle });
         }
@@ -300,6 +310,12 @@ fn decide(e: &Evidence<'_>, why: String, rechecked: bool) -> Finding {
     }
     let (reason, said) = candidate::refusal(&fit);
     Finding::Blocked(reason, format!("{why}, but {said}"))
+}
+
+/// Is what this standby testifies from a sample that is recent enough to act upon?
+pub fn says_so_now(side: &Side, service: &Service, now: Moment) -> bool {
+    let oldest = service.probe.fast_interval + service.probe.timeout + SAMPLING;
+    side.witness.sampled().is_some_and(|(began, _)| now.since(began) <= oldest)
 }
 
 fn hung_with_idle_witness(e: &Evidence<'_>, side: &Side) -> Result<(), Finding> {
@@ -394,16 +410,18 @@ pub fn same_server(sides: &[Side]) -> Option<String> {
 /// the latched one: host names differ from machine to machine.
 pub fn cascades(sender: Option<&str>, sides: &[Side], standby: &BackendName, active: &BackendName) -> bool {
     let Some(sender) = sender else { return false };
-    let is = |side: &Side| {
-        side.addresses
-            .iter()
-            .any(|(ip, a)| ip.to_string() == sender || a.configured.as_ref().is_some_and(|c| c.to_string() == sender))
-            || side.facts.as_ref().and_then(|h| h.facts.node.as_deref()) == Some(sender)
-    };
-    if sides.iter().any(|side| side.name == *active && is(side)) {
+    if sides.iter().any(|side| side.name == *active && is_at(side, sender)) {
         return false;
     }
-    sides.iter().any(|side| side.name != *active && side.name != *standby && is(side))
+    sides.iter().any(|side| side.name != *active && side.name != *standby && is_at(side, sender))
+}
+
+/// Is this the server that a standby calls so?
+pub fn is_at(side: &Side, sender: &str) -> bool {
+    side.addresses
+        .iter()
+        .any(|(ip, a)| ip.to_string() == sender || a.configured.as_ref().is_some_and(|c| c.to_string() == sender))
+        || side.facts.as_ref().and_then(|h| h.facts.node.as_deref()) == Some(sender)
 }
 
 /// The timeline a standby last streamed on is the latched one.

@@ -46,7 +46,8 @@ pub fn rank<'a>(
     t0: Option<Moment>,
     now: Moment,
 ) -> Vec<(&'a Side, Verdict)> {
-    let flushed = sides.iter().find(|side| side.name == *active).and_then(|side| side.flushed);
+    let flushed = sides.iter().find(|side| side.name == *active);
+    let flushed = flushed.zip(identity).and_then(|(side, identity)| side.flushed(identity)).map(|(lsn, _)| lsn);
     let mut ranked: Vec<_> = sides
         .iter()
         .filter(|side| side.name != *active)

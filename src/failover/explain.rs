@@ -145,7 +145,8 @@ impl Machine {
         let active = self.is_active(&side.name);
         let latch = self.latch();
         let identity = latch.and_then(|latch| latch.identity.as_ref());
-        let flushed = self.active_side().and_then(|active| active.flushed);
+        let flushed = self.active_side().zip(identity).and_then(|(active, identity)| active.flushed(identity));
+        let flushed = flushed.map(|(lsn, _)| lsn);
         let facts = side.facts.as_ref().map(|heard| &heard.facts);
         let standby = !active && facts.is_some_and(|facts| facts.role == Role::Standby);
         let unarmed_why = if standby || !self.knows_identity() && !active {

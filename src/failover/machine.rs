@@ -54,6 +54,8 @@ pub struct Machine {
     pub(super) settling: Option<Moment>,
     /// When this daemon last woke late: what began before is worth nothing.
     woke: Moment,
+    /// The start checks ended at a latched side that proved to be something else: they are owed to the next one.
+    owed: Option<Moment>,
     /// A release from read-only was ordered at that time.
     releasing: Option<Moment>,
     /// A try was called off: none before that moment, for this reason.
@@ -118,6 +120,7 @@ impl Machine {
             daemons: BTreeMap::new(),
             settling: None,
             woke: now.at,
+            owed: None,
             releasing: None,
             setback: None,
             latched_at: None,
@@ -480,10 +483,15 @@ impl Machine {
         self.daemons.keys().find(|name| name.starts_with("s-") && **name < self.daemon)
     }
 
+    /// Is the one standby here the one that commits wait for? Names do not tell who is who: nobody else may stream.
     fn only_sync_candidate(&self) -> bool {
-        let standbys = self.sides.len().saturating_sub(1);
-        let sync = self.active_side().and_then(|side| side.facts.as_ref()).and_then(|heard| heard.facts.sync.as_ref());
-        standbys == 1 && sync.is_some_and(|sync| sync.synchronous.len() == 1)
+        let Some(active) = self.active_side() else { return false };
+        let Some(facts) = active.facts.as_ref().map(|heard| &heard.facts) else { return false };
+        let mut standbys = self.sides.iter().filter(|side| !self.is_active(&side.name));
+        let (Some(standby), None) = (standbys.next(), standbys.next()) else { return false };
+        let streams = standby.witness.sender().is_some_and(|sender| analysis::is_at(active, sender));
+        let synchronous = facts.sync.as_ref().is_some_and(|sync| sync.synchronous == facts.standbys);
+        streams && synchronous && facts.standbys.len() == 1
     }
 }
 

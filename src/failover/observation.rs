@@ -156,6 +156,13 @@ pub struct Facts {
     pub standbys: Vec<String>,
 }
 
+impl Facts {
+    /// Where the timeline it shows branched off, if its history tells.
+    pub fn branched(&self) -> Option<Lsn> {
+        self.history.as_ref()?.last().map(|ancestor| ancestor.switch_lsn)
+    }
+}
+
 /// One line of a timeline history file: up to `switch_lsn` the log belongs to `timeline`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ancestor {

@@ -73,6 +73,15 @@ pub struct Identity {
     pub node: Option<String>,
 }
 
+impl Identity {
+    /// The same server before its timeline branched off.
+    pub fn parent(&self) -> Option<Self> {
+        let (last, ancestors) = self.ancestors.split_last()?;
+        let switch_lsn = ancestors.last().map(|ancestor| ancestor.switch_lsn);
+        Some(Self { timeline: last.timeline, switch_lsn, ancestors: ancestors.to_vec(), ..self.clone() })
+    }
+}
+
 /// An episode that was begun and has not ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Intent {

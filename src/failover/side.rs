@@ -11,7 +11,7 @@ use super::observation::{Facts, Failure, Observation, Receiver, Role, Unknown, V
 use super::phase::Identity;
 use super::witness::Witness;
 use crate::config;
-use crate::types::{BackendName, HostPort, Lsn, Moment, Now, Timeline, WallTime};
+use crate::types::{BackendName, HostPort, Lsn, Moment, Now, SystemId, Timeline, WallTime};
 use crate::view::Durations;
 
 /// One backend as heard.
@@ -39,8 +39,8 @@ pub struct Side {
     pub kept_lost: Option<Moment>,
     /// The first and last word of a shutdown on purpose.
     pub stopping: Option<(Moment, Moment)>,
-    /// The newest flush position it showed as primary.
-    pub flushed: Option<Lsn>,
+    /// The newest flush position it showed as primary, by line: what it says of another one takes nothing back.
+    pub(super) flushed: Vec<Mark>,
     /// Its clock minus ours, microseconds, and by how much that moved between the last two probes.
     pub offset: Option<i64>,
     /// The offset moved by half a second or more: C0 is void.
@@ -69,6 +69,20 @@ pub struct Address {
     /// What it proved last as an answer, by itself.
     pub facts: Option<Heard>,
 }
+
+/// A position on one line; two timelines may bear one number.
+#[derive(Debug, Clone)]
+pub(super) struct Mark {
+    system: SystemId,
+    timeline: Timeline,
+    /// Where it branched off, if that was told.
+    branched: Option<Lsn>,
+    lsn: Lsn,
+    at: Moment,
+}
+
+/// So many lines of one server are remembered.
+const LINES_KEPT: usize = 8;
 
 /// Facts with their probe's times.
 #[derive(Debug, Clone)]
@@ -127,7 +141,7 @@ impl Side {
             had_connections: false,
             kept_lost: None,
             stopping: None,
-            flushed: None,
+            flushed: Vec::new(),
             offset: None,
             clock_jumped: false,
             indirect: false,
@@ -187,12 +201,13 @@ impl Side {
                     let first = going_on.map_or(seen.finished, |(first, _)| first);
                     self.stopping = Some((first, seen.finished));
                 }
-                if self.facts.as_ref().is_some_and(|heard| heard.started <= seen.started) {
-                    self.witness.sample_failed(seen.started);
-                }
                 failure.to_string()
             }
         };
+        let newest = self.facts.as_ref().is_some_and(|heard| heard.started <= seen.started);
+        if newest && !matches!(seen.verdict, Verdict::Answered(_)) {
+            self.witness.sample_failed(seen.started);
+        }
         if seen.fresh || !matches!(seen.verdict, Verdict::Answered(_)) {
             self.last_probe = Some(LastProbe { at: now.wall, took: seen.finished.since(seen.started), text });
         }
@@ -225,19 +240,40 @@ impl Side {
     /// What it claims as primary, and how far it got on that timeline; a standby claims nothing.
     fn claims(&mut self, seen: &Observation, facts: &Facts) {
         if facts.role != Role::Primary {
-            (self.claim, self.flushed) = (None, None);
+            self.claim = None;
             return;
         }
+        self.mark(seen.finished, facts);
         match &mut self.claim {
             Some(claim) if claim.timeline == facts.timeline => {
                 claim.last = claim.last.max(seen.started);
-                self.flushed = facts.lsn.max(self.flushed);
             }
             claim => {
                 *claim = Some(Claim { first: seen.started, last: seen.started, timeline: facts.timeline });
-                self.flushed = facts.lsn;
             }
         }
+    }
+
+    fn mark(&mut self, at: Moment, facts: &Facts) {
+        let (Some(system), Some(timeline), Some(lsn)) = (facts.system_id, facts.timeline, facts.lsn) else {
+            return;
+        };
+        let mark = Mark { system, timeline, branched: facts.branched(), lsn, at };
+        let line = |mark: &Mark| (mark.system, mark.timeline, mark.branched);
+        self.flushed.retain(|known| line(known) != line(&mark));
+        self.flushed.push(mark);
+        let surplus = self.flushed.len().saturating_sub(LINES_KEPT);
+        self.flushed.drain(..surplus);
+    }
+
+    /// The newest flush position that it showed as primary of this line, and when.
+    pub fn flushed(&self, on: &Identity) -> Option<(Lsn, Moment)> {
+        let same = |mark: &&Mark| {
+            mark.system == on.system_id
+                && mark.timeline == on.timeline
+                && mark.branched.zip(on.switch_lsn).is_none_or(|(shown, known)| shown == known)
+        };
+        self.flushed.iter().rev().find(same).map(|mark| (mark.lsn, mark.at))
     }
 
     /// Up if one address is, down if all are, else what is better known.
@@ -290,10 +326,17 @@ impl Side {
         self.kept_lost.is_some_and(|at| spoke.is_none_or(|spoke| at >= spoke))
     }
 
-    /// Every address has an answer or a verdict since `since`.
-    pub fn heard_since(&self, since: Moment) -> bool {
-        !self.addresses.is_empty()
-            && self.addresses.values().all(|address| address.health.heard().is_some_and(|at| at >= since))
+    /// Every address has told who it is by an answer to a probe that began at `since` or later. Where probes tell no
+    /// roles, any verdict will do.
+    pub fn heard_since(&self, since: Moment, tells: bool) -> bool {
+        let told = |heard: &Heard| {
+            heard.started >= since && heard.facts.role != Role::Unknown && heard.facts.timeline.is_some()
+        };
+        let heard = |address: &Address| match tells {
+            true => address.facts.as_ref().is_some_and(told),
+            false => address.health.heard().is_some_and(|at| at >= since),
+        };
+        !self.addresses.is_empty() && self.addresses.values().all(heard)
     }
 
     /// Start of the newest fresh pass of any address.

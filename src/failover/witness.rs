@@ -63,6 +63,8 @@ pub struct Witness {
     highest: Option<Lsn>,
     /// When a row last streamed on the latched timeline.
     streamed_at: Option<Moment>,
+    /// From whom it did.
+    sender: Option<String>,
     /// Start of the newest sample that failed.
     failed: Option<Moment>,
     episode: Option<Since>,
@@ -144,6 +146,7 @@ impl Witness {
         }
         if let Some(row) = streaming {
             self.streamed_at = Some(finished);
+            self.sender.clone_from(&row.sender);
             let position = row.lsn;
             if let Some(since) = &mut self.episode
                 && started > since.t0
@@ -186,14 +189,19 @@ impl Witness {
         self.episode.as_ref().and_then(|since| since.gone_at)
     }
 
-    /// When the newest sample was taken.
-    pub fn sampled_at(&self) -> Option<Moment> {
-        self.last.as_ref().map(|last| last.at)
+    /// Start and end of the newest sample.
+    pub fn sampled(&self) -> Option<(Moment, Moment)> {
+        self.last.as_ref().map(|last| (last.started, last.at))
     }
 
     /// When it last streamed on the latched timeline.
     pub fn streamed_at(&self) -> Option<Moment> {
         self.streamed_at
+    }
+
+    /// From whom it last streamed on the latched timeline, as it names it.
+    pub fn sender(&self) -> Option<&str> {
+        self.sender.as_deref()
     }
 
     /// `wal_receiver_timeout` as last read; `None` = unknown.

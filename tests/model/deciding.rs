@@ -108,7 +108,7 @@ impl Laws {
         self.dead(intent, scene);
         self.witnessed(intent, scene);
         self.fit(intent, scene);
-        self.best(intent);
+        self.best(intent, scene);
         self.alone(intent);
     }
 
@@ -162,6 +162,9 @@ impl Laws {
 
     /// Refused thrice at every address, no connection left, and a witness that lost it.
     fn death_path(&self, ear: &Ear, now: u64) -> bool {
+        // The last connect and the last sample are the recheck.
+        let is_last_look =
+            |began: u64, ended: u64| now - ended <= 100 && now - began <= ms(self.service.probe.fast_interval).max(100);
         let probe = &self.service.probe;
         if !probe.passive || !self.service.failover.delay.is_zero() || ear.indirect || ear.live > 0 {
             return false;
@@ -170,10 +173,14 @@ impl Laws {
         let lost = ear.kept_lost.is_some_and(|at| ear.alive.is_none_or(|alive| alive <= at));
         let refused = ear.counters.values().all(|counter| {
             let (first, last) = (counter.refusals.first(), counter.refusals.last());
-            let spread = first.zip(last).is_some_and(|(first, last)| last - first >= 230 && now - last <= 350);
-            counter.refusals.len() >= 3 && spread
+            let spread = first.zip(last).is_some_and(|(first, last)| last - first >= 230);
+            let recent = counter.refused.is_some_and(|(began, ended)| is_last_look(began, ended));
+            counter.refusals.len() >= 3 && spread && recent
         });
-        let gone = |ear: &Ear| ear.facts().is_some_and(|facts| facts.receiver == Receiver::Gone);
+        let gone = |ear: &Ear| {
+            let told = ear.told.as_ref().filter(|(began, ended, _)| is_last_look(*began, *ended));
+            told.is_some_and(|(.., facts)| facts.receiver == Receiver::Gone)
+        };
         !stopped && lost && refused && !ear.counters.is_empty() && self.ears.values().any(gone)
     }
 
@@ -216,11 +223,12 @@ impl Laws {
     }
 
     /// Its newest sample may be taken for a lost stream.
-    fn may_have_lost(&self, ear: &Ear) -> bool {
+    fn may_have_lost(&self, ear: &Ear, now: u64) -> bool {
         let Some((started, _, facts)) = &ear.told else { return false };
+        let oldest = ms(self.service.probe.fast_interval + self.service.probe.timeout) + 250;
         let after = self.t0_low.is_some_and(|t0| *started >= t0);
         let gone = facts.receiver == Receiver::Gone && facts.role == Role::Standby;
-        after && !ear.failed_since_told && (gone || Self::silent(ear))
+        after && now - started <= oldest && !ear.failed_since_told && (gone || Self::silent(ear))
     }
 
     /// Nobody but the old side itself may say that it lives.
@@ -238,7 +246,7 @@ impl Laws {
         let (Some(from), true) = (&intent.from, self.sql()) else { return };
         let heard: Vec<&Ear> = self.ears.iter().filter(|(name, _)| *name != from).map(|(_, ear)| ear).collect();
         let alive = heard.iter().any(|ear| self.surely_hears(ear, from));
-        let lost = self.ears.get(&intent.to).is_some_and(|ear| self.may_have_lost(ear));
+        let lost = self.ears.get(&intent.to).is_some_and(|ear| self.may_have_lost(ear, scene.now));
         let optional = self.service.failover.witness == WitnessRule::Optional;
         let timed_out = self.ears.get(from).is_some_and(|ear| {
             ear.counters.values().all(|c| c.failed.is_some_and(|(_, how)| how == Failure::TimedOut))
@@ -298,7 +306,7 @@ impl Laws {
     }
 
     /// Nobody who could take over as well has more.
-    fn best(&mut self, intent: &Intent) {
+    fn best(&mut self, intent: &Intent, scene: &Scene<'_>) {
         let (Some(identity), Some(from)) = (self.identity().cloned(), &intent.from) else { return };
         let Some(own) = self.ears.get(&intent.to).and_then(Ear::facts).and_then(|facts| facts.lsn) else { return };
         let node = self.ears.get(from).and_then(Ear::facts).and_then(|facts| facts.node.clone());
@@ -317,7 +325,7 @@ impl Laws {
                 && facts.role == Role::Standby
                 && facts.system_id == Some(identity.system_id)
                 && facts.lsn.is_some_and(|lsn| lsn > own)
-                && self.may_have_lost(ear)
+                && self.may_have_lost(ear, scene.now)
         });
         let said = better
             .map(|(name, ear)| format!("{name} has more than {}: {:?}", intent.to, ear.facts().and_then(|f| f.lsn)));

@@ -24,6 +24,8 @@ pub struct Counter {
     pub failed: Option<(u64, Failure)>,
     /// Starts of refusals in a row.
     pub refusals: Vec<u64>,
+    /// Start and end of the newest one.
+    pub refused: Option<(u64, u64)>,
     /// Newest start of any verdict that counted, and of one that was no failure.
     newest: u64,
     pub unfailed: u64,
@@ -96,7 +98,12 @@ impl Counter {
             Verdict::Unknown(_) => {}
             Verdict::Recovering if overtaken => {}
             Verdict::Recovering => self.recover(started, service, now),
-            Verdict::Failed(how) if seen.fresh => self.fail(started, *how, service, now),
+            Verdict::Failed(how) if seen.fresh => {
+                if *how == Failure::Refused {
+                    self.refused = self.refused.max(Some((started, millis(seen.finished))));
+                }
+                self.fail(started, *how, service, now);
+            }
             Verdict::Failed(_) => {}
         }
     }
@@ -198,9 +205,11 @@ impl Ear {
                     let first = self.stopping.map_or(finished, |(first, _)| first);
                     self.stopping = Some((first, finished));
                 }
-                self.failed_since_told |= self.told.as_ref().is_some_and(|(told, ..)| *told <= started);
             }
             Verdict::Unknown(_) | Verdict::Recovering => {}
+        }
+        if !matches!(seen.verdict, Verdict::Answered(_)) {
+            self.failed_since_told |= self.told.as_ref().is_some_and(|(told, ..)| *told <= started);
         }
     }
 

@@ -354,7 +354,7 @@ impl Laws {
         let Some(from) = &intent.from else { return };
         let Some(ear) = self.ears.get(from) else { return };
         let fast = u64::try_from(self.service.probe.fast_interval.as_millis()).unwrap();
-        let since = resumed.unwrap_or(written.saturating_sub(fast.max(350) + fast + 20));
+        let since = resumed.unwrap_or(written.saturating_sub(fast));
         let failing = ear.counters.values().all(|counter| counter.failing().is_some_and(|at| at >= since));
         let known = ear.counters.len();
         let down = ear.is_down();

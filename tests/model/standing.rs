@@ -82,7 +82,15 @@ impl Laws {
         let proven = self.ears.get(active).is_some_and(shows);
         self.demand(Law::StartChecks, proven, || format!("open to {active}, which has not proven itself since {woke}"));
         let wait = u64::try_from(self.service.failover.verify_wait.as_millis()).unwrap();
-        let heard = |ear: &Ear| ear.counters.values().all(|counter| counter.heard.is_some_and(|at| at >= woke));
+        // Where probes tell roles, only who tells its role and timeline is heard.
+        let tells = |facts: &Facts| facts.role != Role::Unknown && facts.timeline.is_some();
+        let sql = self.sql();
+        let heard = |ear: &Ear| {
+            ear.counters.values().all(|counter| {
+                let told = counter.told.as_ref().is_some_and(|(started, facts)| *started >= woke && tells(facts));
+                if sql { told } else { counter.heard.is_some_and(|at| at >= woke) }
+            })
+        };
         let unheard = self.ears.iter().find(|(name, ear)| *name != active && (!heard(ear) || ear.counters.is_empty()));
         let waited = self.others_heard || scene.now - woke >= wait;
         let said = format!("open to {active} before {:?} was heard", unheard.map(|(name, _)| name));

@@ -147,14 +147,15 @@ impl Machine {
         self.no_successor(force)?;
         let target = self.candidate(&latch, to, force, now)?;
         if !force {
-            self.witness_allows(&target)?;
+            self.witness_allows(&target, now)?;
         }
         let state = self.active_side().map_or("unknown", |side| side.state().as_str());
         let why = format!(
-            "commanded by {}{}; {} is {state}",
+            "commanded by {}{}; {} is {state}{}",
             operator.name,
             if force { " with --force" } else { "" },
-            latch.active
+            latch.active,
+            if force { format!("; {}", self.at_stake(&target, now)) } else { String::new() },
         );
         let steps = vec![
             format!("close the gate and cut every connection of {}", latch.active),
@@ -171,12 +172,13 @@ impl Machine {
         } else {
             String::new()
         };
-        let sentence = format!("failing over from {} to {target}.{warn}", latch.active);
+        let stake = if force { format!(" Known of the loss: {}.", self.at_stake(&target, now)) } else { String::new() };
+        let sentence = format!("failing over from {} to {target}.{warn}{stake}", latch.active);
         self.start(EpisodeKind::Failover, target, why, force, operator, dry_run, (sentence, steps), now)
     }
 
     /// An operator's failover without force waits for the witness as an automatic one does.
-    fn witness_allows(&self, target: &BackendName) -> Result<(), Refusal> {
+    fn witness_allows(&self, target: &BackendName, now: Now) -> Result<(), Refusal> {
         if !self.knows_identity() {
             return Ok(());
         }
@@ -186,7 +188,9 @@ impl Machine {
             return Err(refusal("witness_alive", said));
         }
         match self.side(target) {
-            Some(side) if side.witness.testimony().lost() => Ok(()),
+            Some(side) if side.witness.testimony().lost() && analysis::says_so_now(side, &self.service, now.at) => {
+                Ok(())
+            }
             Some(side)
                 if self.service.failover.witness == WitnessRule::Optional && !side.witness.usable(self.timeline()) =>
             {

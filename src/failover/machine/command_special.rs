@@ -12,6 +12,21 @@ use crate::failover::phase::EpisodeKind;
 use crate::types::{BackendName, Now};
 
 impl Machine {
+    /// What a forced failover may lose, as far as it is known.
+    pub(super) fn at_stake(&self, target: &BackendName, now: Now) -> String {
+        let active = self.active_side().zip(self.latch().and_then(|latch| latch.identity.as_ref()));
+        let seen = active.and_then(|(side, identity)| Some((&side.name, side.flushed(identity)?)));
+        let lsn = self.side(target).and_then(|side| side.facts.as_ref()).and_then(|heard| heard.facts.lsn);
+        match (seen, lsn) {
+            (Some((name, (flushed, at))), Some(lsn)) => format!(
+                "{target} is at {lsn}, {} bytes behind {flushed}, where {name} was seen {:.1} s ago; what was written since is not counted",
+                lsn.behind(flushed),
+                now.at.since(at).as_secs_f64()
+            ),
+            _ => "how much may be lost is not known".to_owned(),
+        }
+    }
+
     pub(super) fn command_route(
         &mut self,
         to: Option<&BackendName>,

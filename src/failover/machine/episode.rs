@@ -6,16 +6,20 @@ use std::time::Duration;
 use super::latch::identity_of;
 use super::promotion::LOCK_PATIENCE;
 use super::{Machine, Run, State, Step};
-use crate::config::Promoter;
+use crate::config::{Promoter, WitnessRule};
 use crate::failover::action::{Action, EventKind, Rechecked};
 use crate::failover::analysis::{self, Lineage};
+use crate::failover::health::State as Health;
 use crate::failover::observation::Role;
 use crate::failover::phase::{BlockReason, EpisodeKind, Identity, Intent, Stage};
+use crate::failover::side::Side;
 use crate::failover::witness::Testimony;
-use crate::types::{Moment, Now};
+use crate::types::{BackendName, Moment, Now};
 
 /// A fence ends itself after 35 s.
 const FENCE_PATIENCE: Duration = Duration::from_secs(45);
+/// What was seen longer ago than this when the intent is on disk is no last look.
+const LAST_LOOK: Duration = Duration::from_millis(100);
 
 impl Machine {
     /// One turn of the episode.
@@ -82,12 +86,9 @@ impl Machine {
 
     /// The intent is on disk.
     pub(super) fn decided(&mut self, now: Now) {
-        let fast = self.service.probe.fast_interval;
-        let patience = self.service.probe.timeout * 2 + Duration::from_secs(10);
-        // What was seen before a slow write is no last look.
-        let from = Moment(now.at.0.saturating_sub(fast));
+        let again = self.last_look(now);
         let Some(run) = self.run_mut() else { return };
-        run.rechecked = run.rechecked.take().filter(|_| run.began >= from);
+        run.rechecked = run.rechecked.take().filter(|_| now.at.since(run.began) <= LAST_LOOK);
         match run.intent.kind {
             EpisodeKind::Follow => self.adopt(now),
             EpisodeKind::Switchover => {
@@ -95,10 +96,29 @@ impl Machine {
                 self.step(Step::Draining { until }, "intent written; newcomers wait, running work may end".into(), now);
             }
             EpisodeKind::Failover | EpisodeKind::Route => {
-                let step = Step::Rechecking { from, until: now.at + patience };
-                self.step(step, "intent written; the old side is cut off".into(), now);
+                self.step(again, "intent written; the old side is cut off".into(), now);
             }
         }
+    }
+
+    /// What was seen before a slow write or a long fence is no last look.
+    fn last_look(&self, now: Now) -> Step {
+        let patience = self.service.probe.timeout * 2 + Duration::from_secs(10);
+        let from = Moment(now.at.0.saturating_sub(self.service.probe.fast_interval));
+        Step::Rechecking { from, until: now.at + patience }
+    }
+
+    /// The fence failed and need not succeed; but it took its time.
+    pub(super) fn unfenced(&mut self, why: &str, now: Now) {
+        let said = format!("the node fence failed, which is allowed here: {why}");
+        let again = self.last_look(now);
+        let fast = self.service.probe.fast_interval;
+        let Some(run) = self.run_mut() else { return };
+        if now.at.since(run.step_since) <= fast {
+            return self.lock(said, now);
+        }
+        (run.rechecked, run.fence_failed) = (None, true);
+        self.step(again, format!("{said}; the old side is looked at again"), now);
     }
 
     /// The last look at the old side, after the cut.
@@ -131,10 +151,16 @@ impl Machine {
             let said = format!("{} receives from {name} again", other.name);
             return self.cancel(said, now);
         }
-        if let Some(said) = premade {
+        if let Some(why) = self.strayed().filter(|_| intent.kind == EpisodeKind::Failover) {
+            return self.set_back(BlockReason::NoCandidate, why, now);
+        }
+        // A stream that came back is no death, whatever was sent in it so far.
+        let promotes = intent.kind == EpisodeKind::Failover && intent.operator.is_none() && !over_idle;
+        let lost = !promotes || self.candidate_lost(&intent.to, now);
+        if let Some(said) = premade.filter(|_| lost) {
             return self.rechecked(said, now);
         }
-        if failed && !resumed {
+        if failed && lost && !resumed {
             return self.rechecked(format!("{name} failed another probe"), now);
         }
         if failed && let Some(judged) = self.judge_again(&intent, now) {
@@ -156,6 +182,13 @@ impl Machine {
         before.max(self.suspicion.as_ref().map_or(before, |suspicion| suspicion.t0))
     }
 
+    /// The candidate's own stream must be lost now, too.
+    pub(super) fn candidate_lost(&self, name: &BackendName, now: Now) -> bool {
+        let optional = self.service.failover.witness == WitnessRule::Optional || !self.knows_identity();
+        let lost = |side: &Side| side.witness.testimony().lost() && analysis::says_so_now(side, &self.service, now.at);
+        self.side(name).is_some_and(|side| side.state() == Health::Up && (optional || lost(side)))
+    }
+
     pub(super) fn rechecked(&mut self, said: String, now: Now) {
         let Some(run) = self.run_mut() else { return };
         run.rechecked = Some(Rechecked { sentence: said.clone() });
@@ -163,7 +196,9 @@ impl Machine {
             return self.latch_new(now);
         }
         let (episode, from, needed) = (run.intent.id, run.intent.from.clone(), run.fence_needed);
-        match (self.service.failover.fence_command.is_some(), from) {
+        let tried = run.fence_failed;
+        let fences = !tried && self.service.failover.fence_command.is_some();
+        match (fences, from) {
             (true, Some(backend)) => {
                 self.step(Step::Fencing, format!("rechecked: {said}"), now);
                 self.actions.push_back(Action::Fence { episode, backend });

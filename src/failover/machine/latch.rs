@@ -144,9 +144,11 @@ impl Machine {
         if intent.kind != EpisodeKind::Failover {
             return String::new();
         }
-        let flushed = intent.from.as_ref().and_then(|from| self.side(from)).and_then(|side| side.flushed);
-        let branched = self.latch().and_then(|latch| latch.identity.as_ref()).and_then(|identity| identity.switch_lsn);
-        match (flushed, branched) {
+        let latched = self.latch().and_then(|latch| latch.identity.as_ref());
+        let left = latched.and_then(Identity::parent);
+        let from = intent.from.as_ref().and_then(|from| self.side(from));
+        let flushed = from.zip(left).and_then(|(side, left)| side.flushed(&left)).map(|(lsn, _)| lsn);
+        match (flushed, latched.and_then(|identity| identity.switch_lsn)) {
             (Some(flushed), Some(branched)) if branched >= flushed => {
                 "; nothing that was last seen on the old side is missing".into()
             }

@@ -29,7 +29,7 @@ impl Machine {
                 self.set_back(BlockReason::FenceFailed, format!("the node fence failed: {why}"), now);
             }
             (Outcome::Fenced { result: Err(why), .. }, Step::Fencing) => {
-                self.lock(format!("the node fence failed, which is allowed here: {why}"), now);
+                self.unfenced(&why, now);
             }
             (Outcome::Locked { result: LockResult::Held, .. }, Step::Locking) => {
                 if let Some(run) = self.run_mut() {

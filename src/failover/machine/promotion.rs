@@ -299,9 +299,11 @@ impl Machine {
     /// whoever held the lock before may have promoted one. With `all`, the old side and who does not answer count, too.
     fn reviewed(&self, since: Moment, all: bool, now: Now) -> bool {
         let Some(run) = self.run() else { return false };
-        let answered = |side: &Side| side.facts.as_ref().is_some_and(|heard| heard.started >= since);
+        let answered = |side: &Side| {
+            side.facts.as_ref().is_some_and(|heard| heard.started >= since && heard.facts.role != Role::Unknown)
+        };
         let nameless = now.at.since(run.began) >= self.service.failover.verify_wait;
-        let silent = |side: &Side| !all || side.heard_since(since) || side.addresses.is_empty() && nameless;
+        let silent = |side: &Side| !all || side.heard_since(since, false) || side.addresses.is_empty() && nameless;
         let heard = |side: &Side| answered(side) || side.state() != Health::Up && silent(side);
         let from = self.sides.iter().filter(|side| all && Some(&side.name) == run.intent.from.as_ref());
         1 + self.bystanders().filter(|side| answered(side)).count() >= self.grants_needed()

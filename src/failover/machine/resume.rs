@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use super::watch::kind_word;
 use super::{Machine, Run, State, Step};
-use crate::config::WitnessRule;
 use crate::failover::action::EventKind;
 use crate::failover::analysis::Decision;
 use crate::failover::candidate::{self, Verdict};
@@ -65,7 +64,7 @@ impl Machine {
         let Some(run) = self.run() else { return };
         let to = run.intent.to.clone();
         let heard = match self.side(&to) {
-            Some(side) if !self.knows_identity() => side.heard_since(from) && side.state() == Health::Up,
+            Some(side) if !self.knows_identity() => side.heard_since(from, false) && side.state() == Health::Up,
             Some(_) => self.still_standby(&to, from),
             None => false,
         };
@@ -84,7 +83,7 @@ impl Machine {
         let failing = from.addresses.values().filter_map(|address| address.health.failed()).map(|(at, ..)| at).max();
         let grace = self.service.failover.restart_grace;
         let stopped = from.stopping.is_some_and(|(first, _)| now.at.since(first) < grace);
-        if from.state() != Health::Down || from.alive() > failing || stopped || !self.has_lost(to) {
+        if from.state() != Health::Down || from.alive() > failing || stopped || !self.has_lost(to, now) {
             return None;
         }
         let decision = Decision {
@@ -101,14 +100,16 @@ impl Machine {
             None => {}
         }
         let identity = self.latch().and_then(|latch| latch.identity.as_ref());
-        match candidate::still_fit(&self.service, to, identity, from.flushed) {
+        let flushed = identity.and_then(|identity| from.flushed(identity)).map(|(lsn, _)| lsn);
+        match candidate::still_fit(&self.service, to, identity, flushed) {
             Verdict::Fit { .. } => Some(Ok(())),
             verdict => Some(Err(verdict.to_string())),
         }
     }
 
-    fn has_lost(&self, to: &Side) -> bool {
-        let optional = self.service.failover.witness == WitnessRule::Optional && !to.witness.usable(self.timeline());
-        to.state() == Health::Up && (optional || !self.knows_identity() || to.witness.testimony().lost())
+    /// Without a word of its own only where it could not say one.
+    fn has_lost(&self, to: &Side, now: Now) -> bool {
+        let mute = !to.witness.usable(self.timeline()) || to.witness.testimony().lost();
+        mute && self.candidate_lost(&to.name, now)
     }
 }

@@ -40,7 +40,9 @@ impl Machine {
         let mismatch = analysis::mismatch(active, latch.identity.as_ref())
             .filter(|_| active.facts.as_ref().is_some_and(|h| h.started >= since));
         let successor = self.sides.iter().any(|side| side.name != latch.active && self.descends(side));
-        let others = self.sides.iter().filter(|side| side.name != latch.active).all(|side| side.heard_since(since));
+        let tells = self.knows_identity();
+        let others =
+            self.sides.iter().filter(|side| side.name != latch.active).all(|side| side.heard_since(since, tells));
         let routing_up = latch.identity.is_none() && active.state() == Health::Up;
         if successor {
             self.mismatch = mismatch;
@@ -55,10 +57,10 @@ impl Machine {
         } else if mismatch.is_some() {
             // Watching keeps the gate closed for a latched side that is not what it was, and says why.
             if patience || others {
-                self.leave_start(now);
+                self.leave_start(since, now);
             }
         } else if (proven || routing_up) && (others || patience) {
-            self.leave_start(now);
+            self.leave_start(since, now);
         } else if patience {
             let last = active.last_probe.as_ref().map_or("nothing was heard", |probe| probe.text.as_str());
             let said = format!(
@@ -83,10 +85,11 @@ impl Machine {
         side.role() == Role::Primary && analysis::lineage(&heard.facts, identity, streamed) == Lineage::Descends
     }
 
-    fn leave_start(&mut self, now: Now) {
+    fn leave_start(&mut self, since: Moment, now: Now) {
         self.state = State::Watching;
         self.block = None;
         self.mismatch = self.active_side().and_then(|side| analysis::mismatch(side, self.latch()?.identity.as_ref()));
+        self.owed = self.mismatch.as_ref().map(|_| since);
         if let (Some(latch), None) = (&self.record.latch, &self.mismatch) {
             let said = format!("{} proved to be the latched side of epoch {}", latch.active, latch.epoch);
             self.tell(now, EventKind::Notice, said);

@@ -21,6 +21,8 @@ pub(in crate::failover) struct Run {
     pub(in crate::failover) closed: bool,
     pub(super) rechecked: Option<Rechecked>,
     pub(super) fence_needed: bool,
+    /// It was tried, in vain, and need not succeed.
+    pub(super) fence_failed: bool,
     /// Decided although a standby gets heartbeats: the fence makes up for it.
     pub(super) over_idle: bool,
     /// What the new side proved to be.
@@ -110,6 +112,7 @@ impl Run {
             closed,
             rechecked: None,
             fence_needed: false,
+            fence_failed: false,
             over_idle: false,
             proven: None,
             resumed: false,

@@ -6,6 +6,7 @@ mod overtaken;
 mod plan;
 mod resumed;
 mod stage;
+mod stale;
 
 use super::*;
 use crate::config::{ForeignPromotion, SyncRule, WitnessRule};

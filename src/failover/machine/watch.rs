@@ -9,9 +9,12 @@ use crate::failover::analysis::{self, Decision, Finding, Suspicion};
 use crate::failover::health::State as Health;
 use crate::failover::observation::{Failure, Observation, Unknown, Verdict};
 use crate::failover::phase::{BlockReason, EpisodeId, EpisodeKind, Intent, Phase, Stage};
+use crate::failover::side::Side;
 use crate::failover::witness::Testimony;
 use crate::types::{BackendName, Moment, Now, WallTime};
 
+/// An isolated daemon says so after that.
+const BLIND: Duration = Duration::from_secs(10);
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
 impl Machine {
@@ -82,6 +85,7 @@ impl Machine {
     pub(super) fn advance_watch(&mut self, now: Now) {
         self.release_frozen(now);
         self.mismatch = self.active_side().and_then(|side| analysis::mismatch(side, self.latch()?.identity.as_ref()));
+        self.owed = self.owed.filter(|_| self.mismatch.is_some());
         if self.settling.is_some_and(|until| now.at >= until) {
             self.settling = None;
         }
@@ -92,7 +96,7 @@ impl Machine {
         match finding {
             None => {
                 let block = self.standing_block();
-                self.evidence = block.as_ref().map_or_else(|| self.calm_sentence(), |(_, said)| said.clone());
+                self.evidence = block.as_ref().map_or_else(|| self.calm_sentence(now), |(_, said)| said.clone());
                 self.set_block(block, now);
             }
             Some(Finding::Suspect(said) | Finding::Waiting(said)) => {
@@ -247,9 +251,10 @@ impl Machine {
         self.record.intent = Some(run.intent.clone());
         let ticket = self.persist();
         run.step = Step::Deciding { ticket };
-        if let State::Starting { since } = self.state {
-            run.unchecked = Some(since);
-        }
+        run.unchecked = match self.state {
+            State::Starting { since } => Some(since),
+            _ => self.owed.take(),
+        };
         let from = run.intent.from.clone();
         let said = format!(
             "episode {}: {} from {} to {}: {}",
@@ -282,12 +287,25 @@ impl Machine {
         }
     }
 
-    fn calm_sentence(&self) -> String {
+    /// Nothing was heard of any other backend for so long that it may have been promoted by others.
+    fn blind(&self, now: Now) -> Option<String> {
+        let heard = |side: &Side| side.facts.as_ref().map_or(Moment::default(), |heard| heard.finished);
+        let others: Vec<&Side> = self.sides.iter().filter(|side| !self.is_active(&side.name)).collect();
+        let last = others.iter().map(|side| heard(side)).max()?.max(self.woke);
+        let gap = now.at.since(last);
+        let names: Vec<&str> = others.iter().map(|side| side.name.as_str()).collect();
+        (self.knows_identity() && gap >= BLIND)
+            .then(|| format!("; blind to promotions by others: {} not heard for {} s", names.join(", "), gap.as_secs()))
+    }
+
+    fn calm_sentence(&self, now: Now) -> String {
         let Some(side) = self.active_side() else {
             return "nothing is latched".into();
         };
         match side.state() {
-            Health::Up => format!("{} answers as it should", side.name),
+            Health::Up => {
+                format!("{} answers as it should{}", side.name, self.blind(now).unwrap_or_default())
+            }
             Health::Recovering => {
                 format!("{} is starting up or recovering; newcomers wait", side.name)
             }

@@ -201,10 +201,11 @@ fn fenced(scenario: &mut Scenario) {
 pub const LATE_WAKE: &[Break] = &[Break {
     bug: "does not notice that it woke late",
     setting: |scenario| {
-        plain(scenario, Theme::Daemon, |_| {});
-        scenario.commands = 12;
+        // Its switchovers wait for clients, which leaves time to sleep in.
+        plain(scenario, Theme::Daemon, |service| service.failover.drain_timeout = Duration::from_secs(20));
+        (scenario.commands, scenario.pace) = (60, 3000);
     },
-    symptoms: &[Law::Evidence, Law::Recheck, Law::StartChecks, Law::Foreign],
+    symptoms: &[Law::Evidence, Law::Recheck, Law::StartChecks, Law::Foreign, Law::NoWayBack],
     hears: |input, _| match input {
         Input::Delay(late) if late <= 2000 => None,
         other => Some(other),

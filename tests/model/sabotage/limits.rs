@@ -168,6 +168,8 @@ pub const COMMAND: &[Break] = &[
     },
     Break {
         bug: "routes to whoever it is told to",
+        // Who is imagined to be primary may be followed without a command.
+        symptoms: &[Law::Foreign],
         setting: |scenario| plain(scenario, Theme::Commands, |_| {}),
         hears: |input, hand| {
             if let Input::Command(Command::Failover { to: Some(backend), route_only: true, .. }, false) = &input {

@@ -233,8 +233,8 @@ pub const TIMELINE: &[Break] = &[
     },
     Break {
         bug: "forgets at its start who the latched side is",
-        // Whoever answers is led to.
-        symptoms: &[Law::LatchByEpisode, Law::RoleMismatch, Law::StartChecks],
+        // Whoever answers is led to, and not cut when it says that it is a standby.
+        symptoms: &[Law::LatchByEpisode, Law::RoleMismatch, Law::StartChecks, Law::Cut],
         setting: |scenario| plain(scenario, Theme::Daemon, |_| {}),
         record: |record| {
             if let Some(latch) = &mut record.latch {
