@@ -51,7 +51,7 @@ pub fn rank<'a>(
     let mut ranked: Vec<_> = sides
         .iter()
         .filter(|side| side.name != *active)
-        .map(|side| (side, fitness(service, side, identity, flushed, t0.unwrap_or(now))))
+        .map(|side| (side, fitness(service, side, identity, flushed, Some(t0.unwrap_or(now)))))
         .collect();
     let lsn = |verdict: &Verdict| match verdict {
         Verdict::Fit { lsn, .. } => (2, lsn.unwrap_or_default()),
@@ -68,7 +68,19 @@ pub fn rank<'a>(
     ranked
 }
 
-fn fitness(service: &Service, side: &Side, identity: Option<&Identity>, flushed: Option<Lsn>, t0: Moment) -> Verdict {
+/// As when it was chosen, but for what it streamed: a decision of a moment ago vouches for that.
+pub fn still_fit(service: &Service, side: &Side, identity: Option<&Identity>, flushed: Option<Lsn>) -> Verdict {
+    fitness(service, side, identity, flushed, None)
+}
+
+/// `t0`: it must have streamed not long before.
+fn fitness(
+    service: &Service,
+    side: &Side,
+    identity: Option<&Identity>,
+    flushed: Option<Lsn>,
+    t0: Option<Moment>,
+) -> Verdict {
     let name = &side.name;
     if let Some(why) = &side.quarantine {
         return Verdict::Unfit(format!("{name} is quarantined: {why}"));
@@ -92,15 +104,16 @@ fn fitness(service: &Service, side: &Side, identity: Option<&Identity>, flushed:
         return Verdict::Unfit(why);
     }
     let max = service.failover.max_disconnect;
-    match side.witness.streamed_at() {
-        None => {
+    match (side.witness.streamed_at(), t0) {
+        (_, None) => {}
+        (None, Some(_)) => {
             return Verdict::Unfit(format!("{name} was never seen streaming on timeline {}", identity.timeline));
         }
-        Some(at) if t0.since(at) > max => {
+        (Some(at), Some(t0)) if t0.since(at) > max => {
             let gap = t0.since(at).as_secs();
             return Verdict::Stale(format!("{name} had stopped streaming {gap} s before (max_disconnect is {max:?})"));
         }
-        Some(_) => {}
+        (Some(_), Some(_)) => {}
     }
     let lag = facts.lsn.zip(flushed).map(|(lsn, flushed)| lsn.behind(flushed));
     match lag {
@@ -162,7 +175,7 @@ pub fn unarmed(
         why.push("promoter is \"none\": somebody else promotes".to_owned());
         return why;
     }
-    match fitness(service, side, identity, flushed, now) {
+    match fitness(service, side, identity, flushed, Some(now)) {
         Verdict::Fit { .. } => {}
         verdict => why.push(verdict.to_string()),
     }

@@ -1,6 +1,6 @@
 //! The failover machine of one pair: inputs come in through `handle_*`, outputs leave through `poll_*`.
 //! After any `handle_*` the driver drains all output before the next. Time is an argument. What each state does stands
-//! in `machine/{start,watch,episode,switchover,command,gate}`.
+//! in `machine/{start,resume,watch,episode,switchover,promotion,command,gate}`.
 
 mod claims;
 mod command;
@@ -10,6 +10,8 @@ mod gate;
 mod latch;
 mod outcome;
 mod phases;
+mod promotion;
+mod resume;
 mod start;
 mod steps;
 mod switchover;
@@ -29,7 +31,7 @@ use super::side::Side;
 use crate::config::{Authority, ProbeKind, Promoter, Service};
 use crate::types::{BackendName, Epoch, HostPort, Moment, Now, Timeline, WallTime};
 
-pub(super) use steps::{Aside, Run, Step};
+pub(super) use steps::{Aside, Lock, Run, Step};
 
 /// The machine.
 #[derive(Debug)]

@@ -76,7 +76,7 @@ pub const EDGES: &[Edge] = &[
     e(Fencing, Starting, "called off; the old side must prove itself again"),
     e(Fencing, Settling, "called off soon after a switch"),
     e(Promoting, Switching, "the new side proves to be primary"),
-    e(Promoting, Blocked, "nothing proves it in time: pending"),
+    e(Promoting, Blocked, "nothing proves it in time, or somebody else was promoted: pending"),
     e(Promoting, Fencing, "the promoter refused cleanly"),
     e(Switching, Settling, "the latch is on disk: open"),
     e(Switching, Paused, "the latch is on disk: open; decisions are paused"),

@@ -178,7 +178,10 @@ async fn on_an_asynchronous_pair_the_younger_daemon_decides_nothing_beside_the_o
     first.ctl_done(&["pause"]).await;
     pair.east.kill().await;
     let refused = second.until("refused", FAILOVER, |s| blocked(s) == "second decider").await;
-    assert!(refused.blocked.unwrap().sentence.contains(&first.try_status().await.unwrap().daemon), "it does not say who decides");
+    assert!(
+        refused.blocked.unwrap().sentence.contains(&first.try_status().await.unwrap().daemon),
+        "it does not say who decides"
+    );
     second.stays("nobody is promoted", WATCH, |s| is_active(s, "east")).await;
     assert!(!pair.west.is_primary().await);
     first.ctl_done(&["resume"]).await;

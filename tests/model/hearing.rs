@@ -150,7 +150,12 @@ impl Laws {
         let Some(course) = self.course.as_mut().filter(|c| outcome.episode() == Some(c.intent.id)) else { return };
         match outcome {
             Outcome::Fenced { result, .. } => course.fenced = Some(result.is_ok()),
-            Outcome::Locked { result, .. } => course.locked = *result == LockResult::Held,
+            Outcome::Locked { result, .. } => {
+                course.locked = *result == LockResult::Held;
+                if course.locked {
+                    course.locked_at = now;
+                }
+            }
             Outcome::Frozen { result: Ok(lsn), .. } => course.frozen = Some((lsn.0, now)),
             Outcome::Promotion { result: PromotionResult::Refused(_), .. } => course.refused = true,
             Outcome::Promotion { result: PromotionResult::Done, .. } => course.done = true,

@@ -3,11 +3,12 @@
 //! order of steps kept?), `standing` (who may get a byte now?); what counts as told stands in `ears`.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use pgpivot::config::{ProbeKind, Promoter, Service};
 use pgpivot::failover::action::{Action, Command, Event, Gate};
 use pgpivot::failover::phase::{EpisodeId, EpisodeKind, Identity, Intent, Latch, Record, Stage};
-use pgpivot::types::{BackendName, Epoch, Now};
+use pgpivot::types::{BackendName, Epoch, Now, WallTime};
 
 use crate::daemon::Daemon;
 use crate::ears::Ear;
@@ -103,11 +104,15 @@ pub struct Course {
     pub written: Option<u64>,
     /// Taken up again after a restart, at that time.
     pub resumed: Option<u64>,
+    /// How old the decision was then, by the wall clock.
+    pub age: Duration,
     /// A late wake came before `sent`: it must end.
     pub void: bool,
     pub rechecked: bool,
     pub fenced: Option<bool>,
     pub locked: bool,
+    /// When it was last granted.
+    pub locked_at: u64,
     /// Position and when it was told.
     pub frozen: Option<(u64, u64)>,
     pub sent_ordered: bool,
@@ -214,7 +219,7 @@ impl Laws {
 
     // ---- a process ----
 
-    pub fn born(&mut self, now: u64, service: Service, name: String, record: &Record) {
+    pub fn born(&mut self, now: u64, wall: WallTime, service: Service, name: String, record: &Record) {
         let kept = Self {
             promoted: std::mem::take(&mut self.promoted),
             froze: std::mem::take(&mut self.froze),
@@ -233,6 +238,7 @@ impl Laws {
         }
         self.course = record.intent.clone().map(|intent| Course {
             resumed: Some(now),
+            age: wall.since(intent.decided_at),
             written: Some(now),
             sent_ordered: intent.stage == Stage::Sent,
             ..Course::of(intent)
@@ -308,10 +314,12 @@ impl Course {
             ticket: 0,
             written: None,
             resumed: None,
+            age: Duration::ZERO,
             void: false,
             rechecked: false,
             fenced: None,
             locked: false,
+            locked_at: 0,
             frozen: None,
             // What somebody else promoted is sent from the start: nobody sends it again.
             sent_ordered: intent.kind == EpisodeKind::Follow,

@@ -7,7 +7,7 @@ use pgpivot::failover::observation::Role;
 use pgpivot::failover::phase::{EpisodeKind, Intent, Latch, Record, Stage};
 use pgpivot::types::{BackendName, Epoch};
 
-use crate::ears::descends;
+use crate::ears::{Ear, descends};
 use crate::laws::{Course, Law, Laws, Scene};
 
 impl Laws {
@@ -218,7 +218,7 @@ impl Laws {
         let Some(course) = &self.course else { return };
         let sent = scene.disk.intent.as_ref().is_some_and(|i| i.id == course.intent.id && i.stage == Stage::Sent);
         let promotes = course.intent.kind != EpisodeKind::Follow && self.promoted.contains_key(&course.intent.id);
-        let excused = course.refused || course.abandoned;
+        let excused = course.refused || course.abandoned || self.yields(&course.intent.to);
         self.demand(Law::NoWayBack, !(sent && promotes) || excused, || {
             "called off after the promotion was ordered".into()
         });
@@ -246,6 +246,8 @@ impl Laws {
             self.asks_enough(backends, *needed, &intent.to);
         }
         match action {
+            // After `sent` there is no last look any more.
+            Action::Lock { .. } if self.course.as_ref().is_some_and(|course| course.sent_ordered) => {}
             Action::Lock { .. } if intent.kind == EpisodeKind::Switchover => self.caught_up(),
             Action::Fence { .. } | Action::Lock { .. } => self.looks_again(scene),
             Action::Freeze { .. } => {
@@ -285,10 +287,50 @@ impl Laws {
         });
         let may = self.service.failover.promoter != Promoter::None && intent.kind != EpisodeKind::Follow;
         self.demand(Law::Authority, may, || "promotes and has no promoter".into());
+        self.nobody_else(intent);
         let Some(course) = &mut self.course else { return };
         course.ordered.get_or_insert(scene.now);
         let void = course.void && before.is_none();
         self.demand(Law::LateWake, !void, || "an intent from before a late wake is carried out".into());
+    }
+
+    /// Nobody is promoted beside a side that was, and nobody without the lock: under it all must have been heard before
+    /// a promotion is ordered that another process, or this one, may have ordered before.
+    fn nobody_else(&mut self, intent: &Intent) {
+        let (Some(identity), Some(course), true) = (self.identity().cloned(), self.course.clone(), self.sql()) else {
+            return;
+        };
+        let primary = |ear: &Ear| {
+            ear.facts().is_some_and(|facts| facts.role == Role::Primary && descends(facts, &identity, false))
+        };
+        let successor = self.ears.iter().find(|(name, ear)| **name != intent.to && primary(ear));
+        let successor = successor.map(|(name, _)| name.clone());
+        self.demand(Law::SplitBrain, successor.is_none(), || {
+            format!("promotes {} and {successor:?} was promoted", intent.to)
+        });
+        let Some(before) = course.ordered.or(course.resumed) else { return };
+        self.demand(Law::Lock, course.locked, || format!("promotes {} again without the lock", intent.to));
+        let since = course.locked_at.max(before);
+        let heard = |ear: &Ear| {
+            let answered = ear.told.as_ref().is_some_and(|(started, ..)| *started >= since);
+            answered || ear.counters.values().all(|counter| counter.heard.is_some_and(|at| at >= since))
+        };
+        let unheard = self.ears.iter().find(|(name, ear)| **name != intent.to && !heard(ear));
+        let unheard = unheard.map(|(name, _)| name.clone());
+        self.demand(Law::SplitBrain, unheard.is_none(), || {
+            format!("promotes {} again and has not heard {unheard:?} since", intent.to)
+        });
+        let told = self.ears.get(&intent.to).and_then(|ear| ear.told.clone());
+        let standby = told.is_some_and(|(started, _, facts)| started >= before && facts.role == Role::Standby);
+        let follows = standby && !self.seen_elsewhere(&intent.to);
+        self.demand(Law::Timeline, follows, || format!("promotes {} again, which may be no standby", intent.to));
+    }
+
+    /// The candidate was seen on another line, and another side is primary on one that goes on from the latched one.
+    fn yields(&self, to: &BackendName) -> bool {
+        let Some(identity) = self.identity() else { return false };
+        let goes_on = |ear: &Ear| ear.claims() && ear.facts().is_some_and(|facts| descends(facts, identity, true));
+        self.seen_elsewhere(to) && self.ears.iter().any(|(name, ear)| name != to && goes_on(ear))
     }
 
     pub fn orders_release(&mut self, backend: &BackendName) {
@@ -310,6 +352,7 @@ impl Laws {
         }
         course.rechecked = true;
         let (intent, idle, resumed) = (course.intent.clone(), course.idle, course.resumed);
+        let course_age = course.age;
         let Some(written) = course.written else {
             return self.broken(Law::WriteThenAct, "goes on before the intent is known to be on disk");
         };
@@ -319,7 +362,13 @@ impl Laws {
         let since = resumed.unwrap_or(written.saturating_sub(fast));
         let failing = ear.counters.values().all(|counter| counter.failing().is_some_and(|at| at >= since));
         let known = ear.counters.len();
+        let down = ear.is_down();
         self.demand(Law::Recheck, failing && known > 0, || format!("no fresh failure of {from} since {since}"));
+        if resumed.is_some() {
+            self.demand(Law::Evidence, down, || format!("{from} is not down after the restart"));
+            let (age, max) = (course_age, self.service.failover.max_disconnect);
+            self.demand(Law::Candidate, age <= max, || format!("an intent {age:?} old is carried further"));
+        }
         if intent.kind == EpisodeKind::Failover && !idle {
             self.nobody_hears(from, scene);
         }

@@ -25,7 +25,7 @@ impl World {
         let kind = if daemon.decides() { 's' } else { 'o' };
         daemon.name = format!("{kind}-{:012x}{salt:04x}", clock.wall.0 / 1000);
         let (service, name, record) = (daemon.service.clone(), daemon.name.clone(), daemon.disk.holds().clone());
-        self.laws[d].born(self.now, service.clone(), name.clone(), &record);
+        self.laws[d].born(self.now, clock.wall, service.clone(), name.clone(), &record);
         self.say(|| format!("daemon {d} starts as {name}: {record:?}"));
         let saboteur = self.bug.map(Saboteur::new);
         self.daemons[d].core = Some(Core::start(service, name, record, clock, saboteur));

@@ -197,14 +197,17 @@ impl Machine {
         };
         let id = run.intent.id;
         let from = run.intent.from.as_ref().map_or("nobody", BackendName::as_str).to_owned();
-        if self.side(backend).is_some_and(|side| side.state() == Health::Up) {
+        // Beside a successor the old side is not opened again: nothing is lost with the target.
+        if self.side(backend).is_some_and(|side| side.state() == Health::Up) && self.successor().is_none() {
             return Err(refusal("target_answers", format!("{backend} answers: it is not off")));
         }
         if !dry_run {
-            self.cancel(format!("an operator states that {backend} is off"), now);
+            self.cancel(format!("an operator gives {backend} up"), now);
         }
-        let sentence =
-            format!("episode {id} ends without {backend}; traffic goes back to {from} once it proves itself");
+        let sentence = match self.successor() {
+            Some(side) => format!("episode {id} ends without {backend}; {} is followed, or adopted by you", side.name),
+            None => format!("episode {id} ends without {backend}; traffic goes back to {from} once it proves itself"),
+        };
         Ok(Receipt { sentence, episode: Some(id), steps: Vec::new() })
     }
 }

@@ -1,14 +1,14 @@
 //! The steps of an episode in their order: intent, cut, recheck, fence, lock, `sent`, promote, prove, latch.
-//! What only a switchover does stands in `switchover`, the end in `latch`.
+//! What only a switchover does stands in `switchover`, what follows `sent` in `promotion`, the end in `latch`.
 
 use std::time::Duration;
 
 use super::latch::identity_of;
+use super::promotion::LOCK_PATIENCE;
 use super::{Machine, Run, State, Step};
-use crate::config::{ProbeKind, Promoter, WitnessRule};
-use crate::failover::action::{Action, EventKind, PromotionResult, Rechecked};
+use crate::config::{Promoter, WitnessRule};
+use crate::failover::action::{Action, EventKind, Rechecked};
 use crate::failover::analysis::{self, Lineage};
-use crate::failover::candidate;
 use crate::failover::health::State as Health;
 use crate::failover::observation::Role;
 use crate::failover::phase::{BlockReason, EpisodeKind, Identity, Intent, Stage};
@@ -16,11 +16,8 @@ use crate::failover::side::Side;
 use crate::failover::witness::Testimony;
 use crate::types::{BackendName, Moment, Now};
 
-/// A fence ends itself after 35 s, a try for the lock after 3 s.
+/// A fence ends itself after 35 s.
 const FENCE_PATIENCE: Duration = Duration::from_secs(45);
-/// A promoter ends itself this long after `promote_timeout` at the latest.
-const ORDER_PATIENCE: Duration = Duration::from_secs(10);
-const LOCK_PATIENCE: Duration = Duration::from_secs(10);
 /// What was seen longer ago than this when the intent is on disk is no last look.
 const LAST_LOOK: Duration = Duration::from_millis(100);
 
@@ -41,7 +38,7 @@ impl Machine {
             Step::Fencing if self.step_lasts(FENCE_PATIENCE, now) => {
                 self.unanswered(BlockReason::FenceFailed, "the node fence", now);
             }
-            Step::Locking if self.run().is_some_and(|run| run.locked) && self.reviewed() => self.review(now),
+            Step::Locking if self.reviewed_under_lock(now) => self.review(now),
             Step::Locking if self.step_lasts(LOCK_PATIENCE, now) => {
                 self.unanswered(BlockReason::LockBusy, "the lock between daemons", now);
             }
@@ -62,43 +59,6 @@ impl Machine {
         run.step = step;
         run.step_since = now.at;
         self.tell_as(now, EventKind::Step, said, Some(took), None);
-    }
-
-    /// Every backend that can be asked has answered since the lock was asked for, and as many as must grant it: whoever
-    /// held it before may have promoted one.
-    fn reviewed(&self) -> bool {
-        let Some(run) = self.run() else { return false };
-        let heard = |side: &Side| side.facts.as_ref().is_some_and(|heard| heard.started >= run.step_since);
-        let answered = self.bystanders().filter(|side| heard(side)).count();
-        1 + answered >= self.grants_needed() && self.bystanders().all(|side| side.state() != Health::Up || heard(side))
-    }
-
-    /// A majority, the candidate among it. The old side is down: of three, the two that are left are the majority.
-    fn grants_needed(&self) -> usize {
-        (self.sides.len() / 2 + 1).min(1 + self.bystanders().count())
-    }
-
-    /// Neither the old side nor the candidate.
-    fn bystanders(&self) -> impl Iterator<Item = &Side> {
-        let (from, to) = self.run().map_or((None, None), |run| (run.intent.from.as_ref(), Some(&run.intent.to)));
-        self.sides.iter().filter(move |side| Some(&side.name) != from && Some(&side.name) != to)
-    }
-
-    /// The lock is held: nobody else may have been promoted by now.
-    fn review(&mut self, now: Now) {
-        let successor = self.bystanders().find(|side| self.descends(side)).map(|side| side.name.clone());
-        match (successor, self.strayed()) {
-            (Some(name), _) => {
-                self.set_back(BlockReason::SplitBrain, format!("{name} was promoted by somebody else"), now);
-            }
-            (None, Some(why)) => self.set_back(BlockReason::NoCandidate, why, now),
-            (None, None) => self.send("the lock between daemons is held".into(), now),
-        }
-    }
-
-    /// The candidate follows another line by now: people rebuilt it meanwhile.
-    pub(super) fn strayed(&self) -> Option<String> {
-        candidate::strays(self.side(&self.run()?.intent.to)?, self.latch()?.identity.as_ref()?)
     }
 
     fn step_lasts(&self, patience: Duration, now: Now) -> bool {
@@ -164,13 +124,17 @@ impl Machine {
     /// The last look at the old side, after the cut.
     fn recheck(&mut self, from: Moment, until: Moment, now: Now) {
         let Some(run) = self.run() else { return };
-        let (intent, over_idle) = (run.intent.clone(), run.over_idle);
+        let (intent, resumed, over_idle) = (run.intent.clone(), run.resumed, run.over_idle);
         let decided = self.evidence_from(run.began);
         let Some(name) = intent.from.clone() else {
             return self.rechecked("there is no old side".into(), now);
         };
         if intent.forced {
-            return self.rechecked("forced by an operator".into(), now);
+            return if resumed {
+                self.force_again(from, until, now)
+            } else {
+                self.rechecked("forced by an operator".into(), now)
+            };
         }
         let premade = run.rechecked.as_ref().map(|rechecked| rechecked.sentence.clone());
         let Some(side) = self.side(&name) else { return };
@@ -196,8 +160,16 @@ impl Machine {
         if let Some(said) = premade.filter(|_| lost) {
             return self.rechecked(said, now);
         }
-        if failed && lost {
+        if failed && lost && !resumed {
             return self.rechecked(format!("{name} failed another probe"), now);
+        }
+        if failed && let Some(judged) = self.judge_again(&intent, now) {
+            return match judged {
+                Ok(()) => {
+                    self.rechecked(format!("{name} is down and {} is fit, also after the restart", intent.to), now)
+                }
+                Err(why) => self.cancel(why, now),
+            };
         }
         if now.at >= until {
             self.cancel(format!("the recheck of {name} came to no verdict"), now);
@@ -211,7 +183,7 @@ impl Machine {
     }
 
     /// The candidate's own stream must be lost now, too.
-    fn candidate_lost(&self, name: &BackendName, now: Now) -> bool {
+    pub(super) fn candidate_lost(&self, name: &BackendName, now: Now) -> bool {
         let optional = self.service.failover.witness == WitnessRule::Optional || !self.knows_identity();
         let lost = |side: &Side| side.witness.testimony().lost() && analysis::says_so_now(side, &self.service, now.at);
         self.side(name).is_some_and(|side| side.state() == Health::Up && (optional || lost(side)))
@@ -240,23 +212,11 @@ impl Machine {
 
     /// Takes the lock between daemons, where there are servers that can hold one.
     pub(super) fn lock(&mut self, said: String, now: Now) {
-        let Some(run) = self.run() else { return };
-        let (episode, to, from) = (run.intent.id, run.intent.to.clone(), run.intent.from.clone());
-        if !matches!(self.service.probe.kind, ProbeKind::Sql { .. }) {
+        if !self.knows_identity() {
             return self.send(said, now);
         }
-        let mut backends = vec![to];
-        if self.sides.len() > 2 {
-            let others = self.sides.iter().map(|side| side.name.clone());
-            backends
-                .extend(others.filter(|name| Some(name) != from.as_ref() && *name != backends[0]).collect::<Vec<_>>());
-        }
-        let needed = self.grants_needed();
         self.step(Step::Locking, said, now);
-        if let Some(run) = self.run_mut() {
-            run.lock_asked = true;
-        }
-        self.actions.push_back(Action::Lock { episode, backends, needed });
+        self.ask_lock(now);
     }
 
     /// Writes `sent`. What is promoted from here on is proven or pending, never taken back.
@@ -271,72 +231,6 @@ impl Machine {
         self.record.intent = Some(intent);
         let ticket = self.persist();
         self.step(Step::Sending { ticket }, said, now);
-    }
-
-    pub(super) fn sent(&mut self, now: Now) {
-        let Some(run) = self.run_mut() else { return };
-        run.ordered = None;
-        self.step(Step::Promoting { since: now.at }, "sent is on disk: no way back".into(), now);
-        self.prove(now.at, now);
-    }
-
-    fn order_promotion(&mut self, now: Now) {
-        let Some(run) = self.run_mut() else { return };
-        let rechecked = run.rechecked.clone().unwrap_or(Rechecked { sentence: "already sent before a restart".into() });
-        run.ordered = Some(now.at);
-        run.word = None;
-        let (episode, epoch, backend) = (run.intent.id, run.intent.epoch, run.intent.to.clone());
-        let (kind, from) = (run.intent.kind, run.intent.from.clone());
-        self.actions.push_back(Action::Promote { episode, epoch, backend, rechecked });
-        if let (EpisodeKind::Switchover, Some(backend)) = (kind, from) {
-            self.actions.push_back(Action::ReadFlush { episode, backend });
-        }
-    }
-
-    /// Looks for the proof; without it the promotion stays pending, for ever if need be.
-    fn prove(&mut self, since: Moment, now: Now) {
-        let Some(run) = self.run() else { return };
-        let (to, id, word, ordered) = (run.intent.to.clone(), run.intent.id, run.word.clone(), run.ordered);
-        if run.intent.kind == EpisodeKind::Follow {
-            return self.prove_adopted(since, now);
-        }
-        if self.is_proven(&to, since) {
-            let took = self.run().and_then(|run| run.ordered).map_or(0, |at| now.at.since(at).as_millis());
-            return self.promoted(format!("{to} proves to be primary, {took} ms after the order"), now);
-        }
-        let strayed = self.strayed().is_some();
-        match (ordered, word) {
-            (None, _) if !strayed => return self.order_promotion(now),
-            (_, Some((_, PromotionResult::Refused(why)))) => return self.refused(why, now),
-            // Ordering again is safe (a primary says 55000), and needed where the first order never arrived.
-            (Some(ordered), Some((at, PromotionResult::Unknown(_))))
-                if !strayed
-                    && now.at.since(at) >= Duration::from_secs(1)
-                    && now.at.since(ordered) >= Duration::from_secs(2)
-                    && self.still_standby(&to, at) =>
-            {
-                self.order_promotion(now);
-            }
-            (Some(ordered), None)
-                if !strayed && now.at.since(ordered) >= self.service.failover.promote_timeout + ORDER_PATIENCE =>
-            {
-                self.order_promotion(now);
-            }
-            _ => {}
-        }
-        if now.at.since(since) >= self.service.failover.promote_timeout {
-            let waited = now.at.since(since).as_secs();
-            let said = format!(
-                "the promotion of {to} (episode {id}) was ordered {waited} s ago and nothing proves it: look at {to}; if it is off for good, `proxyctl abandon {to}`"
-            );
-            self.set_block(Some((BlockReason::PromotionPending, said)), now);
-        }
-    }
-
-    /// Was it heard to be a standby since? Probes that see no roles cannot tell.
-    fn still_standby(&self, name: &BackendName, since: Moment) -> bool {
-        let heard = self.side(name).and_then(|side| side.facts.as_ref());
-        !self.knows_identity() || heard.is_some_and(|heard| heard.started > since && heard.facts.role == Role::Standby)
     }
 
     /// The intent to adopt a side is on disk: it must still prove what it was adopted for.
@@ -355,7 +249,7 @@ impl Machine {
     }
 
     /// A promotion of somebody else, taken up again after a restart: its proof must be fresh.
-    fn prove_adopted(&mut self, since: Moment, now: Now) {
+    pub(super) fn prove_adopted(&mut self, since: Moment, now: Now) {
         let Some(run) = self.run() else { return };
         let waited = now.at.since(since) >= self.service.failover.verify_wait + Duration::from_secs(10);
         if waited || self.adoptable(&run.intent, since).is_some() {
@@ -375,76 +269,6 @@ impl Machine {
         let descends = |identity| analysis::lineage(facts, identity, true) == Lineage::Descends;
         // An operator's word takes the place of the proof that one line continues the other.
         (intent.operator.is_some() || latched.is_none_or(descends)).then_some(Some(proof))
-    }
-
-    /// Does the new side prove to be primary on a line that descends from the latched one?
-    fn is_proven(&mut self, to: &BackendName, since: Moment) -> bool {
-        let identity = self.latch().and_then(|latch| latch.identity.clone());
-        let Some(side) = self.side(to) else {
-            return false;
-        };
-        let Some(heard) = side.facts.as_ref().filter(|heard| heard.started >= since) else {
-            return false;
-        };
-        match identity {
-            Some(identity) => {
-                let facts = &heard.facts;
-                let proven =
-                    facts.role == Role::Primary && analysis::lineage(facts, &identity, true) == Lineage::Descends;
-                if proven {
-                    let proof = identity_of(facts);
-                    if let Some(run) = self.run_mut() {
-                        run.proven = proof;
-                    }
-                }
-                proven
-            }
-            // Without identities the promoter's word and a check that passes afterwards are all there is.
-            None => {
-                let done = self.run().is_some_and(|run| {
-                    run.word.as_ref().is_some_and(|(at, word)| *word == PromotionResult::Done && heard.started >= *at)
-                });
-                done && side.state() == Health::Up
-            }
-        }
-    }
-
-    /// Proven: before opening, commits must be able to end.
-    fn promoted(&mut self, said: String, now: Now) {
-        self.block = None;
-        let Some(run) = self.run() else { return };
-        let (episode, to) = (run.intent.id, run.intent.to.clone());
-        let blocked = self.side(&to).and_then(|side| side.facts.as_ref()).and_then(|heard| heard.facts.sync.clone());
-        match blocked.filter(|sync| sync.blocks_commits()) {
-            Some(sync) if self.service.failover.sync_after_failover == crate::config::SyncRule::Clear => {
-                let until = now.at + Duration::from_secs(5);
-                self.step(
-                    Step::ClearingSync { until },
-                    format!("{said}; clearing synchronous_standby_names ({})", sync.names),
-                    now,
-                );
-                self.actions.push_back(Action::ClearSync { episode, backend: to });
-            }
-            Some(sync) => {
-                if let Some(run) = self.run_mut() {
-                    run.notes.push(format!(
-                        "commits on {to} wait for a synchronous standby that is not there (synchronous_standby_names = '{}')",
-                        sync.names
-                    ));
-                }
-                self.tell(now, EventKind::Step, said);
-                self.latch_new(now);
-            }
-            None => {
-                self.tell(now, EventKind::Step, said);
-                self.latch_new(now);
-            }
-        }
-    }
-
-    /// A command's exit 3: it did not promote and will not.
-    fn refused(&mut self, why: String, now: Now) {
-        self.cancel(format!("the promoter refused: {why}"), now);
     }
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::watch::kind_word;
-use super::{Aside, Machine, State, Step};
+use super::{Aside, Lock, Machine, State, Step};
 use crate::failover::action::{Action, Change, EventKind};
 use crate::failover::observation::Facts;
 use crate::failover::phase::{BlockReason, EpisodeKind, Identity, Latch, Stage};
@@ -101,7 +101,7 @@ impl Machine {
             }
         }
         self.remember_streams();
-        if run.lock_asked {
+        if run.lock != Lock::Free {
             self.actions.push_back(Action::Unlock { episode: run.intent.id });
         }
         let took = now.at.since(run.began);
@@ -228,7 +228,7 @@ impl Machine {
             let said = format!("the last try was called off a moment ago: {why}");
             self.setback = Some((now.at + BREATH, BlockReason::Cooldown, said));
         }
-        if run.lock_asked {
+        if run.lock != Lock::Free {
             self.actions.push_back(Action::Unlock { episode: run.intent.id });
         }
         let (id, kind) = (run.intent.id, kind_word(run.intent.kind));

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::watch::kind_word;
-use super::{Aside, Machine, Step};
+use super::{Aside, Lock, Machine, Step};
 use crate::failover::action::{EventKind, LockResult, Outcome, PromotionResult};
 use crate::failover::phase::{BlockReason, EpisodeId, EpisodeKind, Stage};
 use crate::types::Now;
@@ -33,9 +33,10 @@ impl Machine {
             }
             (Outcome::Locked { result: LockResult::Held, .. }, Step::Locking) => {
                 if let Some(run) = self.run_mut() {
-                    run.locked = true;
+                    run.lock = Lock::Held { since: now.at };
                 }
             }
+            (Outcome::Locked { result, .. }, Step::Promoting { .. }) => self.locked_again(result, now),
             (Outcome::Locked { result: LockResult::Busy, .. }, Step::Locking) => {
                 self.set_back(BlockReason::LockBusy, "another daemon holds the lock: it decides".into(), now);
             }
@@ -92,7 +93,7 @@ impl Machine {
             }
             (Some(Step::MarkFreezing { ticket: t }), Ok(())) if t == ticket => self.freeze(now),
             (Some(Step::Sending { ticket: t }), Ok(())) if t == ticket => {
-                match self.run_mut().and_then(|run| run.void.take()).or_else(|| self.strayed()) {
+                match self.run_mut().and_then(|run| run.void.take()).or_else(|| self.overtaken()) {
                     Some(why) => self.unsend(&why, now),
                     None => self.sent(now),
                 }

@@ -1,6 +1,5 @@
 //! The start checks: the gate stays closed until the latched side proves itself, or the first latch is found.
 
-use super::watch::kind_word;
 use super::{Machine, Run, State, Step};
 use crate::config::{ConfiguredRole, ProbeKind, Promoter};
 use crate::failover::action::EventKind;
@@ -12,37 +11,6 @@ use crate::failover::side::Side;
 use crate::types::{BackendName, Moment, Now};
 
 impl Machine {
-    /// Takes up an intent that was open when the daemon ended. It is resumed or cancelled, never decided again.
-    pub(super) fn resume(&mut self, now: Now) {
-        let Some(intent) = self.record.intent.clone() else {
-            return;
-        };
-        for side in &mut self.sides {
-            side.witness.resume(now.at);
-        }
-        let said =
-            format!("episode {} ({}) is taken up again at stage {:?}", intent.id, kind_word(intent.kind), intent.stage);
-        let automatic = intent.operator.is_none() || intent.forced;
-        let step = match (intent.stage, intent.kind) {
-            (Stage::Sent, _) => Step::Promoting { since: now.at },
-            (Stage::Intent, EpisodeKind::Failover) if automatic => {
-                let patience = self.service.probe.timeout * 2 + self.service.failover.verify_wait;
-                Step::Rechecking { from: now.at, until: now.at + patience + std::time::Duration::from_secs(10) }
-            }
-            (Stage::Intent | Stage::Freezing, _) => Step::Cancelling {
-                ticket: None,
-                retry: now.at,
-                why: "it was interrupted by a restart before the promotion".into(),
-            },
-        };
-        let mut run = Run::new(intent, step, true, now.at);
-        run.resumed = true;
-        run.unchecked = Some(now.at);
-        run.fence_needed = self.service.failover.fence_required;
-        self.state = State::Episode(Box::new(run));
-        self.tell(now, EventKind::Notice, said);
-    }
-
     /// One turn of the start checks.
     pub(super) fn advance_start(&mut self, now: Now) {
         let State::Starting { since } = self.state else {

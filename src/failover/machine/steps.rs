@@ -31,9 +31,9 @@ pub(in crate::failover) struct Run {
     pub(super) resumed: bool,
     /// The start checks are owed when it ends: everything must be heard from that moment on.
     pub(super) unchecked: Option<Moment>,
-    /// The lock was asked for: it is let go at the end, granted or not.
-    pub(super) lock_asked: bool,
-    pub(super) locked: bool,
+    pub(super) lock: Lock,
+    /// Why it was not held when it was last wanted after `sent`.
+    pub(super) lock_missed: Option<String>,
     /// Why it may not be promoted although `sent` is being written: the lock was lost, or this daemon slept.
     pub(super) void: Option<String>,
     /// The newest word of the promoter and when it was given.
@@ -44,6 +44,22 @@ pub(in crate::failover) struct Run {
     pub(super) flush_after: Option<Result<Lsn, String>>,
     /// What to say when it is over, beyond the standard sentence.
     pub(super) notes: Vec<String>,
+}
+
+/// The lock between daemons. Once asked for it is let go at the end, granted or not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::failover) enum Lock {
+    Free,
+    Asked {
+        since: Moment,
+    },
+    Held {
+        since: Moment,
+    },
+    /// Refused, lost, or let go.
+    Denied {
+        at: Moment,
+    },
 }
 
 /// A step.
@@ -101,8 +117,8 @@ impl Run {
             proven: None,
             resumed: false,
             unchecked: None,
-            lock_asked: false,
-            locked: false,
+            lock: Lock::Free,
+            lock_missed: None,
             void: None,
             word: None,
             ordered: None,

@@ -4,6 +4,7 @@ mod bad_luck;
 mod orders;
 mod overtaken;
 mod plan;
+mod resumed;
 mod stage;
 mod stale;
 

@@ -155,7 +155,7 @@ impl Machine {
     }
 
     /// What keeps an established decision from being carried out automatically.
-    fn forbidden(&self, decision: &Decision, now: Now) -> Option<(BlockReason, String)> {
+    pub(super) fn forbidden(&self, decision: &Decision, now: Now) -> Option<(BlockReason, String)> {
         let because = |reason, said: &str| Some((reason, said.to_owned()));
         if let Some(standing) = self.standing_block() {
             return Some(standing);

@@ -114,6 +114,23 @@ pub const LOCK: &[Break] = &[
         ..HONEST
     },
     Break {
+        bug: "does without the lock for what it sent before a restart",
+        // Whom nobody holds back, orders beside others.
+        symptoms: &[Law::SplitBrain],
+        setting: |scenario| {
+            plain(scenario, Theme::Daemon, |_| {});
+            scenario.commands = 12;
+        },
+        orders: |action, hand| match action {
+            Action::Lock { episode, .. } if hand.intent().is_some_and(|intent| intent.stage == Stage::Sent) => {
+                hand.pretend(&Input::Outcome(Outcome::Locked { episode, result: LockResult::Held }));
+                Vec::new()
+            }
+            other => vec![other],
+        },
+        ..HONEST
+    },
+    Break {
         bug: "asks for the lock where nobody need grant it",
         orders: |mut action, _| {
             if let Action::Lock { needed, .. } = &mut action {

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use pgpivot::config::{ForeignPromotion, WitnessRule};
+use pgpivot::failover::action::{Outcome, PromotionResult};
 use pgpivot::failover::observation::{Ancestor, Failure, Observation, Receiver, Role, Unknown, Verdict};
-use pgpivot::failover::phase::Phase;
+use pgpivot::failover::phase::{EpisodeKind, Phase, Stage};
 use pgpivot::types::{Lsn, Moment, Timeline};
 
 use super::{Break, HONEST, plain, standby_says, three};
@@ -229,23 +230,55 @@ pub const FOREIGN: &[Break] = &[
     },
 ];
 
-pub const SPLIT_BRAIN: &[Break] = &[Break {
-    bug: "takes another primary for one that does not talk",
-    // It goes on to be read, or is promoted itself.
-    symptoms: &[Law::StartChecks, Law::Timeline, Law::Witness],
-    setting: |scenario| three(scenario, Theme::Commands, |_| {}),
-    world: |world| world.at(world.now + 20_000, Event::Promoted { server: 2 }),
-    hears: |mut input, hand| {
-        if let Input::Seen(seen) = &mut input
-            && let Verdict::Answered(facts) = &seen.verdict
-            && facts.role == Role::Primary
-            && !hand.is_active(&seen.backend)
-            && hand.machine.phase() != Phase::Starting
-            && hand.intent().is_none()
-        {
-            seen.verdict = Verdict::Unknown(Unknown::Authentication);
-        }
-        Some(input)
+pub const SPLIT_BRAIN: &[Break] = &[
+    Break {
+        bug: "does not see who else was promoted when it takes up what it sent",
+        // It shows to whom it goes on.
+        symptoms: &[Law::StartChecks, Law::Timeline],
+        setting: |scenario| {
+            scenario.services = vec![scenario.services[0].clone(); 2];
+            three(scenario, Theme::Stubborn, |_| {});
+            scenario.commands = 12;
+        },
+        world: |world| {
+            (1..8).for_each(|n| world.at(world.now + n * 20_000, Event::Promoted { server: 2 }));
+        },
+        hears: |mut input, hand| {
+            let sent = hand.intent().filter(|intent| intent.stage == Stage::Sent && intent.kind != EpisodeKind::Follow);
+            let to = sent.map(|intent| intent.to.clone());
+            // What was not heard of is ordered again.
+            if let Input::Outcome(Outcome::Promotion { result, .. }) = &mut input {
+                *result = PromotionResult::Unknown("no answer in time".into());
+            }
+            if let (Input::Seen(seen), Some(to)) = (&mut input, to)
+                && seen.backend != to
+                && let Verdict::Answered(facts) = &mut seen.verdict
+                && facts.role == Role::Primary
+            {
+                facts.role = Role::Standby;
+            }
+            Some(input)
+        },
+        ..HONEST
     },
-    ..HONEST
-}];
+    Break {
+        bug: "takes another primary for one that does not talk",
+        // It goes on to be read, or is promoted itself.
+        symptoms: &[Law::StartChecks, Law::Timeline, Law::Witness],
+        setting: |scenario| three(scenario, Theme::Commands, |_| {}),
+        world: |world| world.at(world.now + 20_000, Event::Promoted { server: 2 }),
+        hears: |mut input, hand| {
+            if let Input::Seen(seen) = &mut input
+                && let Verdict::Answered(facts) = &seen.verdict
+                && facts.role == Role::Primary
+                && !hand.is_active(&seen.backend)
+                && hand.machine.phase() != Phase::Starting
+                && hand.intent().is_none()
+            {
+                seen.verdict = Verdict::Unknown(Unknown::Authentication);
+            }
+            Some(input)
+        },
+        ..HONEST
+    },
+];

@@ -35,8 +35,13 @@ impl Stage {
                 self.told(Outcome::Fenced { episode, result });
             }
             Action::Lock { episode, backends, needed } => {
-                let free = backends.iter().filter(|name| !self.servers[Self::index(name)].locked_by_other).count();
-                let result = if free >= needed { LockResult::Held } else { LockResult::Busy };
+                let known = || backends.iter().filter(|name| self.machine.address_of(name).is_some());
+                let free = known().filter(|name| !self.servers[Self::index(name)].locked_by_other).count();
+                let result = match known().count() {
+                    known if known < needed => LockResult::Failed("too few backends have an address".into()),
+                    _ if free >= needed => LockResult::Held,
+                    _ => LockResult::Busy,
+                };
                 self.told(Outcome::Locked { episode, result });
             }
             Action::Promote { episode, backend, .. } => {
