@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use pgpivot::config::{ForeignPromotion, WitnessRule};
+use pgpivot::failover::action::{Outcome, PromotionResult};
 use pgpivot::failover::observation::{Ancestor, Failure, Observation, Receiver, Role, Unknown, Verdict};
 use pgpivot::failover::phase::{EpisodeKind, Phase, Stage};
 use pgpivot::types::{Lsn, Moment, Timeline};
@@ -236,12 +237,19 @@ pub const SPLIT_BRAIN: &[Break] = &[
         symptoms: &[Law::StartChecks, Law::Timeline],
         setting: |scenario| {
             scenario.services = vec![scenario.services[0].clone(); 2];
-            three(scenario, Theme::Daemon, |_| {});
+            three(scenario, Theme::Stubborn, |_| {});
             scenario.commands = 12;
+        },
+        world: |world| {
+            (1..8).for_each(|n| world.at(world.now + n * 20_000, Event::Promoted { server: 2 }));
         },
         hears: |mut input, hand| {
             let sent = hand.intent().filter(|intent| intent.stage == Stage::Sent && intent.kind != EpisodeKind::Follow);
             let to = sent.map(|intent| intent.to.clone());
+            // What was not heard of is ordered again.
+            if let Input::Outcome(Outcome::Promotion { result, .. }) = &mut input {
+                *result = PromotionResult::Unknown("no answer in time".into());
+            }
             if let (Input::Seen(seen), Some(to)) = (&mut input, to)
                 && seen.backend != to
                 && let Verdict::Answered(facts) = &mut seen.verdict
