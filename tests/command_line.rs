@@ -1,9 +1,10 @@
-//! The programs as they are typed: what both say of a configuration and how they end, and a log that nobody reads.
+//! The programs as they are typed: what both say of a configuration and how they end; a state directory that is
+//! none or somebody's, and a log that nobody reads.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -81,21 +82,54 @@ fn until<T>(what: &str, mut done: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-#[test]
-fn a_log_that_nobody_reads_stops_no_probe() {
-    let free = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let (folder, admin, closed) = (tempfile::tempdir().unwrap(), free(), free());
-    let file = folder.path().join("pgpivot.toml");
+fn free() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+/// A daemon that watches one address where nobody is, its state at `state` in `folder`.
+fn daemon(folder: &Path, state: &str, admin: SocketAddr) -> Command {
+    let (file, closed) = (folder.join("pgpivot.toml"), free());
     let text = format!(
         "admin = {{ listen = '{admin}' }}\nstate = {{ path = '{}' }}\n[service.main]\nkind = 'postgres'\n\
          probe = {{ kind = 'tcp', interval = '100ms', fast_interval = '50ms', down_interval = '100ms', timeout = '100ms' }}\n\
          failover = {{ promoter = 'none' }}\n\
          backend = [ {{ name = 'a', addresses = ['{closed}'], role = 'primary' }} ]\n",
-        folder.path().join("state").display()
+        folder.join(state).display()
     );
     std::fs::write(&file, text).unwrap();
     let mut daemon = Command::new(env!("CARGO_BIN_EXE_pgpivot"));
-    daemon.arg("--config").arg(&file).env_clear().env("PGPIVOT_LOG", "trace").stderr(Stdio::piped());
+    daemon.arg("--config").arg(file).env_clear().current_dir("/");
+    daemon
+}
+
+#[test]
+fn a_state_directory_that_cannot_be_one_ends_the_daemon_and_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("taken"), "a file of somebody else").unwrap();
+    for state in ["taken", "taken/below"] {
+        let output = daemon(folder.path(), state, free()).output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(!output.status.success(), "{said}");
+        assert!(said.contains(folder.path().join("taken").to_str().unwrap()), "{said}");
+        assert_eq!(std::fs::read_to_string(folder.path().join("taken")).unwrap(), "a file of somebody else");
+    }
+}
+
+#[test]
+fn a_state_directory_in_use_ends_the_second_daemon_and_names_the_first() {
+    let (folder, admin) = (tempfile::tempdir().unwrap(), free());
+    let first = Running(daemon(folder.path(), "state", admin).stderr(Stdio::null()).spawn().unwrap());
+    until("the first one serves", || TcpStream::connect(admin).ok());
+    let output = daemon(folder.path(), "state", free()).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success() && said.contains(&first.0.id().to_string()), "{said}");
+}
+
+#[test]
+fn a_log_that_nobody_reads_stops_no_probe() {
+    let (folder, admin) = (tempfile::tempdir().unwrap(), free());
+    let mut daemon = daemon(folder.path(), "state", admin);
+    daemon.env("PGPIVOT_LOG", "trace").stderr(Stdio::piped());
     let mut running = Running(daemon.spawn().unwrap());
     let log = running.0.stderr.take().unwrap();
     let room = rustix::pipe::fcntl_setpipe_size(&log, 4096).unwrap();
