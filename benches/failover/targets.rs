@@ -17,7 +17,7 @@ pub fn decision(scenario: Scenario) -> Option<f64> {
 /// Milliseconds from the new side's readiness to the first commit through the proxy.
 pub const ADDED: f64 = 200.0;
 
-/// Every round of pgpivot in which a count is wrong, and what was not played at all.
+/// Every round of pgpivot in which a count is wrong.
 pub fn missed_counts(report: &Report) -> Vec<String> {
     let ours = report.figures.iter().filter(|f| f.peer == PeerKind::Pgpivot);
     ours.flat_map(wrong_counts).collect()

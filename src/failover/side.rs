@@ -33,8 +33,6 @@ pub struct Side {
     pub claim: Option<Claim>,
     /// Relayed connections that live.
     pub live: usize,
-    /// Connections were attached since it was last seen empty.
-    pub had_connections: bool,
     /// When the probe's kept connection was last lost.
     pub kept_lost: Option<Moment>,
     /// The first and last word of a shutdown on purpose.
@@ -47,7 +45,7 @@ pub struct Side {
     pub clock_jumped: bool,
     /// The node key changed between two fresh connects.
     pub indirect: bool,
-    /// It is frozen read-only by an episode of ours.
+    /// For the view.
     pub last_probe: Option<LastProbe>,
     /// How long fresh probes took.
     pub durations: Durations,
@@ -138,7 +136,6 @@ impl Side {
             quarantine: None,
             claim: None,
             live: 0,
-            had_connections: false,
             kept_lost: None,
             stopping: None,
             flushed: Vec::new(),

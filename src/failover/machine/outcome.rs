@@ -20,7 +20,7 @@ impl Machine {
         if outcome.episode() != Some(run.intent.id) {
             return;
         }
-        let (needed, forced, step) = (run.fence_needed, run.intent.forced, run.step.clone());
+        let (needed, step) = (run.fence_needed, run.step.clone());
         match (outcome, step) {
             (Outcome::Fenced { result: Ok(()), .. }, Step::Fencing) => {
                 self.lock("the node fence succeeded".into(), now)
@@ -59,7 +59,7 @@ impl Machine {
                 }
                 self.tell(now, EventKind::Step, said);
             }
-            (Outcome::Frozen { result, .. }, Step::Freezing { .. }) => self.frozen(result, forced, now),
+            (Outcome::Frozen { result, .. }, Step::Freezing { .. }) => self.frozen(result, now),
             (Outcome::FlushRead { result, .. }, _) => {
                 if let Some(run) = self.run_mut() {
                     run.flush_after = Some(result);

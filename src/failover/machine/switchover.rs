@@ -45,7 +45,7 @@ impl Machine {
     }
 
     /// The old primary stands still, or could not be brought to it.
-    pub(super) fn frozen(&mut self, result: Result<Lsn, String>, _forced: bool, now: Now) {
+    pub(super) fn frozen(&mut self, result: Result<Lsn, String>, now: Now) {
         match result {
             Ok(lsn) => {
                 if let Some(run) = self.run_mut() {
