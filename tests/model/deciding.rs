@@ -274,10 +274,12 @@ impl Laws {
         });
     }
 
-    /// New log was sent after the first adverse evidence.
+    /// New log was sent after the first adverse evidence: beyond what anybody had shown before, not only this standby.
     fn surely_writes(&self, ear: &Ear, from: &BackendName) -> bool {
         let Some(lsn) = self.row(ear).and_then(|row| row.lsn) else { return false };
-        self.surely_hears(ear, from) && ear.before.is_some_and(|before| lsn.0 > before)
+        let shown = self.ears.get(from).and_then(|active| active.flushed(self.identity()?));
+        let new = ear.before.is_some_and(|before| lsn.0 > before) && shown.is_none_or(|shown| lsn.0 > shown);
+        self.surely_hears(ear, from) && new
     }
 
     // ---- the candidate ----

@@ -207,7 +207,8 @@ impl Laws {
         let Some(old) = self.identity().cloned() else { return };
         let told = self.ears.get(backend).and_then(|ear| ear.told.clone());
         let Some(course) = self.course.as_mut().filter(|course| course.intent.to == *backend) else { return };
-        let since = course.ordered.or(course.resumed).unwrap_or(u64::MAX);
+        // The order of the process before counts as well.
+        let since = course.resumed.or(course.ordered).unwrap_or(u64::MAX);
         course.proven |= told.is_some_and(|(started, _, facts)| {
             started >= since && facts.role == Role::Primary && descends(&facts, &old, true)
         });
