@@ -6,7 +6,7 @@ use super::stage::{Mood, Stage};
 use crate::config::{Authority, HttpProbe, ProbeKind, Promoter, WitnessRule};
 use crate::failover::action::{Command, Outcome};
 use crate::failover::observation::{Ancestor, Failure, Verdict};
-use crate::failover::phase::{Phase, Record};
+use crate::failover::phase::{Phase, Record, Stage as IntentStage};
 use crate::types::{Lsn, Timeline};
 
 #[test]
@@ -276,5 +276,28 @@ fn a_second_primary_that_shows_another_line_stays_one_beside_which_nobody_is_pro
         stage.run(5000);
         assert!(!stage.said("failover from east"), "{early} ms before the verdict");
         assert_eq!((stage.active(), stage.promotions.len()), ("north", 0));
+    }
+}
+
+#[test]
+fn a_switchover_ends_when_another_server_answers_for_the_old_side_before_it_is_sent() {
+    let kinds: [fn(&Record) -> bool; 3] = [
+        |record| record.intent.is_some(),
+        |record| record.intent.as_ref().is_some_and(|intent| intent.stage == IntentStage::Freezing),
+        is_sent,
+    ];
+    for kind in kinds {
+        let mut stage = Stage::steady();
+        stage.run(5000);
+        stage.hold_write = Some(kind);
+        stage.command(&Command::Switchover { to: None }).unwrap();
+        stage.until(5000, |stage| stage.waiting.is_some());
+        // People put another server in its place: that one's position says nothing of the line that west follows.
+        (stage.servers[0].system, stage.servers[0].lsn) = (78, 500);
+        stage.run(500);
+        stage.deliver();
+        stage.run(5000);
+        assert_eq!((stage.active(), stage.promotions.len(), stage.is_open()), ("east", 0, false));
+        assert!(stage.said("called off: east is not the server that was latched"));
     }
 }
