@@ -218,7 +218,7 @@ async fn a_daemon_that_died_before_it_ordered_a_promotion_does_not_order_it_afte
     assert!(!pair.west.is_primary().await, "west was promoted beside east\n{}", first.log_tail());
     second.until("east is active", SOON, |s| s.open && is_active(s, "east")).await;
     writers.go_on_at(pair.east.port, 50, SOON).await;
-    first.until("the promotion is given up", SOON, |s| s.episode.is_none() && blocked(s) != "").await;
+    first.until("the promotion is given up", SOON, |s| s.episode.is_none() && !blocked(s).is_empty()).await;
     first.ctl_done(&["adopt", "east", "--yes"]).await;
     first.until_active("east", SOON).await;
     let journal = writers.stop().await;
