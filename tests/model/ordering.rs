@@ -207,7 +207,8 @@ impl Laws {
         let Some(old) = self.identity().cloned() else { return };
         let told = self.ears.get(backend).and_then(|ear| ear.told.clone());
         let Some(course) = self.course.as_mut().filter(|course| course.intent.to == *backend) else { return };
-        let since = course.ordered.or(course.resumed).unwrap_or(u64::MAX);
+        // A probe that was under way when a process that took it up ordered it proves as much.
+        let since = course.resumed.or(course.ordered).unwrap_or(u64::MAX);
         course.proven |= told.is_some_and(|(started, _, facts)| {
             started >= since && facts.role == Role::Primary && descends(&facts, &old, true)
         });
@@ -326,11 +327,14 @@ impl Laws {
         self.demand(Law::Timeline, follows, || format!("promotes {} again, which may be no standby", intent.to));
     }
 
-    /// The candidate was seen on another line, and another side is primary on one that goes on from the latched one.
+    /// The candidate was seen on another line or in another system, and another side is primary on one that goes on from
+    /// the latched one.
     fn yields(&self, to: &BackendName) -> bool {
         let Some(identity) = self.identity() else { return false };
         let goes_on = |ear: &Ear| ear.claims() && ear.facts().is_some_and(|facts| descends(facts, identity, true));
-        self.seen_elsewhere(to) && self.ears.iter().any(|(name, ear)| name != to && goes_on(ear))
+        let facts = self.ears.get(to).and_then(Ear::facts);
+        let foreign = facts.and_then(|facts| facts.system_id).is_some_and(|system| system != identity.system_id);
+        (foreign || self.seen_elsewhere(to)) && self.ears.iter().any(|(name, ear)| name != to && goes_on(ear))
     }
 
     pub fn orders_release(&mut self, backend: &BackendName) {
