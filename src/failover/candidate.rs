@@ -125,15 +125,22 @@ fn fitness(
     }
 }
 
-/// Why a standby does not follow the latched line, by its newest answer: promoted, it could never prove itself.
+/// Why a standby does not follow the latched line: promoted, it could never prove itself. Where a stream on another line
+/// is gone, it stands on that line all the same.
 pub fn strays(side: &Side, identity: &Identity) -> Option<String> {
     let (name, facts) = (&side.name, &side.facts.as_ref()?.facts);
     if facts.system_id.is_some_and(|id| id != identity.system_id) {
         return Some(format!("{name} belongs to another system"));
     }
-    let Receiver::Row(row) = &facts.receiver else { return None };
-    let other = row.timeline.filter(|timeline| row.streaming && *timeline != identity.timeline)?;
-    Some(format!("{name} streams on timeline {other}, the latch is on {}", identity.timeline))
+    let row = match &facts.receiver {
+        Receiver::Row(row) if row.streaming => row.timeline,
+        _ => None,
+    };
+    if let Some(other) = row.filter(|timeline| *timeline != identity.timeline) {
+        return Some(format!("{name} streams on timeline {other}, the latch is on {}", identity.timeline));
+    }
+    let other = side.witness.elsewhere().filter(|other| row.is_none() && *other != identity.timeline)?;
+    Some(format!("{name} streamed on timeline {other} last, the latch is on {}", identity.timeline))
 }
 
 /// The sentence when nobody is fit.

@@ -96,7 +96,9 @@ pub struct Heard {
 /// A backend that is not latched says that it is primary.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Claim {
-    /// Start of the first probe that heard it.
+    /// Start of the first probe that heard it on any timeline: who was restored and promoted anew was never a standby.
+    pub since: Moment,
+    /// Start of the first probe that heard it on this one.
     pub first: Moment,
     /// Start of the newest one.
     pub last: Moment,
@@ -107,7 +109,12 @@ pub struct Claim {
 impl Claim {
     /// Two probes 200 ms apart heard it.
     pub fn proven(&self) -> bool {
-        self.last.since(self.first) >= Duration::from_millis(200)
+        self.last.since(self.first) >= PROOF
+    }
+
+    /// The same on whatever timelines: enough to decide nothing beside it, not to follow it.
+    pub fn stands(&self) -> bool {
+        self.last.since(self.since) >= PROOF
     }
 }
 
@@ -122,6 +129,8 @@ pub struct LastProbe {
     pub text: String,
 }
 
+/// Two answers this far apart prove a claim.
+const PROOF: Duration = Duration::from_millis(200);
 const CLOCK_JUMP_US: i64 = 500_000;
 
 impl Side {
@@ -246,7 +255,8 @@ impl Side {
                 claim.last = claim.last.max(seen.started);
             }
             claim => {
-                *claim = Some(Claim { first: seen.started, last: seen.started, timeline: facts.timeline });
+                let since = claim.as_ref().map_or(seen.started, |claim| claim.since);
+                *claim = Some(Claim { since, first: seen.started, last: seen.started, timeline: facts.timeline });
             }
         }
     }

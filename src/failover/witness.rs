@@ -65,6 +65,8 @@ pub struct Witness {
     streamed_at: Option<Moment>,
     /// From whom it did.
     sender: Option<String>,
+    /// The other timeline on which it streamed since.
+    elsewhere: Option<Timeline>,
     /// Start of the newest sample that failed.
     failed: Option<Moment>,
     episode: Option<Since>,
@@ -142,10 +144,10 @@ impl Witness {
             && row.timeline.is_some_and(|timeline| Some(timeline) != latched)
         {
             // It went over to another line: what it got from this one is no merit any more.
-            self.streamed_at = None;
+            (self.streamed_at, self.elsewhere) = (None, row.timeline);
         }
         if let Some(row) = streaming {
-            self.streamed_at = Some(finished);
+            (self.streamed_at, self.elsewhere) = (Some(finished), None);
             self.sender.clone_from(&row.sender);
             let position = row.lsn;
             if let Some(since) = &mut self.episode
@@ -197,6 +199,11 @@ impl Witness {
     /// When it last streamed on the latched timeline.
     pub fn streamed_at(&self) -> Option<Moment> {
         self.streamed_at
+    }
+
+    /// On which other timeline it streamed since.
+    pub fn elsewhere(&self) -> Option<Timeline> {
+        self.elsewhere
     }
 
     /// From whom it last streamed on the latched timeline, as it names it.

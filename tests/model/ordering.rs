@@ -327,11 +327,14 @@ impl Laws {
         self.demand(Law::Timeline, follows, || format!("promotes {} again, which may be no standby", intent.to));
     }
 
-    /// The candidate was seen on another line, and another side is primary on one that goes on from the latched one.
+    /// The candidate was seen on another line or in another system, and another side is primary on one that goes on from
+    /// the latched one.
     fn yields(&self, to: &BackendName) -> bool {
         let Some(identity) = self.identity() else { return false };
         let goes_on = |ear: &Ear| ear.claims() && ear.facts().is_some_and(|facts| descends(facts, identity, true));
-        self.seen_elsewhere(to) && self.ears.iter().any(|(name, ear)| name != to && goes_on(ear))
+        let facts = self.ears.get(to).and_then(Ear::facts);
+        let foreign = facts.and_then(|facts| facts.system_id).is_some_and(|system| system != identity.system_id);
+        (foreign || self.seen_elsewhere(to)) && self.ears.iter().any(|(name, ear)| name != to && goes_on(ear))
     }
 
     pub fn orders_release(&mut self, backend: &BackendName) {

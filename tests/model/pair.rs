@@ -47,6 +47,8 @@ pub struct Pair {
     meddled: BTreeMap<usize, u64>,
     /// How often when a daemon's episode began.
     began: BTreeMap<usize, BTreeMap<usize, u64>>,
+    /// And when it last ordered a server's promotion.
+    ordered: BTreeMap<(usize, usize), u64>,
 }
 
 impl Pair {
@@ -67,6 +69,15 @@ impl Pair {
 
     pub fn by_hand(&mut self, index: usize) {
         *self.meddled.entry(index).or_default() += 1;
+    }
+
+    /// A promotion is on its way.
+    pub fn orders_promotion(&mut self, d: usize, index: usize) {
+        self.ordered.insert((d, index), self.changes(index));
+    }
+
+    fn changes(&self, index: usize) -> u64 {
+        self.meddled.get(&index).copied().unwrap_or(0)
     }
 
     pub fn disk_changed(&mut self, d: usize, before: &Record, after: &Record, servers: &[Server]) {
@@ -116,13 +127,15 @@ impl World {
         let branch = self.servers[index].branch;
         let seen = self.laws[d].seen_elsewhere(&NAMES[index].into());
         let rebuilt = self.pair.rebuilt.get(&index).copied().unwrap_or(0);
+        // What was seen of it after the order left called nothing back.
+        let since = self.pair.ordered.get(&(d, index)).is_some_and(|known| *known != self.pair.changes(index));
         self.pair.promoted += 1;
         let number = self.pair.promoted;
         let others = self.pair.promotions.entry(branch).or_default();
         let rival = others.iter().find(|other| {
             let left = self.servers[other.server].past.last().is_some_and(|past| past.branch == branch);
             // People rebuilt it from the old line since, and it showed nothing of that.
-            let unseen = rebuilt >= other.number && !seen;
+            let unseen = rebuilt >= other.number && (!seen || since);
             let excused = other.forced || left_blindly == Some(other.server) || unseen;
             other.server != index && !excused && left && self.servers[other.server].primary
         });

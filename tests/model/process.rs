@@ -3,10 +3,11 @@
 
 use std::net::SocketAddr;
 
+use pgpivot::failover::action::Action;
 use pgpivot::types::HostPort;
 
 use crate::core::{Core, Input};
-use crate::daemon::{Sleep, address, millis};
+use crate::daemon::{Sleep, address, index_of, millis};
 use crate::faults::Fix;
 use crate::laws::Scene;
 use crate::sabotage::Saboteur;
@@ -152,6 +153,9 @@ impl World {
             self.say(|| format!("  daemon {d}: {action:?}"));
             let scene = Scene::of(&self.daemons[d], self.now);
             self.laws[d].orders(&action, &scene);
+            if let Action::Promote { backend, .. } = &action {
+                self.pair.orders_promotion(d, index_of(backend));
+            }
             self.carry_out(d, action);
         }
         while let Some(event) = self.daemons[d].core.as_mut().and_then(Core::poll_event) {

@@ -81,7 +81,7 @@ impl Machine {
         let active_node = self.active_side()?.facts.as_ref().and_then(|heard| heard.facts.node.clone());
         self.sides.iter().filter(|side| side.name != latch.active).find_map(|side| {
             let facts = &side.facts.as_ref()?.facts;
-            side.claim.as_ref().filter(|claim| claim.proven())?;
+            side.claim.as_ref().filter(|claim| claim.stands())?;
             let lineage = analysis::lineage(facts, identity, side.witness.streamed_at().is_some());
             let beside = format!("{} is primary too ({}), beside {}", side.name, lineage_words(lineage), latch.active);
             match lineage {

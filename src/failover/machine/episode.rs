@@ -25,6 +25,9 @@ impl Machine {
     /// One turn of the episode.
     pub(super) fn advance_episode(&mut self, now: Now) {
         self.expire_write(now);
+        if let Some(why) = self.unfounded().filter(|_| self.run().is_some_and(Run::may_be_cancelled)) {
+            return self.cancel(why, now);
+        }
         let State::Episode(run) = &self.state else {
             return;
         };

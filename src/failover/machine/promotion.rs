@@ -203,7 +203,7 @@ impl Machine {
     /// What forbids the first order by now.
     pub(super) fn overtaken(&self) -> Option<String> {
         let successor = self.successor().map(|side| format!("{} was promoted by somebody else", side.name));
-        successor.or_else(|| self.strayed())
+        successor.or_else(|| self.strayed()).or_else(|| self.unfounded())
     }
 
     fn order_promotion(&mut self, now: Now) {

@@ -5,13 +5,19 @@ use std::time::Duration;
 
 use super::{Machine, State, Step};
 use crate::failover::action::{Action, EventKind};
-use crate::failover::phase::{EpisodeId, Stage};
+use crate::failover::phase::{EpisodeId, EpisodeKind, Stage};
 use crate::types::{Lsn, Moment, Now};
 
 const FREEZE_TIME: Duration = Duration::from_secs(15);
 const REPLAY_TIME: Duration = Duration::from_secs(5);
 
 impl Machine {
+    /// The position of a server that is not the latched one says nothing of the line that the candidate follows.
+    pub(super) fn unfounded(&self) -> Option<String> {
+        self.run().filter(|run| run.intent.kind == EpisodeKind::Switchover)?;
+        self.astray().map(|(_, why)| why)
+    }
+
     /// Running work ended, or its time is up: from here on the old primary gets no byte.
     pub(super) fn drained(&mut self, until: Moment, now: Now) {
         let Some(run) = self.run() else { return };

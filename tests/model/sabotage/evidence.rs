@@ -12,6 +12,7 @@ use super::{Break, HONEST, plain, standby_says, three};
 use crate::core::Input;
 use crate::laws::Law;
 use crate::scenario::Theme;
+use crate::server::Promotes;
 use crate::world::Event;
 
 pub const RECHECK: &[Break] = &[
@@ -233,14 +234,12 @@ pub const FOREIGN: &[Break] = &[
 pub const SPLIT_BRAIN: &[Break] = &[
     Break {
         bug: "does not see who else was promoted when it takes up what it sent",
-        // It shows to whom it goes on.
-        symptoms: &[Law::StartChecks, Law::Timeline],
-        setting: |scenario| {
-            scenario.services = vec![scenario.services[0].clone(); 2];
-            three(scenario, Theme::Stubborn, |_| {});
-            scenario.commands = 12;
-        },
+        // It goes on when its own candidate follows that one.
+        symptoms: &[Law::Timeline],
+        // West is ordered to be promoted and is not, until people lose patience and promote north.
+        setting: |scenario| three(scenario, Theme::Deaths, |service| service.backends[1].priority = 1),
         world: |world| {
+            world.servers[1].promotes = Promotes::Never;
             (1..8).for_each(|n| world.at(world.now + n * 20_000, Event::Promoted { server: 2 }));
         },
         hears: |mut input, hand| {

@@ -6,7 +6,7 @@ use super::stage::{Mood, Stage};
 use crate::config::{Authority, HttpProbe, ProbeKind, Promoter, WitnessRule};
 use crate::failover::action::{Command, Outcome};
 use crate::failover::observation::{Ancestor, Failure, Verdict};
-use crate::failover::phase::{Phase, Record};
+use crate::failover::phase::{Phase, Record, Stage as IntentStage};
 use crate::types::{Lsn, Timeline};
 
 #[test]
@@ -248,4 +248,56 @@ fn nobody_is_promoted_while_a_third_server_that_may_be_primary_by_now_does_not_a
     stage.command(&Command::Switchover { to: Some("north".into()) }).unwrap();
     stage.run(30_000);
     assert_eq!((stage.active(), stage.promotions.len()), ("east", 0));
+}
+
+#[test]
+fn a_second_primary_that_shows_another_line_stays_one_beside_which_nobody_is_promoted() {
+    let rival = |changes: Option<u64>| {
+        let mut stage = Stage::steady_with(service(3));
+        stage.run(5000);
+        stage.promote(2);
+        stage.until(5000, |stage| stage.said("north is primary too"));
+        stage.servers[0].mood = Mood::Hung;
+        while stage.disk.intent.is_none() && stage.active() == "east" {
+            stage.run(10);
+            assert!(stage.now < 1_060_000, "nothing came of it");
+            if Some(stage.now) == changes {
+                // People restored it from a backup and promoted it anew.
+                let north = &mut stage.servers[2];
+                (north.timeline, north.lsn) = (3, 500);
+                north.ancestors = vec![Ancestor { timeline: Timeline(1), switch_lsn: Lsn(500) }];
+            }
+        }
+        stage
+    };
+    let decides = rival(None).now;
+    for early in (0..600).step_by(20) {
+        let mut stage = rival(Some(decides - early));
+        stage.run(5000);
+        assert!(!stage.said("failover from east"), "{early} ms before the verdict");
+        assert_eq!((stage.active(), stage.promotions.len()), ("north", 0));
+    }
+}
+
+#[test]
+fn a_switchover_ends_when_another_server_answers_for_the_old_side_before_it_is_sent() {
+    let kinds: [fn(&Record) -> bool; 3] = [
+        |record| record.intent.is_some(),
+        |record| record.intent.as_ref().is_some_and(|intent| intent.stage == IntentStage::Freezing),
+        is_sent,
+    ];
+    for kind in kinds {
+        let mut stage = Stage::steady();
+        stage.run(5000);
+        stage.hold_write = Some(kind);
+        stage.command(&Command::Switchover { to: None }).unwrap();
+        stage.until(5000, |stage| stage.waiting.is_some());
+        // People put another server in its place: that one's position says nothing of the line that west follows.
+        (stage.servers[0].system, stage.servers[0].lsn) = (78, 500);
+        stage.run(500);
+        stage.deliver();
+        stage.run(5000);
+        assert_eq!((stage.active(), stage.promotions.len(), stage.is_open()), ("east", 0, false));
+        assert!(stage.said("called off: east is not the server that was latched"));
+    }
 }

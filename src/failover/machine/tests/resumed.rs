@@ -212,3 +212,15 @@ fn a_forced_failover_that_is_taken_up_after_a_restart_waits_for_its_candidate() 
     stage.until(5000, |stage| stage.active() == "west" && stage.is_open());
     assert!(!stage.said("called off"));
 }
+
+#[test]
+fn a_promotion_that_was_sent_is_not_ordered_of_a_side_whose_stream_on_another_line_is_gone() {
+    let mut stage = sent(2);
+    let west = &mut stage.servers[1];
+    (west.upstream, west.timeline, west.had_row) = (None, 7, true);
+    stage.restart(300);
+    stage.run(3000);
+    stage.servers[1].had_row = false;
+    stage.run(10_000);
+    assert_eq!((stage.active(), stage.promotions.len()), ("east", 0));
+}
