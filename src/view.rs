@@ -183,6 +183,9 @@ pub struct BackendStatus {
     pub lag_bytes: Option<u64>,
     /// Standby: received but not yet replayed, bytes.
     pub replay_backlog_bytes: Option<u64>,
+    /// How long its replay would take at the pace of late, milliseconds: a promotion waits for it.
+    #[serde(default)]
+    pub replay_backlog_ms: Option<u64>,
     /// Standby: what it testifies: `writing`, `idle`, `gone`, `silent`, `unknown`, or `streaming` while nothing is asked.
     pub witness: Option<String>,
     /// Standby: it could be promoted right now.

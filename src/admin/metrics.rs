@@ -203,6 +203,8 @@ fn sides(sheet: &Sheet, services: &[ServiceStatus]) -> Filled {
     let lag = sheet.gauge("pgpivot_backend_lag_bytes", lag, two)?;
     let replay = "Standby: received but not yet replayed.";
     let replay = sheet.gauge("pgpivot_backend_replay_backlog_bytes", replay, two)?;
+    let takes = "Standby: how long that would take at the pace of late.";
+    let takes = sheet.float("pgpivot_backend_replay_backlog_seconds", takes, two)?;
     let witness = "1 for what the standby testifies of the primary.";
     let witness = sheet.gauge("pgpivot_witness", witness, &["service", "backend", "witness"])?;
     let armed = sheet.gauge("pgpivot_backend_armed", "1 while this standby could be promoted right now.", two)?;
@@ -223,6 +225,9 @@ fn sides(sheet: &Sheet, services: &[ServiceStatus]) -> Filled {
             (&lag, b.lag_bytes),
             (&replay, b.replay_backlog_bytes),
         ];
+        if let Some(ms) = b.replay_backlog_ms {
+            takes.with_label_values(&labels).set(ms as f64 / 1e3);
+        }
         for (family, value) in known {
             if let Some(value) = value {
                 family.with_label_values(&labels).set(int(value));

@@ -147,6 +147,7 @@ fn backend(name: &str, active: bool) -> BackendStatus {
         lsn: None,
         lag_bytes: (!active).then_some(1536),
         replay_backlog_bytes: None,
+        replay_backlog_ms: None,
         witness: (!active).then(|| "streaming".into()),
         armed: !active,
         unarmed_why: Vec::new(),

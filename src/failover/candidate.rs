@@ -209,5 +209,8 @@ pub fn unarmed(
                 .into(),
         );
     }
+    if why.is_empty() && !side.witness.usable(identity.map(|identity| identity.timeline)) {
+        why.push("nothing streams to it from the active side right now, so it could not testify".into());
+    }
     why
 }

@@ -176,6 +176,10 @@ impl Machine {
             } else {
                 None
             },
+            replay_backlog_ms: side
+                .replays_for()
+                .filter(|_| standby)
+                .map(|takes| u64::try_from(takes.as_millis()).unwrap_or(u64::MAX)),
             replay_backlog_bytes: side.facts.as_ref().filter(|_| standby).and_then(super::side::Heard::backlog),
             witness: standby.then(|| self.witness_word(side)),
             armed: (standby || !self.knows_identity() && !active) && unarmed_why.is_empty(),

@@ -47,6 +47,8 @@ pub struct Side {
     pub indirect: bool,
     /// For the view.
     pub last_probe: Option<LastProbe>,
+    /// Bytes per second that it replayed between its last two answers in which it had some to replay.
+    pub replay_rate: Option<u64>,
     /// How long fresh probes took.
     pub durations: Durations,
     /// Probes since the start.
@@ -132,6 +134,8 @@ pub struct LastProbe {
 /// Two answers this far apart prove a claim.
 const PROOF: Duration = Duration::from_millis(200);
 const CLOCK_JUMP_US: i64 = 500_000;
+/// A replay's speed is measured over at least this long.
+const RATE_OVER_MS: u64 = 200;
 
 impl Side {
     /// A backend nothing was heard of yet.
@@ -152,6 +156,7 @@ impl Side {
             clock_jumped: false,
             indirect: false,
             last_probe: None,
+            replay_rate: None,
             durations: Durations::default(),
             probes: 0,
             failed_probes: 0,
@@ -240,7 +245,29 @@ impl Side {
         if seen.fresh && self.stopping.is_some_and(|(_, last)| seen.finished.since(last) > Duration::from_secs(60)) {
             self.stopping = None;
         }
+        self.replays(seen, facts);
         self.facts = Some(Heard::of(seen, facts));
+    }
+
+    fn replays(&mut self, seen: &Observation, facts: &Facts) {
+        let Some(before) = &self.facts else { return };
+        let ms = u64::try_from(seen.finished.since(before.finished).as_millis()).unwrap_or(u64::MAX);
+        if let (Some(from), Some(to)) = (before.facts.replay_lsn, facts.replay_lsn)
+            && before.backlog().is_some_and(|backlog| backlog > 0)
+            && ms >= RATE_OVER_MS
+        {
+            self.replay_rate = Some(to.0.saturating_sub(from.0).saturating_mul(1000) / ms);
+        }
+    }
+
+    /// How long it would replay what it has received; `None` = nothing says how fast it is.
+    pub fn replays_for(&self) -> Option<Duration> {
+        let backlog = self.facts.as_ref()?.backlog()?;
+        match self.replay_rate {
+            _ if backlog == 0 => Some(Duration::ZERO),
+            Some(rate) if rate > 0 => Some(Duration::from_millis(backlog.saturating_mul(1000) / rate)),
+            _ => None,
+        }
     }
 
     /// What it claims as primary, and how far it got on that timeline; a standby claims nothing.

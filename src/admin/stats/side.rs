@@ -86,7 +86,11 @@ fn side_rows(b: &BackendStatus, odd: bool) -> Vec<Fact> {
     if !b.active {
         let lag = b.lag_bytes.map(bytes);
         rows.push(row("Lag", known(lag), CALM));
-        rows.push(row("Replay backlog", known(b.replay_backlog_bytes.map(bytes)), CALM));
+        let backlog = b.replay_backlog_bytes.map(|n| match b.replay_backlog_ms.filter(|_| n > 0) {
+            Some(ms) => format!("{}, {:.1} s", bytes(n), ms as f64 / 1e3),
+            None => bytes(n),
+        });
+        rows.push(row("Replay backlog", known(backlog), CALM));
         rows.push(row("Witness", known(b.witness.clone()), witness_level(b.witness.as_deref())));
         let (word, level) = if b.armed { ("yes", OK) } else { ("no", WARN) };
         rows.push(row("Armed", word.to_owned(), level));

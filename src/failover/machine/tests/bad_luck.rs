@@ -374,6 +374,49 @@ fn the_standby_with_more_log_is_waited_for_until_it_notices_the_silence() {
 }
 
 #[test]
+fn a_standby_with_more_log_is_asked_before_a_lesser_one_is_promoted() {
+    let mut stage = Stage::steady_with(service(3));
+    stage.run(5000);
+    // North has more and lost its stream a moment ago.
+    (stage.servers[2].upstream, stage.servers[2].had_row) = (None, false);
+    stage.servers[2].lsn += 5000;
+    stage.run(2500);
+    stage.servers[0].mood = Mood::Dead;
+    for _ in 0..40 {
+        // It is asked last.
+        stage.next_probe[2] = stage.now + 100;
+        stage.run(10);
+    }
+    stage.until(10_000, |stage| !stage.promotions.is_empty());
+    assert_eq!(stage.promotions, ["north".into()]);
+}
+
+#[test]
+fn a_replay_backlog_is_shown_with_the_time_that_it_takes() {
+    let mut stage = Stage::steady();
+    stage.run(5000);
+    for replayed in [400_000, 500_000] {
+        stage.now += 1000;
+        let mut facts = stage.facts(1);
+        (facts.lsn, facts.replay_lsn) = (Some(Lsn(1_000_000)), Some(Lsn(replayed)));
+        stage.hears(1, stage.now, Verdict::Answered(Box::new(facts)));
+    }
+    let shown = &stage.view().backends[1];
+    assert_eq!((shown.replay_backlog_bytes, shown.replay_backlog_ms), (Some(500_000), Some(5000)));
+}
+
+#[test]
+fn a_standby_that_nobody_streams_to_is_not_armed() {
+    let mut stage = Stage::steady();
+    stage.run(5000);
+    assert!(stage.view().backends[1].armed);
+    (stage.servers[1].upstream, stage.servers[1].had_row) = (None, false);
+    stage.run(3000);
+    let shown = stage.view();
+    assert!(!shown.backends[1].armed && shown.backends[1].unarmed_why[0].contains("streams"), "{shown:#?}");
+}
+
+#[test]
 fn a_standby_that_gets_new_log_outweighs_one_that_gets_heartbeats() {
     let mut fenced = service(3);
     fenced.failover.fence_command = Some(vec!["fence".into()]);
