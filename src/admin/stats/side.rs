@@ -53,6 +53,7 @@ impl Side {
         let level = match b.health.as_str() {
             _ if b.quarantined.is_some() => BAD,
             "up" if odd => BAD,
+            "up" if b.failures > 0 => WARN,
             "up" if !b.active && !b.armed && !b.unarmed_why.is_empty() => WARN,
             "up" => OK,
             "down" => BAD,
@@ -65,7 +66,8 @@ impl Side {
             active: b.active,
             level,
             mark: mark(level),
-            health: b.health.clone(),
+            // Some failures are not yet down.
+            health: if b.failures > 0 && b.health == "up" { "up, failing".to_owned() } else { b.health.clone() },
             health_since: b.health_since.map(|at| Time::of(at, now)),
             quarantined: b.quarantined.clone(),
             rows: side_rows(b, odd),

@@ -1,6 +1,7 @@
 //! The laws as sentences, on a stage of simulated servers.
 
 mod bad_luck;
+mod interrupted;
 mod orders;
 mod overtaken;
 mod plan;
@@ -398,21 +399,6 @@ fn a_required_fence_that_fails_keeps_the_standby_a_standby() {
 }
 
 #[test]
-fn a_primary_that_dies_again_before_its_standby_came_back_is_still_replaced() {
-    let mut stage = Stage::steady();
-    stage.run(5000);
-    stage.servers[0].mood = Mood::Dead;
-    stage.run(150);
-    stage.servers[0].mood = Mood::Well;
-    stage.servers[1].upstream = None;
-    stage.servers[1].had_row = false;
-    stage.until(5000, |stage| stage.machine.phase() == Phase::Steady);
-    stage.run(1000);
-    stage.servers[0].mood = Mood::Dead;
-    stage.until(5000, |stage| stage.active() == "west" && stage.is_open());
-}
-
-#[test]
 fn a_primary_that_dies_right_after_the_first_latch_is_replaced() {
     let mut stage = Stage::with(service(2));
     stage.until(5000, |stage| stage.is_open());
@@ -431,22 +417,6 @@ fn paused_nothing_is_decided_and_a_resume_decides() {
     assert_eq!(stage.promotions.len(), 0);
     stage.command(&Command::Resume).unwrap();
     stage.until(5000, |stage| stage.active() == "west" && stage.is_open());
-}
-
-#[test]
-fn a_daemon_that_slept_discards_what_it_heard_and_proves_the_latch_again() {
-    let mut stage = Stage::steady();
-    stage.run(5000);
-    stage.servers[0].mood = Mood::Hung;
-    stage.run(2500);
-    let at = stage.at();
-    stage.machine.handle_delay(Duration::from_secs(30), at);
-    stage.obey();
-    assert_eq!(stage.machine.phase(), Phase::Starting);
-    assert!(!stage.is_open());
-    stage.servers[0].mood = Mood::Well;
-    stage.until(5000, Stage::is_open);
-    assert_eq!(stage.promotions.len(), 0);
 }
 
 #[test]
