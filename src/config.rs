@@ -12,7 +12,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::types::{BackendName, HostPort, Secret, ServiceName};
+use crate::types::{BackendName, HostPort, Secret, ServiceName, WallTime};
 
 /// Everything the daemon runs on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,6 +75,8 @@ pub struct Service {
     pub probe: Probe,
     /// How a failover is decided and done.
     pub failover: Failover,
+    /// Where physical cluster replication is read and steered; only for kind cockroach.
+    pub replication: Option<Replication>,
     /// Timeouts and socket options of relayed connections.
     pub connection: Connection,
 }
@@ -123,6 +125,8 @@ pub struct Backend {
     pub priority: u32,
     /// TLS of our own connections (probes, promoters).
     pub tls: Tls,
+    /// The Cloud API's id of this cluster, a UUID in lower case; set where replication is steered through that API.
+    pub cluster_id: Option<String>,
 }
 
 /// `role` in the configuration.
@@ -256,6 +260,9 @@ pub struct Failover {
     pub max_per_day: u32,
     /// Bytes; default 16 MiB; at most 1024 TiB.
     pub max_lag: u64,
+    /// The same for kind cockroach, where `max_lag` is a time: how much the stream may lack of what was committed up to
+    /// the first evidence; default 2 min; 1 s to 24 h.
+    pub max_replication_lag: Duration,
     /// A candidate must have streamed this shortly before; default 10 s; 1 s to 1 h.
     pub max_disconnect: Duration,
     /// Default required.
@@ -344,6 +351,61 @@ pub enum Promoter {
         /// Who calls it; default the probe's login.
         login: Login,
     },
+    /// The replication stream is failed over through the Cloud API; takes [`Replication::Cloud`].
+    CockroachCloud,
+    /// `ALTER VIRTUAL CLUSTER … COMPLETE REPLICATION` on the standby; takes [`Replication::Sql`].
+    CockroachSql,
+}
+
+/// Physical cluster replication between the backends of a service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Replication {
+    /// `[service.NAME.cockroach_cloud]`.
+    Cloud(CockroachCloud),
+    /// `[service.NAME.cockroach_sql]`.
+    Sql(CockroachSql),
+}
+
+impl Replication {
+    /// How often `replicated_time` is refreshed. All times of the replication witness follow from it.
+    pub fn refresh(&self) -> Duration {
+        match self {
+            Self::Cloud(cloud) => cloud.refresh,
+            Self::Sql(sql) => sql.refresh,
+        }
+    }
+}
+
+/// `[service.NAME.cockroach_cloud]`: clusters of CockroachDB Cloud.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CockroachCloud {
+    /// Default `https://cockroachlabs.cloud`; `http` only to loopback.
+    pub api_url: String,
+    /// From `secret_file` or COCKROACH_API_SECRET_KEY: of a service account.
+    pub secret: Secret,
+    /// For one call; default 10 s; 100 ms to 5 min.
+    pub timeout: Duration,
+    /// The stream from the configured primary to the standby, a UUID; `None` = found by its direction.
+    pub stream_id: Option<String>,
+    /// What an automatic failover goes to; `None` = the latest consistent time.
+    pub failover_at: Option<WallTime>,
+    /// `replicated_time_refresh`: default 30 s, as the service documents it; 100 ms to 5 min.
+    pub refresh: Duration,
+}
+
+/// `[service.NAME.cockroach_sql]`: self-hosted clusters.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CockroachSql {
+    /// Who logs in to the `system` virtual cluster; default the probe's login.
+    pub login: Login,
+    /// The replicated virtual cluster, the same name on both sides; default `main`.
+    pub virtual_cluster: String,
+    /// `STOP SERVICE` on the old primary when it can be reached; default true.
+    pub stop_service: bool,
+    /// Make the promoted virtual cluster the default target of its cluster; default true.
+    pub default_target: bool,
+    /// `replicated_time_refresh`: default 30 s; 100 ms to 5 min.
+    pub refresh: Duration,
 }
 
 impl Promoter {
@@ -353,6 +415,8 @@ impl Promoter {
             Self::None => "none",
             Self::Command(_) => "command",
             Self::Postgres { .. } => "postgres",
+            Self::CockroachCloud => "cockroach_cloud",
+            Self::CockroachSql => "cockroach_sql",
         }
     }
 }

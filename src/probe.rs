@@ -252,7 +252,7 @@ fn tls_for(kind: &ProbeKind, tls: &Tls) -> Result<Arc<ClientTls>, TlsConfigError
 fn promoter_login(promoter: &Promoter) -> Option<Login> {
     match promoter {
         Promoter::Postgres { login } => Some(login.clone()),
-        Promoter::None | Promoter::Command(_) => None,
+        Promoter::None | Promoter::Command(_) | Promoter::CockroachCloud | Promoter::CockroachSql => None,
     }
 }
 

@@ -70,6 +70,7 @@ impl Effects {
             Configured::None => Kind::None(none::Nobody),
             Configured::Command(argv) => Kind::Command(command::Command::new(argv.clone(), *promote_timeout)),
             Configured::Postgres { .. } => Kind::Postgres,
+            Configured::CockroachCloud | Configured::CockroachSql => Kind::None(none::Nobody),
         };
         Effects {
             access: Access::build(service, daemon, login),

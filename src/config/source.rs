@@ -227,7 +227,7 @@ fn check_named_files(config: &Config, warnings: &mut Vec<String>) -> Vec<Problem
         }
         let promote = match &service.failover.promoter {
             Promoter::Command(argv) => Some(argv),
-            Promoter::None | Promoter::Postgres { .. } => None,
+            Promoter::None | Promoter::Postgres { .. } | Promoter::CockroachCloud | Promoter::CockroachSql => None,
         };
         let commands = [("promote_command", promote), ("fence_command", service.failover.fence_command.as_ref())];
         for (key, argv) in commands.into_iter().filter_map(|(key, argv)| Some((key, argv?.first()?))) {

@@ -207,6 +207,7 @@ pub fn service(backends: usize) -> Service {
         weight: 100,
         priority: 100,
         tls: Tls { mode: TlsMode::Disable, ca_file: None, server_name: None },
+        cluster_id: None,
     };
     Service {
         name: "main".into(),
@@ -227,6 +228,7 @@ pub fn service(backends: usize) -> Service {
             passive: true,
         },
         failover: policy(),
+        replication: None,
         connection: Connection {
             connect_timeout: ms(3000),
             first_packet_timeout: ms(10_000),
@@ -243,6 +245,7 @@ fn policy() -> Failover {
         cooldown: ms(60_000),
         max_per_day: 3,
         max_lag: 16 << 20,
+        max_replication_lag: ms(120_000),
         max_disconnect: ms(10_000),
         witness: WitnessRule::Required,
         hold_timeout: ms(30_000),

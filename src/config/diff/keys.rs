@@ -156,6 +156,7 @@ fn promoter(promoter: &Promoter) -> Vec<Line> {
         Promoter::None => (None, None),
         Promoter::Command(command) => (Some(command.as_slice()), None),
         Promoter::Postgres { login } => (None, Some(login)),
+        Promoter::CockroachCloud | Promoter::CockroachSql => (None, None),
     };
     let login = login.map(|login| format!("{} on {}, password {}", login.user, login.database, password(login)));
     vec![

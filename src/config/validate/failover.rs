@@ -69,6 +69,7 @@ pub(super) fn build(
         cooldown: waits.cooldown,
         max_per_day: s.number("max_per_day", &raw.max_per_day, 0..=100, 3),
         max_lag: s.size("max_lag", &raw.max_lag, 0..=1 << 50, 16 << 20),
+        max_replication_lag: Duration::from_secs(120),
         max_disconnect: waits.max_disconnect,
         witness: policy.witness,
         hold_timeout: waits.hold_timeout,

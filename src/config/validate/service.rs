@@ -85,8 +85,17 @@ pub(super) fn build(name: &str, raw: &raw::Service, files: &Raw, cores: usize, p
     }
     let failover = failover::build(&path, &raw.failover, &defaults, &probe, files, problems);
     let connection = connection(&path, &raw.connection, problems);
-    let service =
-        Service { name: ServiceName::new(name), kind, workers, listeners, backends, probe, failover, connection };
+    let service = Service {
+        name: ServiceName::new(name),
+        kind,
+        workers,
+        listeners,
+        backends,
+        probe,
+        failover,
+        replication: None,
+        connection,
+    };
     check_roles(&path, &service, problems);
     service
 }
@@ -136,7 +145,15 @@ fn backends(path: &str, raw: &raw::Service, problems: &mut Problems) -> Vec<Back
         if backends.iter().any(|other| other.name.as_str() == name) {
             problems.add(&backend_path, format!("is the name of two backends of {path}; give each its own"));
         }
-        backends.push(Backend { name: BackendName::new(name), addresses, role, weight, priority, tls });
+        backends.push(Backend {
+            name: BackendName::new(name),
+            addresses,
+            role,
+            weight,
+            priority,
+            tls,
+            cluster_id: None,
+        });
     }
     backends
 }

@@ -157,6 +157,7 @@ pub(in crate::listener) fn service() -> Service {
             cooldown: seconds(60),
             max_per_day: 3,
             max_lag: 0,
+            max_replication_lag: seconds(120),
             max_disconnect: seconds(10),
             witness: WitnessRule::Required,
             hold_timeout: LONG,
@@ -177,6 +178,7 @@ pub(in crate::listener) fn service() -> Service {
             hung_grace: seconds(10),
             verify_wait: seconds(2),
         },
+        replication: None,
         connection: Connection {
             connect_timeout: seconds(3),
             first_packet_timeout: seconds(10),

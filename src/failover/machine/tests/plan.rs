@@ -13,6 +13,7 @@ pub(crate) fn service(backends: usize) -> Service {
         weight: 100,
         priority: 100,
         tls: config::Tls { mode: config::TlsMode::Disable, ca_file: None, server_name: None },
+        cluster_id: None,
     };
     let login = config::Login { user: "pgpivot".into(), database: "postgres".into(), password: None };
     let seconds = Duration::from_secs;
@@ -40,6 +41,7 @@ pub(crate) fn service(backends: usize) -> Service {
             cooldown: seconds(60),
             max_per_day: 3,
             max_lag: 16 << 20,
+            max_replication_lag: seconds(120),
             max_disconnect: seconds(10),
             witness: WitnessRule::Required,
             hold_timeout: seconds(30),
@@ -60,6 +62,7 @@ pub(crate) fn service(backends: usize) -> Service {
             hung_grace: seconds(10),
             verify_wait: seconds(2),
         },
+        replication: None,
         connection: config::Connection {
             connect_timeout: seconds(3),
             first_packet_timeout: seconds(10),
