@@ -16,7 +16,7 @@ use super::problem::{Fault, quoted};
 use super::server::Shared;
 use super::{CommandRequest, Order};
 use crate::failover::action::Command;
-use crate::types::{BackendName, ServiceName};
+use crate::types::{BackendName, ServiceName, WallTime};
 use crate::view::Status;
 
 /// The longest body, bytes.
@@ -72,16 +72,17 @@ impl Verb {
         let named = |body: Named| (body.backend, body.reason);
         let (command, reason) = match self {
             Self::Trigger => {
-                let Trigger { to, force, route_only, reason } = parse(body)?;
-                (Command::Failover { to, force, route_only }, reason)
+                let Trigger { to, force, route_only, at, reason } = parse(body)?;
+                let at = at.map(|at| WallTime(at.as_microsecond()));
+                (Command::Failover { to, force, route_only, at }, reason)
             }
             Self::Switchover => {
                 let Target { to, reason } = parse(body)?;
                 (Command::Switchover { to }, reason)
             }
             Self::Restore => {
-                let Target { to, reason } = parse(body)?;
-                (Command::Restore { to }, reason)
+                let Home { to, force, reason } = parse(body)?;
+                (Command::Restore { to, force }, reason)
             }
             Self::Adopt => {
                 let (backend, reason) = named(parse(body)?);
@@ -109,6 +110,20 @@ struct Trigger {
     force: bool,
     #[serde(default)]
     route_only: bool,
+    /// RFC 3339.
+    #[serde(default)]
+    at: Option<jiff::Timestamp>,
+    #[serde(default)]
+    reason: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Home {
+    #[serde(default)]
+    to: Option<BackendName>,
+    #[serde(default)]
+    force: bool,
     #[serde(default)]
     reason: Option<String>,
 }

@@ -34,7 +34,7 @@ fn a_command_on_loopback_reaches_the_daemon_and_its_receipt_comes_back() {
     );
     assert_eq!(reply.code, 200, "{reply:?}");
     assert_eq!(reply.json(), json!({ "sentence": "begun", "episode": null, "steps": ["one"] }));
-    let command = Command::Failover { to: Some("us-west".into()), force: true, route_only: false };
+    let command = Command::Failover { to: Some("us-west".into()), force: true, route_only: false, at: None };
     assert_eq!(seen.order, Order::Command(command));
     assert_eq!(seen.service, Some("main".into()));
     assert!(seen.dry_run);
@@ -46,9 +46,13 @@ fn every_command_has_its_route() {
     let mut served = Served::start(fixture::steady());
     let backend = || "us-west".into();
     let cases = [
-        ("/failover/trigger", "", Order::Command(Command::Failover { to: None, force: false, route_only: false })),
+        (
+            "/failover/trigger",
+            "",
+            Order::Command(Command::Failover { to: None, force: false, route_only: false, at: None }),
+        ),
         ("/failover/switchover", r#"{"to":"us-west"}"#, Order::Command(Command::Switchover { to: Some(backend()) })),
-        ("/failover/restore", "{}", Order::Command(Command::Restore { to: None })),
+        ("/failover/restore", "{}", Order::Command(Command::Restore { to: None, force: false })),
         ("/failover/adopt", r#"{"backend":"us-west"}"#, Order::Command(Command::Adopt { backend: backend() })),
         ("/failover/abandon", r#"{"backend":"us-west"}"#, Order::Command(Command::Abandon { backend: backend() })),
         ("/failover/pause", "", Order::Command(Command::Pause)),

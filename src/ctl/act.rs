@@ -64,6 +64,11 @@ impl Order {
         let mut body = serde_json::to_value(&self.command)?;
         if let Some(fields) = body.as_object_mut() {
             fields.remove("command");
+            if let Command::Failover { at: Some(at), .. } = &self.command {
+                // As people write it.
+                let at = jiff::Timestamp::from_microsecond(at.0).map(|at| at.to_string());
+                fields.insert("at".into(), at.unwrap_or_default().into());
+            }
             fields.extend(reason.map(|r| ("reason".to_owned(), r.into())));
         }
         Ok(body)

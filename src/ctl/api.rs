@@ -364,7 +364,7 @@ mod tests {
             order.order
         });
         assert_eq!(taken.unwrap().steps, ["cut"]);
-        let wanted = Command::Failover { to: Some("us-west".into()), force: false, route_only: true };
+        let wanted = Command::Failover { to: Some("us-west".into()), force: false, route_only: true, at: None };
         assert_eq!(order, Order::Command(wanted));
 
         let refusal = Refusal { code: "wrong_timeline".into(), sentence: "us-east is on timeline 1".into() };

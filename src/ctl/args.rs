@@ -79,6 +79,9 @@ pub(super) enum Command {
         /// Override witness, lag, cool-down and budget
         #[arg(long)]
         force: bool,
+        /// Clusters: fail over to this moment (RFC 3339) instead of the latest consistent one
+        #[arg(long, value_name = "TIME")]
+        at: Option<jiff::Timestamp>,
         /// Show what would happen, and change nothing
         #[arg(long)]
         dry_run: bool,
@@ -101,6 +104,9 @@ pub(super) enum Command {
         /// The backend to return to [default: the configured primary]
         #[arg(long, value_name = "BACKEND")]
         to: Option<String>,
+        /// Clusters: although no reverse stream completed; what was written since is missing there
+        #[arg(long)]
+        force: bool,
         /// Show what would happen, and change nothing
         #[arg(long)]
         dry_run: bool,

@@ -8,7 +8,7 @@ use super::target::{self, Environment, Target};
 use super::terminal::Terminal;
 use super::{CtlError, Done, explain, history, one_service, services, status, watch};
 use crate::failover::action::Command as Ordered;
-use crate::types::BackendName;
+use crate::types::{BackendName, WallTime};
 
 /// Runs one subcommand.
 pub(super) async fn run(args: &Args, environment: &Environment, terminal: &Terminal) -> Result<Done, CtlError> {
@@ -54,11 +54,12 @@ pub(super) async fn run(args: &Args, environment: &Environment, terminal: &Termi
 /// The commands that go to the decision core.
 fn order(command: &Command) -> Option<Order> {
     let (command, dry_run) = match command {
-        Command::Failover { to, route_only, force, dry_run } => {
-            (Ordered::Failover { to: backend(to), force: *force, route_only: *route_only }, *dry_run)
+        Command::Failover { to, route_only, force, at, dry_run } => {
+            let at = at.map(|at| WallTime(at.as_microsecond()));
+            (Ordered::Failover { to: backend(to), force: *force, route_only: *route_only, at }, *dry_run)
         }
         Command::Switchover { to, dry_run } => (Ordered::Switchover { to: backend(to) }, *dry_run),
-        Command::Restore { to, dry_run } => (Ordered::Restore { to: backend(to) }, *dry_run),
+        Command::Restore { to, force, dry_run } => (Ordered::Restore { to: backend(to), force: *force }, *dry_run),
         Command::Adopt { backend, dry_run } => (Ordered::Adopt { backend: BackendName::new(backend) }, *dry_run),
         Command::Abandon { backend, dry_run } => (Ordered::Abandon { backend: BackendName::new(backend) }, *dry_run),
         Command::Pause => (Ordered::Pause, false),

@@ -88,7 +88,7 @@ impl Driver {
                 self.locks.insert(episode, release.clone());
                 self.tasks.spawn(async move { hold_lock(&effects, episode, &targets, needed, release, reply).await });
             }
-            Action::Promote { episode, epoch, backend, rechecked } => {
+            Action::Promote { episode, epoch, backend, rechecked, stream: _ } => {
                 tracing::info!(%backend, %episode, %epoch, proof = rechecked.sentence(), "promotion ordered");
                 let (config, address) = (self.backend(&backend), self.address(&backend));
                 self.tasks.spawn(async move {
@@ -139,6 +139,8 @@ impl Driver {
                     reply(Outcome::SyncCleared { episode, result });
                 });
             }
+            // No reader of streams is built in yet.
+            Action::ReadStreams { .. } | Action::ReadClock { .. } => {}
             Action::Persist { .. }
             | Action::Publish(_)
             | Action::Cut { .. }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::phase::{EpisodeId, EpisodeKind, Intent, Record};
+use super::phase::{EpisodeId, EpisodeKind, Intent, Record, StreamOrder};
 use crate::types::{BackendName, Epoch, Lsn, WallTime};
 
 /// An order to the driver. It carries them out in the order given; `Publish` and `Cut` before anything that waits.
@@ -62,6 +62,23 @@ pub enum Action {
         backend: BackendName,
         /// The proof that the evidence was fresh.
         rechecked: Rechecked,
+        /// Clusters: the stream to fail over.
+        stream: Option<StreamOrder>,
+    },
+    /// Clusters: read this stream, or all of them, at once.
+    ReadStreams {
+        /// `None` = all.
+        stream: Option<String>,
+    },
+    /// Switchover of clusters: read the old primary's clock, after `STOP SERVICE` there if `stop`; report
+    /// [`Outcome::ClockRead`]. [`Action::Unfreeze`] undoes the stop.
+    ReadClock {
+        /// Whose.
+        episode: EpisodeId,
+        /// The old primary.
+        backend: BackendName,
+        /// Stop its service first.
+        stop: bool,
     },
     /// Switchover: make the old primary read-only, end its client sessions, read its flush position until it
     /// stands still; report [`Outcome::Frozen`].
@@ -193,6 +210,13 @@ pub enum Outcome {
         /// `Err` = not to be read.
         result: Result<Lsn, String>,
     },
+    /// The old primary's clock (with `stop`: read after it took no writes any more), or why it could not be had.
+    ClockRead {
+        /// Whose.
+        episode: EpisodeId,
+        /// `Err` = why not.
+        result: Result<WallTime, String>,
+    },
     /// The new side waits for no synchronous standby any more, or why it still does.
     SyncCleared {
         /// Whose.
@@ -248,6 +272,9 @@ pub enum Command {
         /// Move traffic without promoting.
         #[serde(default)]
         route_only: bool,
+        /// Clusters: to this moment instead of the latest consistent one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        at: Option<WallTime>,
     },
     /// Planned, both sides healthy, no acknowledged row lost.
     Switchover {
@@ -260,6 +287,9 @@ pub enum Command {
         /// `None` = the configured primary.
         #[serde(default)]
         to: Option<BackendName>,
+        /// Clusters: although no reverse stream completed, so that what was written since is missing there.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        force: bool,
     },
     /// Latch this backend: it proves to be primary and nobody else may be.
     Adopt {

@@ -304,12 +304,20 @@ fn decide(e: &Evidence<'_>, why: String, rechecked: bool) -> Finding {
         return Finding::Blocked(
             BlockReason::WitnessUnknown,
             format!(
-                "{why}, but {name} cannot testify about its replication stream: look at both sides, then `proxyctl failover --force`"
+                "{why}, but {name} cannot testify about its replication stream{}: look at both sides, then `proxyctl failover --force`",
+                mute_because(e.sides, &name)
             ),
         );
     }
     let (reason, said) = candidate::refusal(&fit);
     Finding::Blocked(reason, format!("{why}, but {said}"))
+}
+
+/// Why a stream says nothing, where its source cannot be read.
+fn mute_because(sides: &[Side], name: &BackendName) -> String {
+    let side = sides.iter().find(|side| side.name == *name);
+    let trouble = side.and_then(|side| side.witness.replication()?.trouble());
+    trouble.map_or_else(String::new, |trouble| format!(" ({trouble})"))
 }
 
 /// Is what this standby testifies from a sample that is recent enough to act upon?

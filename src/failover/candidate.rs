@@ -2,10 +2,12 @@
 //! Functions over what was heard; whether a promotion is due is `analysis`'s.
 
 use std::fmt;
+use std::time::Duration;
 
 use super::health::State;
 use super::observation::{Receiver, Role};
 use super::phase::{BlockReason, Identity};
+use super::replication::Status;
 use super::side::Side;
 use crate::config::{ConfiguredRole, ProbeKind, Promoter, Service};
 use crate::types::{BackendName, Lsn, Moment};
@@ -19,6 +21,8 @@ pub enum Verdict {
         lsn: Option<Lsn>,
         /// Bytes behind the primary's last seen flush position.
         lag: Option<u64>,
+        /// Clusters: what it lacked of what was committed up to the first evidence, or lacks now.
+        behind: Option<Duration>,
     },
     /// Not without losing more than `max_lag`.
     Stale(String),
@@ -29,8 +33,9 @@ pub enum Verdict {
 impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Fit { lsn: Some(lsn), lag: Some(lag) } => write!(f, "at {lsn}, {lag} bytes behind"),
-            Self::Fit { lsn: Some(lsn), lag: None } => write!(f, "at {lsn}"),
+            Self::Fit { behind: Some(behind), .. } => write!(f, "{:.0} s behind", behind.as_secs_f64()),
+            Self::Fit { lsn: Some(lsn), lag: Some(lag), .. } => write!(f, "at {lsn}, {lag} bytes behind"),
+            Self::Fit { lsn: Some(lsn), lag: None, .. } => write!(f, "at {lsn}"),
             Self::Fit { .. } => f.write_str("up"),
             Self::Stale(why) | Self::Unfit(why) => f.write_str(why),
         }
@@ -93,8 +98,11 @@ fn fitness(
     if !side.serves() {
         return Verdict::Unfit(format!("{name} has not answered since a probe failed"));
     }
+    if service.replication.is_some() {
+        return replicates(service, side);
+    }
     let (Some(identity), Some(heard)) = (identity, &side.facts) else {
-        return Verdict::Fit { lsn: None, lag: None };
+        return Verdict::Fit { lsn: None, lag: None, behind: None };
     };
     let facts = &heard.facts;
     if facts.role != Role::Standby {
@@ -121,7 +129,34 @@ fn fitness(
             "{name} is {lag} bytes behind the last position seen on the primary (max_lag is {})",
             service.failover.max_lag
         )),
-        _ => Verdict::Fit { lsn: facts.lsn, lag },
+        _ => Verdict::Fit { lsn: facts.lsn, lag, behind: None },
+    }
+}
+
+/// A cluster may be promoted by the one stream that leads to it, while that replicates and lacks little.
+fn replicates(service: &Service, side: &Side) -> Verdict {
+    let name = &side.name;
+    let known = match &side.inbound {
+        None => return Verdict::Unfit(format!("the replication streams to {name} were not read yet")),
+        Some(Err(why)) => return Verdict::Unfit(why.clone()),
+        Some(Ok(known)) => known,
+    };
+    let (id, status) = (&known.stream.id, known.stream.status);
+    if status != Status::Replicating {
+        return Verdict::Unfit(format!("stream {id} to {name} is {}", status.as_str()));
+    }
+    if side.role() == Role::Primary {
+        return Verdict::Unfit(format!("{name} serves by itself although stream {id} replicates to it"));
+    }
+    if known.stream.replicated.is_none() {
+        return Verdict::Unfit(format!("stream {id} to {name} is in its first scan: it shows no replicated time"));
+    }
+    let max = service.failover.max_replication_lag;
+    match side.witness.replication().and_then(|witness| witness.lag()) {
+        Some(lag) if lag > max => {
+            Verdict::Stale(format!("stream {id} to {name} lacks the last {} s (max_lag is {max:?})", lag.as_secs()))
+        }
+        behind => Verdict::Fit { lsn: None, lag: None, behind },
     }
 }
 
@@ -188,6 +223,15 @@ pub fn unarmed(
     }
     if !disk_ok {
         why.push("the state cannot be written".into());
+    }
+    if service.replication.is_some() {
+        let trouble = side.witness.replication().and_then(|witness| witness.trouble());
+        if let Some(trouble) = trouble {
+            why.push(format!("its replication stream cannot be read: {trouble}"));
+        } else if why.is_empty() && !side.witness.usable(None) {
+            why.push("its replication stream does not advance right now, so it could not testify".into());
+        }
+        return why;
     }
     let ProbeKind::Sql { login } = &service.probe.kind else {
         return why;

@@ -1,6 +1,6 @@
 //! The failover machine of one pair: inputs come in through `handle_*`, outputs leave through `poll_*`.
 //! After any `handle_*` the driver drains all output before the next. Time is an argument. What each state does stands
-//! in `machine/{start,resume,watch,episode,switchover,promotion,command,gate}`.
+//! in `machine/{start,resume,watch,episode,switchover,promotion,command,gate}`; clusters in `machine/stream*`.
 
 mod claims;
 mod command;
@@ -14,6 +14,10 @@ mod promotion;
 mod resume;
 mod start;
 mod steps;
+mod stream_command;
+mod stream_episode;
+mod streams;
+mod surroundings;
 mod switchover;
 mod wake;
 mod watch;
@@ -27,9 +31,10 @@ use super::analysis::{self, Suspicion};
 use super::health::{Limits, State as Health};
 use super::observation::{Evidence, Facts, Observation, Receiver, Verdict};
 use super::phase::{BlockReason, EpisodeId, EpisodeKind, Latch, Phase, Record};
+use super::replication::Streams;
 use super::side::Side;
-use crate::config::{Authority, ProbeKind, Promoter, Service};
-use crate::types::{BackendName, Epoch, HostPort, Moment, Now, Timeline, WallTime};
+use crate::config::{Authority, Kind, ProbeKind, Promoter, Service};
+use crate::types::{BackendName, Epoch, Moment, Now, Timeline, WallTime};
 
 pub(super) use steps::{Aside, Lock, Run, Step};
 
@@ -40,6 +45,8 @@ pub struct Machine {
     daemon: String,
     pub(super) record: Record,
     pub(super) sides: Vec<Side>,
+    /// Clusters: what was read of their replication.
+    pub(super) streams: Streams,
     pub(super) state: State,
     pub(super) suspicion: Option<Suspicion>,
     pub(super) block: Option<Block>,
@@ -102,12 +109,14 @@ pub(super) struct Block {
 impl Machine {
     /// A machine for this service as last persisted. `daemon` is this daemon's own name on the pair; names order by age.
     pub fn new(service: Service, daemon: String, record: Record, now: Now) -> Self {
-        let sides = service.backends.iter().map(Side::new).collect();
+        let witness = || Self::new_witness(service.replication.as_ref());
+        let sides = service.backends.iter().map(|config| Side { witness: witness(), ..Side::new(config) }).collect();
         let mut machine = Self {
             service,
             daemon,
             record,
             sides,
+            streams: Streams::default(),
             state: State::Starting { since: now.at },
             suspicion: None,
             block: None,
@@ -146,19 +155,12 @@ impl Machine {
         machine
     }
 
-    /// The addresses a backend's names resolve to now.
-    pub fn handle_addresses(&mut self, backend: &BackendName, addresses: &[(HostPort, SocketAddr)], now: Now) {
-        if let Some(side) = self.side_mut(backend) {
-            side.resolved(addresses);
-        }
-        self.advance(now);
-    }
-
     /// One probe's result.
     pub fn handle_observation(&mut self, seen: &Observation, now: Now) {
         if seen.started < self.woke {
             return;
         }
+        let seen = &*self.as_cluster(seen);
         let limits = self.limits();
         let latched = self.timeline();
         let active = self.active_name();
@@ -264,20 +266,6 @@ impl Machine {
         self.advance(now);
     }
 
-    /// A new configuration of the same service. The active backend must still be in it.
-    pub fn handle_config(&mut self, service: Service, now: Now) {
-        let mut old = std::mem::take(&mut self.sides);
-        for config in &service.backends {
-            let side = match old.iter().position(|side| side.name == config.name) {
-                Some(at) => Side { config: config.clone(), ..old.swap_remove(at) },
-                None => Side::new(config),
-            };
-            self.sides.push(side);
-        }
-        self.service = service;
-        self.advance(now);
-    }
-
     /// The next order, in the order they must be carried out.
     pub fn poll_action(&mut self) -> Option<Action> {
         self.actions.pop_front()
@@ -379,23 +367,6 @@ impl Machine {
         }
     }
 
-    /// What is older than this is no answer any more.
-    fn patience(&self) -> Duration {
-        let probe = &self.service.probe;
-        probe.interval.max(probe.down_interval) * 3 + probe.timeout
-    }
-
-    fn expire(&mut self, now: Now) {
-        let probe = &self.service.probe;
-        let patience = self.patience();
-        for side in &mut self.sides {
-            for address in side.addresses.values_mut() {
-                address.health.expire(now.at, patience);
-            }
-        }
-        self.daemons.retain(|_, seen| now.at.since(*seen) < Duration::from_secs(10).max(probe.interval * 3));
-    }
-
     fn probe_all(&mut self) {
         for side in &self.sides {
             self.actions.push_back(Action::ProbeNow { backend: side.name.clone() });
@@ -460,7 +431,7 @@ impl Machine {
 
     /// The probes can tell who is who.
     pub(super) fn knows_identity(&self) -> bool {
-        matches!(self.service.probe.kind, ProbeKind::Sql { .. })
+        self.service.kind == Kind::Postgres && matches!(self.service.probe.kind, ProbeKind::Sql { .. })
     }
 
     /// This daemon may decide by itself (another question is whether it may now).

@@ -103,6 +103,9 @@ pub enum Failure {
     /// 57P01, or 57P03 "shutting down": somebody stops it on purpose.
     #[error("the server is shutting down")]
     ShuttingDown,
+    /// 08000: the cluster lives and does not serve this virtual cluster.
+    #[error("the cluster does not serve (08000)")]
+    NotServing,
     /// Not the protocol, or (http) not the expected status or body.
     #[error("an unexpected reply")]
     BadReply,

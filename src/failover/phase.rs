@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::action::Operator;
 use super::observation::Ancestor;
+use super::replication::Activation;
 use crate::types::{BackendName, Epoch, Lsn, SystemId, Timeline, WallTime};
 
 /// The number of an episode: one run through intent, promotion and latch. Never reused.
@@ -55,6 +56,9 @@ pub struct Latch {
     pub identity: Option<Identity>,
     /// The latch was moved by hand or without proof that the old side is fenced.
     pub route_only: bool,
+    /// Clusters: the newest completed stream that was known when it was written.
+    #[serde(default)]
+    pub replication: Option<Activation>,
 }
 
 /// Who the latched side is.
@@ -107,6 +111,23 @@ pub struct Intent {
     pub forced: bool,
     /// Switchover: the position at which the old primary stood still.
     pub frozen_at: Option<Lsn>,
+    /// Clusters: the stream that is failed over.
+    #[serde(default)]
+    pub stream: Option<StreamOrder>,
+}
+
+/// Which replication stream is failed over, and to what.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StreamOrder {
+    /// Its id.
+    pub id: String,
+    /// To this moment; `None` = the latest consistent time.
+    pub failover_at: Option<WallTime>,
+    /// Up to when it had replicated when that was decided: a primary whose stream moved on since lives.
+    pub replicated: Option<WallTime>,
+    /// The old primary took no writes any more at that moment by its own clock: nothing was acknowledged after it.
+    #[serde(default)]
+    pub stopped_at: Option<WallTime>,
 }
 
 /// What an episode is.

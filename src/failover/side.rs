@@ -9,6 +9,7 @@ use super::analysis;
 use super::health::{Health, Limits, State};
 use super::observation::{Facts, Failure, Observation, Receiver, Role, Unknown, Verdict};
 use super::phase::Identity;
+use super::replication::Known;
 use super::witness::Witness;
 use crate::config;
 use crate::types::{BackendName, HostPort, Lsn, Moment, Now, SystemId, Timeline, WallTime};
@@ -27,6 +28,8 @@ pub struct Side {
     pub facts: Option<Heard>,
     /// As primary: its replication stream is not asked; as standby: what it testifies.
     pub witness: Witness,
+    /// Clusters: the one stream that leads to it from the active side, or why there is none; `None` = nothing was read.
+    pub inbound: Option<Result<Known, String>>,
     /// Not one byte goes there, and why.
     pub quarantine: Option<String>,
     /// Its claim to be primary, while it makes one.
@@ -146,6 +149,7 @@ impl Side {
             addresses: BTreeMap::new(),
             facts: None,
             witness: Witness::default(),
+            inbound: None,
             quarantine: None,
             claim: None,
             live: 0,

@@ -1,11 +1,13 @@
-//! The witness of a PostgreSQL pair: what a standby's WAL receiver testifies about the primary, from samples alone.
-//! Holds no policy: whether a testimony is needed or blocks is `analysis`'s.
+//! The witness: what a standby's WAL receiver testifies about the primary, from samples alone; between clusters the
+//! replication stream of `replication` speaks for it. Holds no policy: whether a testimony is needed or blocks is
+//! `analysis`'s.
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::observation::{Facts, Receiver, ReceiverRow};
+use super::replication::{self, Known};
 use crate::types::{Lsn, Moment, Timeline, WallTime};
 
 /// What one standby testifies about the latched primary since T0.
@@ -70,6 +72,8 @@ pub struct Witness {
     /// Start of the newest sample that failed.
     failed: Option<Moment>,
     episode: Option<Since>,
+    /// Where clusters replicate: their stream speaks, nothing else.
+    replication: Option<replication::Witness>,
 }
 
 #[derive(Debug, Clone)]
@@ -96,8 +100,36 @@ struct Since {
 }
 
 impl Witness {
-    /// Adverse evidence began at `t0`, when the primary's clock read `c0` (`None`: not known well enough).
+    /// A witness by physical cluster replication; `refresh`: how often `replicated_time` moves.
+    pub fn of_replication(refresh: Duration) -> Self {
+        Self { replication: Some(replication::Witness::new(refresh)), ..Self::default() }
+    }
+
+    /// The stream's own words, where clusters replicate.
+    pub fn replication(&self) -> Option<&replication::Witness> {
+        self.replication.as_ref()
+    }
+
+    /// A reading of the stream towards this standby; `clock`: the source's at that moment.
+    pub fn replicated(&mut self, known: &Known, clock: WallTime) {
+        if let Some(replication) = &mut self.replication {
+            replication.sample(known, clock);
+        }
+    }
+
+    /// The streams could not be read.
+    pub fn unread(&mut self, started: Moment, why: &str) {
+        if let Some(replication) = &mut self.replication {
+            replication.sample_failed(started, why);
+        }
+    }
+
+    /// Adverse evidence began at `t0`, when the primary's clock read `c0` (`None`: not known well enough); between
+    /// clusters, the clock of who knows their stream.
     pub fn begin(&mut self, t0: Moment, c0: Option<WallTime>) {
+        if let Some(replication) = &mut self.replication {
+            return replication.begin(t0, c0);
+        }
         self.episode = Some(Since {
             t0,
             c0,
@@ -121,6 +153,9 @@ impl Witness {
     /// The suspicion is over.
     pub fn end(&mut self) {
         self.episode = None;
+        if let Some(replication) = &mut self.replication {
+            replication.end();
+        }
     }
 
     /// Takes one sample of the standby. `latched` is the latched timeline; `cascade`: its upstream is another standby.
@@ -183,6 +218,9 @@ impl Witness {
 
     /// What it testifies since T0.
     pub fn testimony(&self) -> Testimony {
+        if let Some(replication) = &self.replication {
+            return replication.testimony();
+        }
         self.episode.as_ref().map_or(Testimony::Unknown, |since| since.testimony)
     }
 
@@ -193,6 +231,9 @@ impl Witness {
 
     /// Start and end of the newest sample.
     pub fn sampled(&self) -> Option<(Moment, Moment)> {
+        if let Some(replication) = &self.replication {
+            return replication.sampled();
+        }
         self.last.as_ref().map(|last| (last.started, last.at))
     }
 
@@ -218,6 +259,9 @@ impl Witness {
 
     /// Could it testify if something happened now: it streams, and its columns are to be read?
     pub fn usable(&self, latched: Option<Timeline>) -> bool {
+        if let Some(replication) = &self.replication {
+            return replication.usable();
+        }
         self.last
             .as_ref()
             .is_some_and(|last| last.streaming(latched).is_some() && last.timeout.is_some_and(|w| !w.is_zero()))

@@ -49,7 +49,7 @@ impl Laws {
             "begins and the state cannot be written".into()
         });
         let named = match command {
-            Command::Failover { to, .. } | Command::Switchover { to } | Command::Restore { to } => to.clone(),
+            Command::Failover { to, .. } | Command::Switchover { to } | Command::Restore { to, .. } => to.clone(),
             Command::Adopt { backend } => Some(backend.clone()),
             _ => None,
         };

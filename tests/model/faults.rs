@@ -474,11 +474,11 @@ impl World {
         let backend: BackendName = NAMES[self.chance.index(count)].into();
         let to = (!self.chance.one_in(3)).then(|| backend.clone());
         match self.chance.below(20) {
-            0..3 => Command::Failover { to, force: false, route_only: false },
-            3..5 => Command::Failover { to, force: true, route_only: false },
-            5 | 6 => Command::Failover { to, force: false, route_only: true },
+            0..3 => Command::Failover { to, force: false, route_only: false, at: None },
+            3..5 => Command::Failover { to, force: true, route_only: false, at: None },
+            5 | 6 => Command::Failover { to, force: false, route_only: true, at: None },
             7..11 => Command::Switchover { to },
-            11 | 12 => Command::Restore { to },
+            11 | 12 => Command::Restore { to, force: false },
             13 | 14 => Command::Adopt { backend },
             15 => Command::Pause,
             16 | 17 => Command::Resume,

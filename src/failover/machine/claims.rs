@@ -99,6 +99,9 @@ impl Machine {
         let Some(latch) = self.record.latch.clone() else {
             return false;
         };
+        if self.replicates() {
+            return self.follow_stream(now);
+        }
         let due = match &latch.identity {
             Some(_) => self.proven_successor(now),
             None => self.serving_successor(),

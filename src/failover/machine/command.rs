@@ -9,9 +9,9 @@ use crate::failover::analysis::{self, Lineage};
 use crate::failover::candidate::{self, Verdict as Fitness};
 use crate::failover::health::State as Health;
 use crate::failover::observation::Role;
-use crate::failover::phase::{EpisodeKind, Latch, Pause, Stage};
+use crate::failover::phase::{EpisodeKind, Intent, Latch, Pause, Stage};
 use crate::failover::side::Side;
-use crate::types::{BackendName, Now};
+use crate::types::{BackendName, Now, WallTime};
 
 pub(super) type Answer = Result<Receipt, Refusal>;
 
@@ -21,9 +21,11 @@ impl Machine {
         let operator = &Operator { name: bounded(operator.name.clone()), note: operator.note.clone().map(bounded) };
         let answer = match command {
             Command::Failover { to, route_only: true, .. } => self.command_route(to.as_ref(), operator, dry_run, now),
-            Command::Failover { to, force, .. } => self.command_failover(to.as_ref(), *force, operator, dry_run, now),
+            Command::Failover { to, force, at, .. } => {
+                self.command_failover(to.as_ref(), *force, *at, operator, dry_run, now)
+            }
             Command::Switchover { to } => self.command_switchover(to.as_ref(), operator, dry_run, now),
-            Command::Restore { to } => self.command_restore(to.as_ref(), operator, dry_run, now),
+            Command::Restore { to, force } => self.command_restore(to.as_ref(), *force, operator, dry_run, now),
             Command::Adopt { backend } => self.command_adopt(backend, operator, dry_run, now),
             Command::Pause => Ok(self.command_pause(operator, dry_run, now)),
             Command::Resume => Ok(self.command_resume(dry_run, now)),
@@ -116,6 +118,7 @@ impl Machine {
         &mut self,
         to: Option<&BackendName>,
         force: bool,
+        at: Option<WallTime>,
         operator: &Operator,
         dry_run: bool,
         now: Now,
@@ -134,10 +137,19 @@ impl Machine {
             && self.suspicion.is_none()
             && self.mismatch.is_none();
         if healthy && !force {
-            if !self.knows_identity() {
+            if !self.knows_identity() && !self.replicates() {
                 return Err(refusal(
                     "healthy",
                     format!("{} is healthy: --force moves away from it all the same", latch.active),
+                ));
+            }
+            if at.is_some() {
+                return Err(refusal(
+                    "healthy",
+                    format!(
+                        "{} is healthy: a switchover chooses its moment itself; leave --at out, or --force",
+                        latch.active
+                    ),
                 ));
             }
             let mut receipt = self.command_switchover(to, operator, dry_run, now)?;
@@ -146,6 +158,7 @@ impl Machine {
         }
         self.no_successor(force)?;
         let target = self.candidate(&latch, to, force, now)?;
+        self.check_moment(&target, at, now)?;
         if !force {
             self.witness_allows(&target, now)?;
         }
@@ -174,12 +187,17 @@ impl Machine {
         };
         let stake = if force { format!(" Known of the loss: {}.", self.at_stake(&target, now)) } else { String::new() };
         let sentence = format!("failing over from {} to {target}.{warn}{stake}", latch.active);
-        self.start(EpisodeKind::Failover, target, why, force, operator, dry_run, (sentence, steps), now)
+        let mut intent = self.intent(EpisodeKind::Failover, target, why, now);
+        (intent.operator, intent.forced) = (Some(operator.clone()), force);
+        if let Some(stream) = intent.stream.as_mut().filter(|_| at.is_some()) {
+            stream.failover_at = at;
+        }
+        Ok(self.start_episode(intent, dry_run, (sentence, steps), now))
     }
 
     /// An operator's failover without force waits for the witness as an automatic one does.
     fn witness_allows(&self, target: &BackendName, now: Now) -> Result<(), Refusal> {
-        if !self.knows_identity() {
+        if !self.knows_identity() && !self.replicates() {
             return Ok(());
         }
         if let Some(side) = self.sides.iter().find(|side| side.witness.testimony().alive()) {
@@ -236,6 +254,9 @@ impl Machine {
             return self.command_route(to, operator, dry_run, now);
         }
         self.needs_promoter()?;
+        if self.replicates() {
+            return self.switchover_clusters(&latch, to, operator, dry_run, now);
+        }
         if !self.knows_identity() {
             return Err(refusal("needs_sql", "a switchover without loss needs probe kind \"sql\""));
         }
@@ -318,19 +339,31 @@ impl Machine {
         if kind == EpisodeKind::Follow {
             intent.stage = Stage::Sent;
         }
-        let id = intent.id;
+        Ok(self.start_episode(intent, dry_run, (sentence, steps), now))
+    }
+
+    /// Begins it, unless this is a dry run.
+    fn start_episode(
+        &mut self,
+        intent: Intent,
+        dry_run: bool,
+        (sentence, steps): (String, Vec<String>),
+        now: Now,
+    ) -> Receipt {
+        let (id, kind) = (intent.id, intent.kind);
         if !dry_run {
             let closed = kind != EpisodeKind::Switchover;
             let mut run = Run::new(intent, Step::Deciding { ticket: 0 }, closed, now.at);
             run.fence_needed = self.service.failover.fence_required && kind == EpisodeKind::Failover;
             if self.suspicion.is_none() {
+                let clock = self.witness_clock(now).filter(|_| self.replicates());
                 for side in &mut self.sides {
-                    side.witness.begin(now.at, None);
+                    side.witness.begin(now.at, clock);
                 }
             }
             self.begin(run, now);
         }
-        Ok(Receipt { sentence, episode: (!dry_run).then_some(id), steps })
+        Receipt { sentence, episode: (!dry_run).then_some(id), steps }
     }
 
     /// How a rival stands to the latch, for the view.

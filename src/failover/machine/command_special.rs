@@ -57,7 +57,7 @@ impl Machine {
             return Err(refusal("unfit", format!("{} does not prove to serve: {why}", target.name)));
         }
         if !self.service.failover.standby_serves {
-            if self.knows_identity() && target.role() != Role::Primary {
+            if (self.knows_identity() || self.replicates()) && target.role() != Role::Primary {
                 return Err(refusal(
                     "not_primary",
                     format!("{} is not a primary: route-only would send writes to a standby", target.name),
@@ -127,6 +127,11 @@ impl Machine {
             }
         } else if side.state() != Health::Up {
             return Err(refusal("not_up", format!("{backend} is {}", side.state().as_str())));
+        } else if self.replicates() && !self.serves_as_primary(backend) {
+            return Err(refusal(
+                "not_primary",
+                format!("{backend} is a standby and does not serve: fail over to it first"),
+            ));
         }
         let active = self.latch().map(|latch| latch.active.clone());
         let steps = vec![
@@ -149,6 +154,7 @@ impl Machine {
     pub(super) fn command_restore(
         &mut self,
         to: Option<&BackendName>,
+        force: bool,
         operator: &Operator,
         dry_run: bool,
         now: Now,
@@ -166,6 +172,15 @@ impl Machine {
         };
         if home == latch.active {
             return Err(refusal("already_home", format!("{home} is active already (epoch {})", latch.epoch)));
+        }
+        if self.replicates() {
+            return self.restore_clusters(&latch, &home, force, operator, dry_run, now);
+        }
+        if force {
+            return Err(refusal(
+                "no_force",
+                "a server is brought home by a stream on the latched timeline and nothing else: leave --force out",
+            ));
         }
         let side = self.known(&home)?;
         if let Some(why) = &side.quarantine {
@@ -198,10 +213,17 @@ impl Machine {
         let id = run.intent.id;
         let from = run.intent.from.as_ref().map_or("nobody", BackendName::as_str).to_owned();
         // Beside a successor the old side is not opened again: nothing is lost with the target.
-        if self.side(backend).is_some_and(|side| side.state() == Health::Up) && self.successor().is_none() {
+        let cluster = run.intent.stream.is_some();
+        self.may_abandon_stream(backend)?;
+        let answers = self.side(backend).is_some_and(|side| side.state() == Health::Up);
+        if answers && !cluster && self.successor().is_none() {
             return Err(refusal("target_answers", format!("{backend} answers: it is not off")));
         }
         if !dry_run {
+            let activation = self.activation();
+            if let Some(latch) = self.record.latch.as_mut().filter(|_| cluster) {
+                latch.replication = activation;
+            }
             self.cancel(format!("an operator gives {backend} up"), now);
         }
         let sentence = match self.successor() {

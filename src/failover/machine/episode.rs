@@ -32,6 +32,7 @@ impl Machine {
             return;
         };
         match run.step.clone() {
+            Step::Rereading { from, until } => self.reread_ended(from, until, now),
             Step::Rechecking { from, until } => self.recheck(from, until, now),
             Step::Draining { until } => self.drained(until, now),
             Step::Freezing { until } if now.at >= until => {
@@ -93,7 +94,11 @@ impl Machine {
         let Some(run) = self.run_mut() else { return };
         run.rechecked = run.rechecked.take().filter(|_| now.at.since(run.began) <= LAST_LOOK);
         match run.intent.kind {
+            EpisodeKind::Follow if run.intent.stream.is_some() => self.sent(now),
             EpisodeKind::Follow => self.adopt(now),
+            EpisodeKind::Failover if run.intent.stream.is_some() => {
+                self.reread("intent written; the old side is cut off".into(), now);
+            }
             EpisodeKind::Switchover => {
                 let until = now.at + self.service.failover.drain_timeout;
                 self.step(Step::Draining { until }, "intent written; newcomers wait, running work may end".into(), now);
@@ -120,7 +125,10 @@ impl Machine {
         if now.at.since(run.step_since) <= fast {
             return self.lock(said, now);
         }
-        (run.rechecked, run.fence_failed) = (None, true);
+        (run.rechecked, run.fence_over) = (None, true);
+        if run.intent.stream.is_some() {
+            return self.reread(said, now);
+        }
         self.step(again, format!("{said}; the old side is looked at again"), now);
     }
 
@@ -159,11 +167,14 @@ impl Machine {
         }
         // A stream that came back is no death, whatever was sent in it so far.
         let promotes = intent.kind == EpisodeKind::Failover && intent.operator.is_none() && !over_idle;
-        let lost = !promotes || self.candidate_lost(&intent.to, now);
+        let lost = match resumed && intent.stream.is_some() {
+            true => self.is_unmoved(),
+            false => !promotes || self.candidate_lost(&intent.to, now),
+        };
         if let Some(said) = premade.filter(|_| lost) {
             return self.rechecked(said, now);
         }
-        if failed && lost && !resumed {
+        if failed && lost && (!resumed || intent.stream.is_some()) {
             return self.rechecked(format!("{name} failed another probe"), now);
         }
         if failed && let Some(judged) = self.judge_again(&intent, now) {
@@ -187,7 +198,8 @@ impl Machine {
 
     /// The candidate's own stream must be lost now, too.
     pub(super) fn candidate_lost(&self, name: &BackendName, now: Now) -> bool {
-        let optional = self.service.failover.witness == WitnessRule::Optional || !self.knows_identity();
+        let blind = !self.knows_identity() && !self.replicates();
+        let optional = self.service.failover.witness == WitnessRule::Optional || blind;
         let lost = |side: &Side| side.witness.testimony().lost() && analysis::says_so_now(side, &self.service, now.at);
         self.side(name).is_some_and(|side| side.state() == Health::Up && (optional || lost(side)))
     }
@@ -199,8 +211,8 @@ impl Machine {
             return self.latch_new(now);
         }
         let (episode, from, needed) = (run.intent.id, run.intent.from.clone(), run.fence_needed);
-        let tried = run.fence_failed;
-        let fences = !tried && self.service.failover.fence_command.is_some();
+        let tried = run.fence_over;
+        let fences = !tried && (self.service.failover.fence_command.is_some() || self.stops_service());
         match (fences, from) {
             (true, Some(backend)) => {
                 self.step(Step::Fencing, format!("rechecked: {said}"), now);
@@ -215,6 +227,9 @@ impl Machine {
 
     /// Takes the lock between daemons, where there are servers that can hold one.
     pub(super) fn lock(&mut self, said: String, now: Now) {
+        if self.look_is_old(now) {
+            return self.reread(said, now);
+        }
         if !self.knows_identity() {
             return self.send(said, now);
         }
@@ -265,7 +280,8 @@ impl Machine {
         let side = self.side(&intent.to)?;
         let facts = side.facts.as_ref().filter(|heard| heard.started >= since).map(|heard| &heard.facts)?;
         if !self.knows_identity() {
-            return side.serves().then_some(None);
+            let primary = !self.replicates() || side.role() == Role::Primary;
+            return (side.serves() && primary).then_some(None);
         }
         let proof = identity_of(facts).filter(|_| facts.role == Role::Primary)?;
         let latched = self.latch().and_then(|latch| latch.identity.as_ref());

@@ -7,7 +7,6 @@ use super::{Aside, Lock, Machine, State, Step};
 use crate::failover::action::{Action, Change, EventKind};
 use crate::failover::observation::Facts;
 use crate::failover::phase::{BlockReason, EpisodeKind, Identity, Latch, Stage};
-use crate::failover::witness::Witness;
 use crate::types::Now;
 
 /// Who a server proves to be; `None` when it does not show enough.
@@ -51,6 +50,7 @@ impl Machine {
             },
             identity,
             route_only: intent.kind == EpisodeKind::Route,
+            replication: self.activation(),
         });
         record.intent = None;
         if intent.from.is_some() && intent.kind != EpisodeKind::Follow {
@@ -91,7 +91,7 @@ impl Machine {
         let to = run.intent.to.clone();
         for side in &mut self.sides {
             // What was streamed belongs to the line that was left.
-            side.witness = Witness::default();
+            side.witness = Self::new_witness(self.service.replication.as_ref());
             // And so does what was claimed beside it.
             side.claim = None;
             if side.name == to {
@@ -101,6 +101,7 @@ impl Machine {
             }
         }
         self.remember_streams();
+        self.find_inbound();
         if run.lock != Lock::Free {
             self.actions.push_back(Action::Unlock { episode: run.intent.id });
         }
@@ -111,6 +112,9 @@ impl Machine {
             run.intent.epoch,
             took.as_millis()
         );
+        if let Some(order) = &run.intent.stream {
+            said.push_str(&self.stream_loss(order, run.intent.from.as_ref()));
+        }
         match (run.intent.frozen_at, &run.flush_after) {
             (Some(frozen), Some(Ok(after))) if frozen == *after => said.push_str("; no acknowledged row was lost"),
             (Some(_), Some(Ok(after))) => {
@@ -144,7 +148,7 @@ impl Machine {
     }
 
     fn loss_sentence(&self, intent: &crate::failover::phase::Intent) -> String {
-        if intent.kind != EpisodeKind::Failover {
+        if intent.kind != EpisodeKind::Failover || intent.stream.is_some() {
             return String::new();
         }
         let latched = self.latch().and_then(|latch| latch.identity.as_ref());

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::watch::kind_word;
 use super::{Aside, Lock, Machine, Step};
-use crate::failover::action::{EventKind, LockResult, Outcome, PromotionResult};
+use crate::failover::action::{Action, EventKind, LockResult, Outcome, PromotionResult};
 use crate::failover::phase::{BlockReason, EpisodeId, EpisodeKind, Stage};
 use crate::types::Now;
 
@@ -23,6 +23,9 @@ impl Machine {
         let (needed, step) = (run.fence_needed, run.step.clone());
         match (outcome, step) {
             (Outcome::Fenced { result: Ok(()), .. }, Step::Fencing) => {
+                if let Some(run) = self.run_mut() {
+                    run.fence_over = true;
+                }
                 self.lock("the node fence succeeded".into(), now)
             }
             (Outcome::Fenced { result: Err(why), .. }, Step::Fencing) if needed => {
@@ -58,8 +61,12 @@ impl Machine {
                     run.word = Some((now.at, result));
                 }
                 self.tell(now, EventKind::Step, said);
+                if let Some(order) = self.order() {
+                    self.actions.push_back(Action::ReadStreams { stream: Some(order.id) });
+                }
             }
             (Outcome::Frozen { result, .. }, Step::Freezing { .. }) => self.frozen(result, now),
+            (Outcome::ClockRead { result, .. }, Step::Freezing { .. }) => self.clock_read(result, now),
             (Outcome::FlushRead { result, .. }, _) => {
                 if let Some(run) = self.run_mut() {
                     run.flush_after = Some(result);
@@ -93,7 +100,7 @@ impl Machine {
             }
             (Some(Step::MarkFreezing { ticket: t }), Ok(())) if t == ticket => self.freeze(now),
             (Some(Step::Sending { ticket: t }), Ok(())) if t == ticket => {
-                match self.run_mut().and_then(|run| run.void.take()).or_else(|| self.overtaken()) {
+                match self.run_mut().and_then(|run| run.void.take()).or_else(|| self.overtaken(now)) {
                     Some(why) => self.unsend(&why, now),
                     None => self.sent(now),
                 }
@@ -182,6 +189,7 @@ impl Outcome {
             | Self::Frozen { episode, .. }
             | Self::Unfrozen { episode, .. }
             | Self::FlushRead { episode, .. }
+            | Self::ClockRead { episode, .. }
             | Self::SyncCleared { episode, .. } => Some(*episode),
         }
     }

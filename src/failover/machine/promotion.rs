@@ -32,6 +32,9 @@ impl Machine {
     /// Looks for the proof; without it the promotion stays pending, for ever if need be.
     pub(super) fn prove(&mut self, since: Moment, now: Now) {
         let Some(run) = self.run() else { return };
+        if run.intent.stream.is_some() {
+            return self.prove_stream(since, now);
+        }
         let (to, id, word, ordered) = (run.intent.to.clone(), run.intent.id, run.word.clone(), run.ordered);
         if run.intent.kind == EpisodeKind::Follow {
             return self.prove_adopted(since, now);
@@ -201,20 +204,24 @@ impl Machine {
     }
 
     /// What forbids the first order by now.
-    pub(super) fn overtaken(&self) -> Option<String> {
+    pub(super) fn overtaken(&self, now: Now) -> Option<String> {
         let successor = self.successor().map(|side| format!("{} was promoted by somebody else", side.name));
-        successor.or_else(|| self.strayed()).or_else(|| self.unfounded())
+        let late = self.look_is_old(now).then(|| "the last look at the old side is too old by now".to_owned());
+        successor.or_else(|| self.strayed()).or_else(|| self.unfounded()).or(late)
     }
 
-    fn order_promotion(&mut self, now: Now) {
+    pub(super) fn order_promotion(&mut self, now: Now) {
         let Some(run) = self.run_mut() else { return };
         let rechecked = run.rechecked.clone().unwrap_or(Rechecked { sentence: "already sent before a restart".into() });
         run.ordered = Some(now.at);
+        run.orders += 1;
         run.word = None;
+        run.unheeded.clear();
         let (episode, epoch, backend) = (run.intent.id, run.intent.epoch, run.intent.to.clone());
-        let (kind, from) = (run.intent.kind, run.intent.from.clone());
-        self.actions.push_back(Action::Promote { episode, epoch, backend, rechecked });
-        if let (EpisodeKind::Switchover, Some(backend)) = (kind, from) {
+        let (kind, from, stream) = (run.intent.kind, run.intent.from.clone(), run.intent.stream.clone());
+        let clusters = stream.is_some();
+        self.actions.push_back(Action::Promote { episode, epoch, backend, rechecked, stream });
+        if let (EpisodeKind::Switchover, Some(backend), false) = (kind, from, clusters) {
             self.actions.push_back(Action::ReadFlush { episode, backend });
         }
     }

@@ -32,6 +32,10 @@ impl Machine {
         let cancelled = |why: String| Step::Cancelling { ticket: None, retry: now.at, why };
         let step = match (intent.stage, intent.kind) {
             (Stage::Sent, _) => Step::Promoting { since: now.at },
+            (Stage::Intent, EpisodeKind::Failover) if intent.stream.is_some() => {
+                let patience = self.service.probe.timeout * 2 + Duration::from_secs(30);
+                Step::Rereading { from: now.at, until: now.at + patience }
+            }
             (Stage::Intent, EpisodeKind::Failover) if automatic && self.is_old(&intent, now) => {
                 cancelled("it was decided too long before the restart".into())
             }

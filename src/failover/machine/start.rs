@@ -39,10 +39,12 @@ impl Machine {
         let proven = active.addresses.values().any(|a| Side::proves_since(a, latch.identity.as_ref(), since));
         let mismatch = analysis::mismatch(active, latch.identity.as_ref())
             .filter(|_| active.facts.as_ref().is_some_and(|h| h.started >= since));
-        let successor = self.sides.iter().any(|side| side.name != latch.active && self.descends(side));
+        let foreign = self.foreign_stream(now).is_some_and(|_| self.stream_block(now).is_none());
+        let successor = foreign || self.sides.iter().any(|side| side.name != latch.active && self.descends(side));
         let tells = self.knows_identity();
         let others =
             self.sides.iter().filter(|side| side.name != latch.active).all(|side| side.heard_since(since, tells));
+        let others = others && (!self.replicates() || self.streams.listed_since(since));
         let routing_up = latch.identity.is_none() && active.state() == Health::Up;
         if successor {
             self.mismatch = mismatch;
@@ -98,7 +100,7 @@ impl Machine {
 
     fn find_latch(&mut self, since: Moment, now: Now) {
         let patience = now.at.since(since) >= self.service.failover.verify_wait;
-        match self.first_active(since) {
+        match self.first_active(since, now) {
             Ok((to, why)) => {
                 let mut intent = self.intent(EpisodeKind::Follow, to, why, now);
                 intent.stage = Stage::Sent;
@@ -123,7 +125,10 @@ impl Machine {
 
     /// The first latch: all backends heard, exactly one primary, and a standby streams from it; routing only: the
     /// configured primary once it is up.
-    fn first_active(&self, since: Moment) -> Result<(BackendName, String), String> {
+    fn first_active(&self, since: Moment, now: Now) -> Result<(BackendName, String), String> {
+        if self.replicates() {
+            return self.first_replicated(since, now);
+        }
         if !self.knows_identity() {
             return self.first_route();
         }

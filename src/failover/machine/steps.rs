@@ -21,8 +21,8 @@ pub(in crate::failover) struct Run {
     pub(in crate::failover) closed: bool,
     pub(super) rechecked: Option<Rechecked>,
     pub(super) fence_needed: bool,
-    /// It was tried, in vain, and need not succeed.
-    pub(super) fence_failed: bool,
+    /// It was tried: it succeeded, or need not.
+    pub(super) fence_over: bool,
     /// Decided although a standby gets heartbeats: the fence makes up for it.
     pub(super) over_idle: bool,
     /// What the new side proved to be.
@@ -40,6 +40,12 @@ pub(in crate::failover) struct Run {
     pub(super) word: Option<(Moment, PromotionResult)>,
     /// When the promotion was last ordered.
     pub(super) ordered: Option<Moment>,
+    /// How often.
+    pub(super) orders: u32,
+    /// Clusters: readings since that show the stream as if nothing had been ordered.
+    pub(super) unheeded: Vec<Moment>,
+    /// Clusters: when a side was last probed out of turn.
+    pub(super) poked: Option<Moment>,
     /// The old primary's position read after `sent`.
     pub(super) flush_after: Option<Result<Lsn, String>>,
     /// What to say when it is over, beyond the standard sentence.
@@ -69,6 +75,8 @@ pub(in crate::failover) enum Step {
     Deciding { ticket: u64 },
     /// Switchover: running work may end.
     Draining { until: Moment },
+    /// Clusters: the stream is being read again.
+    Rereading { from: Moment, until: Moment },
     /// A last look at the old side; probes that began at `from` or later count.
     Rechecking { from: Moment, until: Moment },
     /// Switchover: `freezing` is being written.
@@ -112,7 +120,7 @@ impl Run {
             closed,
             rechecked: None,
             fence_needed: false,
-            fence_failed: false,
+            fence_over: false,
             over_idle: false,
             proven: None,
             resumed: false,
@@ -122,6 +130,9 @@ impl Run {
             void: None,
             word: None,
             ordered: None,
+            orders: 0,
+            unheeded: Vec::new(),
+            poked: None,
             flush_after: None,
             notes: Vec::new(),
         }
@@ -131,7 +142,9 @@ impl Run {
         match &self.step {
             Step::Promoting { .. } | Step::Cancelling { .. } if blocked => Phase::Blocked,
             Step::Promoting { .. } => Phase::Promoting,
-            Step::Deciding { .. } if self.intent.kind == EpisodeKind::Follow => Phase::Switching,
+            Step::Deciding { .. } if self.intent.kind == EpisodeKind::Follow && self.intent.stream.is_none() => {
+                Phase::Switching
+            }
             Step::ClearingSync { .. } | Step::Latching { .. } => Phase::Switching,
             _ => Phase::Fencing,
         }
@@ -142,7 +155,8 @@ impl Run {
     pub(super) fn awaits_proof(&self, now: Moment) -> bool {
         match self.step {
             Step::Replaying { .. } | Step::Locking | Step::Sending { .. } | Step::Latching { .. } => true,
-            Step::Promoting { since } => now.since(since) < SOON,
+            // A cluster takes minutes, and is asked when its stream has completed.
+            Step::Promoting { since } => self.intent.stream.is_none() && now.since(since) < SOON,
             _ => false,
         }
     }

@@ -32,7 +32,8 @@ impl Machine {
         run.closed = true;
         run.intent.stage = Stage::Freezing;
         self.record.intent = self.run().map(|run| run.intent.clone());
-        if !self.record.frozen.contains(&from) {
+        let undo = !self.replicates() || self.stops_service();
+        if undo && !self.record.frozen.contains(&from) {
             self.record.frozen.push(from.clone());
         }
         let ticket = self.persist();
@@ -43,6 +44,9 @@ impl Machine {
 
     /// `freezing` is on disk.
     pub(super) fn freeze(&mut self, now: Now) {
+        if self.replicates() {
+            return self.read_clock(now);
+        }
         let Some(run) = self.run() else { return };
         let (episode, from) = (run.intent.id, run.intent.from.clone());
         let Some(backend) = from else { return };

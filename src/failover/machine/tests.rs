@@ -1,6 +1,9 @@
 //! The laws as sentences, on a stage of simulated servers.
 
 mod bad_luck;
+mod cluster_failover;
+mod cluster_return;
+mod clusters;
 mod interrupted;
 mod orders;
 mod overtaken;
@@ -16,7 +19,7 @@ use plan::service;
 use stage::{Mood, Stage};
 
 fn failover(force: bool) -> Command {
-    Command::Failover { to: None, force, route_only: false }
+    Command::Failover { to: None, force, route_only: false, at: None }
 }
 
 #[test]
@@ -193,12 +196,12 @@ fn the_old_primary_gets_not_one_byte_when_it_comes_back_and_is_let_in_when_it_st
     stage.run(10_000);
     assert!(stage.view().backends[0].quarantined.is_some());
     assert_eq!(stage.active(), "west");
-    let refused = stage.command(&Command::Restore { to: None }).unwrap_err();
+    let refused = stage.command(&Command::Restore { to: None, force: false }).unwrap_err();
     assert_eq!(refused.code, "quarantined");
     stage.rebuild(0, 1);
     stage.until(10_000, |stage| stage.view().backends[0].quarantined.is_none());
     stage.run(5000);
-    stage.command(&Command::Restore { to: None }).unwrap();
+    stage.command(&Command::Restore { to: None, force: false }).unwrap();
     stage.until(10_000, |stage| stage.active() == "east" && stage.is_open());
     assert!(stage.said("no acknowledged row was lost"));
     assert_eq!(stage.epoch(), 3);

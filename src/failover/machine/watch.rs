@@ -50,14 +50,20 @@ impl Machine {
         if self.suspicion.is_some() || !matches!(self.state, State::Watching) || self.latch().is_none() {
             return;
         }
-        let c0 = self.active_side().and_then(|side| {
-            let usable = !side.clock_jumped;
-            side.offset.filter(|_| usable).map(|offset| WallTime(now.wall.0.saturating_add(offset)))
-        });
+        let c0 = self.witness_clock(now);
         for side in &mut self.sides {
             side.witness.begin(now.at, c0);
         }
         self.suspicion = Some(Suspicion { t0: now.at, wall: now.wall, why, threshold: None, idle_since: None });
+    }
+
+    /// The clock by which the witnesses tell before from after: the primary's; between clusters, their streams'.
+    pub(super) fn witness_clock(&self, now: Now) -> Option<WallTime> {
+        if self.replicates() {
+            return self.streams.clock(now);
+        }
+        let side = self.active_side().filter(|side| !side.clock_jumped)?;
+        Some(WallTime(now.wall.0.saturating_add(side.offset?)))
     }
 
     fn relax(&mut self, started: Moment, now: Now) {
@@ -95,12 +101,12 @@ impl Machine {
         let finding = self.finding(now);
         match finding {
             None => {
-                let block = self.standing_block();
+                let block = self.standing_block(now);
                 self.evidence = block.as_ref().map_or_else(|| self.calm_sentence(now), |(_, said)| said.clone());
                 self.set_block(block, now);
             }
             Some(Finding::Suspect(said) | Finding::Waiting(said)) => {
-                let block = self.standing_block();
+                let block = self.standing_block(now);
                 self.set_block(block, now);
                 self.evidence = said;
             }
@@ -144,20 +150,20 @@ impl Machine {
     }
 
     /// What must be said although the active side is not suspect.
-    fn standing_block(&self) -> Option<(BlockReason, String)> {
+    fn standing_block(&self, now: Now) -> Option<(BlockReason, String)> {
         if let Some(mismatch) = &self.mismatch {
             return Some(mismatch.clone());
         }
         if let Some(said) = analysis::same_server(&self.sides) {
             return Some((BlockReason::SameServer, said));
         }
-        self.rival()
+        self.rival().or_else(|| self.stream_block(now))
     }
 
     /// What keeps an established decision from being carried out automatically.
     pub(super) fn forbidden(&self, decision: &Decision, now: Now) -> Option<(BlockReason, String)> {
         let because = |reason, said: &str| Some((reason, said.to_owned()));
-        if let Some(standing) = self.standing_block() {
+        if let Some(standing) = self.standing_block(now) {
             return Some(standing);
         }
         if !self.decides() {
@@ -205,6 +211,12 @@ impl Machine {
                 format!("{max} failovers within 24 h are spent: `proxyctl failover --force`"),
             ));
         }
+        let order = self.stream_order(EpisodeKind::Failover, &decision.to);
+        if let Some(at) = order.and_then(|order| order.failover_at)
+            && let Err(why) = self.within_window(&decision.to, at, now)
+        {
+            return Some((BlockReason::NoCandidate, format!("the configured failover_at cannot be used: {why}")));
+        }
         if decision.fence_needed && self.service.failover.fence_command.is_none() {
             return because(BlockReason::FenceFailed, "a node fence is needed and no fence_command is configured");
         }
@@ -230,6 +242,7 @@ impl Machine {
             Some(latch) => (Some(latch.active.clone()), latch.epoch.next()),
             None => (None, crate::types::Epoch(1)),
         };
+        let stream = self.stream_order(kind, &to);
         Intent {
             id: EpisodeId(self.record.last_episode.0 + 1),
             epoch,
@@ -242,6 +255,7 @@ impl Machine {
             operator: None,
             forced: false,
             frozen_at: None,
+            stream,
         }
     }
 

@@ -338,6 +338,7 @@ mod crash_points {
                 decided_at: WallTime(5),
                 operator: None,
                 forced: false,
+                stream: None,
                 frozen_at: None,
             })
         };
@@ -365,6 +366,7 @@ mod crash_points {
 
 fn record(n: u64) -> Record {
     let latch = Latch {
+        replication: None,
         active: "us-east".into(),
         epoch: Epoch(n),
         since: WallTime(1_700_000_000_000_000),

@@ -133,7 +133,7 @@ pub const COMMAND: &[Break] = &[
         bug: "takes every failover for a forced one",
         hears: |input, _| match input {
             Input::Command(Command::Failover { to, route_only: false, .. }, dry_run) => {
-                Some(Input::Command(Command::Failover { to, force: true, route_only: false }, dry_run))
+                Some(Input::Command(Command::Failover { to, force: true, route_only: false, at: None }, dry_run))
             }
             other => Some(other),
         },
@@ -144,7 +144,7 @@ pub const COMMAND: &[Break] = &[
         setting: |scenario| scenario.theme = Theme::Commands,
         hears: |input, _| match input {
             Input::Command(Command::Failover { force, route_only, .. }, dry_run) => {
-                Some(Input::Command(Command::Failover { to: None, force, route_only }, dry_run))
+                Some(Input::Command(Command::Failover { to: None, force, route_only, at: None }, dry_run))
             }
             Input::Command(Command::Switchover { .. }, dry_run) => {
                 Some(Input::Command(Command::Switchover { to: None }, dry_run))

@@ -340,7 +340,7 @@ fn a_rebuilt_primary_is_measured_by_its_new_line() {
     stage.until(10_000, |stage| stage.active() == "west" && stage.is_open());
     stage.rebuild(0, 1);
     stage.run(15_000);
-    stage.command(&Command::Restore { to: None }).unwrap();
+    stage.command(&Command::Restore { to: None, force: false }).unwrap();
     stage.until(10_000, |stage| stage.active() == "east" && stage.is_open());
     stage.rebuild(1, 0);
     stage.run(15_000);

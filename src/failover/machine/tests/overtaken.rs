@@ -47,7 +47,7 @@ fn where_all_sides_serve_traffic_does_not_move_to_one_whose_newest_probe_failed(
     stage.run(1000);
     assert_eq!((stage.active(), stage.view().backends[1].health.as_str()), ("east", "up"));
     let to = Some("west".into());
-    let refused = stage.command(&Command::Failover { to, force: true, route_only: true }).unwrap_err();
+    let refused = stage.command(&Command::Failover { to, force: true, route_only: true, at: None }).unwrap_err();
     assert_eq!(refused.code, "unfit", "{refused}");
     stage.next_probe[1] = stage.now;
     stage.until(5000, |stage| stage.active() == "west" && stage.is_open());

@@ -249,7 +249,7 @@ fn a_forced_failover_says_what_is_known_of_the_loss() {
     stage.next_probe[0] = stage.now + 60_000;
     stage.run(700);
     stage.hears(1, stage.now, Verdict::Answered(Box::new(west)));
-    let receipt = stage.command(&Command::Failover { to: None, force: true, route_only: false }).unwrap();
+    let receipt = stage.command(&Command::Failover { to: None, force: true, route_only: false, at: None }).unwrap();
     let said = format!("west is at 0/64, {} bytes behind {flushed}, where east was seen 0.", flushed.0 - 100);
     assert!(receipt.sentence.contains(&said), "{}", receipt.sentence);
     assert!(stage.machine.record().intent.as_ref().is_none_or(|intent| intent.why.contains(&said)));
@@ -265,7 +265,7 @@ fn a_plain_failover_waits_for_a_fresh_word_of_the_standby() {
     stage.run(10_000);
     stage.next_probe[1] = stage.now + 60_000;
     stage.run(2000);
-    let plain = Command::Failover { to: None, force: false, route_only: false };
+    let plain = Command::Failover { to: None, force: false, route_only: false, at: None };
     assert_eq!(stage.command(&plain).unwrap_err().code, "witness_unknown");
     stage.next_probe[1] = stage.now;
     stage.run(50);

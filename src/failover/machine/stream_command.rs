@@ -1,0 +1,166 @@
+//! What operators may command where clusters replicate: a planned switchover to a moment of its own choosing, a
+//! failover to a given one, and the way home, which leads through a reverse stream.
+
+use super::command::{Answer, refusal};
+use super::{Machine, Step};
+use crate::failover::action::{Operator, Refusal};
+use crate::failover::health::State as Health;
+use crate::failover::observation::Role;
+use crate::failover::phase::{EpisodeKind, Latch};
+use crate::failover::replication::Status;
+use crate::types::{BackendName, Now, WallTime};
+
+impl Machine {
+    /// Both clusters healthy: the stream goes to a moment just after the last commit.
+    pub(super) fn switchover_clusters(
+        &mut self,
+        latch: &Latch,
+        to: Option<&BackendName>,
+        operator: &Operator,
+        dry_run: bool,
+        now: Now,
+    ) -> Answer {
+        let target = self.candidate(latch, to, false, now)?;
+        let healthy = self.active_side().is_some_and(|side| side.state() == Health::Up) && self.suspicion.is_none();
+        if !healthy {
+            return Err(refusal(
+                "not_healthy",
+                format!("{} is not healthy: {}. Use `proxyctl failover`", latch.active, self.evidence),
+            ));
+        }
+        let drain = self.service.failover.drain_timeout;
+        let clock = match self.stops_service() {
+            true => format!("STOP SERVICE on {}, then read its clock", latch.active),
+            false => format!("read the clock of {}; nothing stops clients that reach it past pgpivot", latch.active),
+        };
+        let steps = vec![
+            format!("hold newcomers, let running work end for up to {drain:?}, then cut"),
+            clock,
+            format!("fail the stream over to a moment just after it and wait until it has completed on {target}"),
+            format!("open to {target} in epoch {} once it serves", latch.epoch.next()),
+        ];
+        let why = format!("commanded by {}", operator.name);
+        let sentence = format!("switching over from {} to {target}", latch.active);
+        self.start(EpisodeKind::Switchover, target, why, false, operator, dry_run, (sentence, steps), now)
+    }
+
+    /// May a failover to that moment be begun? Refused before anything is sent.
+    pub(super) fn check_moment(&self, to: &BackendName, at: Option<WallTime>, now: Now) -> Result<(), Refusal> {
+        match at {
+            Some(_) if !self.replicates() => Err(refusal(
+                "no_moment",
+                "a moment to fail over to can be chosen only where clusters replicate: leave --at out",
+            )),
+            Some(at) => self.within_window(to, at, now).map_err(|why| refusal("outside_window", why)),
+            None => Ok(()),
+        }
+    }
+
+    /// Traffic home: by the reverse stream, or by an operator's word that says what is lost.
+    pub(super) fn restore_clusters(
+        &mut self,
+        latch: &Latch,
+        home: &BackendName,
+        force: bool,
+        operator: &Operator,
+        dry_run: bool,
+        now: Now,
+    ) -> Answer {
+        if force {
+            return self.restore_by_force(latch, home, operator, dry_run, now);
+        }
+        let returned =
+            self.streams.newest_completed().filter(|stream| stream.to == *home && stream.from == latch.active);
+        if let Some(stream) = returned {
+            let (id, serves) = (stream.id.clone(), self.serves_as_primary(home));
+            if !serves {
+                return Err(refusal("not_serving", format!("stream {id} completed, but {home} does not serve yet")));
+            }
+            let steps = vec![
+                format!("cut every connection of {}", latch.active),
+                format!("latch {home} and open to it in epoch {}; nothing is promoted", latch.epoch.next()),
+            ];
+            let why = format!("commanded by {}; stream {id} from {} completed", operator.name, latch.active);
+            let sentence = format!("moving traffic home to {home}: stream {id} completed");
+            return self.start(
+                EpisodeKind::Follow,
+                home.clone(),
+                why,
+                false,
+                operator,
+                dry_run,
+                (sentence, steps),
+                now,
+            );
+        }
+        let live: Vec<_> =
+            self.streams.live(&latch.active, home).map(|k| (k.stream.id.clone(), k.stream.status)).collect();
+        match live.as_slice() {
+            [] => Err(refusal(
+                "no_reverse_stream",
+                format!(
+                    "no stream leads from {0} back to {home}, which lacks everything written since: `proxyctl failback create-stream` makes one, and ERASES what is on {home} first; or --force, and everything written to {0} since is missing",
+                    latch.active
+                ),
+            )),
+            [(id, Status::Starting)] => Err(refusal(
+                "still_starting",
+                format!(
+                    "stream {id} from {} to {home} is starting: `proxyctl failback status`, then again",
+                    latch.active
+                ),
+            )),
+            _ => self.switchover_clusters(latch, Some(home), operator, dry_run, now),
+        }
+    }
+
+    fn restore_by_force(
+        &mut self,
+        latch: &Latch,
+        home: &BackendName,
+        operator: &Operator,
+        dry_run: bool,
+        now: Now,
+    ) -> Answer {
+        if !self.serves_as_primary(home) {
+            let side = self.known(home)?;
+            let shown = side.last_probe.as_ref().map_or("nothing was heard", |probe| probe.text.as_str());
+            return Err(refusal("not_serving", format!("{home} does not serve ({shown}): traffic cannot go there")));
+        }
+        let loss = format!(
+            "everything that was written to {} since {} is missing on {home}, and the two go apart from here",
+            latch.active, latch.since
+        );
+        let steps = vec![
+            format!("close the gate and cut every connection of {}", latch.active),
+            format!("open to {home} in epoch {}; nothing is promoted", latch.epoch.next()),
+        ];
+        let note = operator.note.as_deref().map_or_else(String::new, |note| format!(" ({note})"));
+        let why = format!("commanded by {} with --force{note}; {loss}", operator.name);
+        let sentence = format!("moving traffic home to {home}: {loss}");
+        self.start(EpisodeKind::Route, home.clone(), why, true, operator, dry_run, (sentence, steps), now)
+    }
+
+    /// Up, and by its own word a primary.
+    pub(super) fn serves_as_primary(&self, name: &BackendName) -> bool {
+        self.side(name).is_some_and(|side| side.state() == Health::Up && side.role() == Role::Primary && side.serves())
+    }
+
+    /// A failover of a stream cannot be given up while it runs, unless its target is down.
+    pub(super) fn may_abandon_stream(&self, backend: &BackendName) -> Result<(), Refusal> {
+        let Some(run) = self.run().filter(|run| matches!(run.step, Step::Promoting { .. })) else { return Ok(()) };
+        let Some(order) = &run.intent.stream else { return Ok(()) };
+        let known = self.streams.by_id(&order.id);
+        let status = known.map_or(Status::Unknown, |known| known.stream.status);
+        let promoted =
+            matches!(status, Status::FailingOver | Status::Completed) && known.is_some_and(|known| !known.gone);
+        let down = self.side(backend).is_none_or(|side| side.state() == Health::Down);
+        if promoted && !down {
+            return Err(refusal(
+                "failing_over",
+                format!("stream {} is {}: it cannot be taken back", order.id, status.as_str()),
+            ));
+        }
+        Ok(())
+    }
+}

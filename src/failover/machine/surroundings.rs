@@ -1,0 +1,59 @@
+//! What stands around the latch and changes without evidence: the configuration, the addresses that names resolve to,
+//! and the age of what was heard.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::Machine;
+use crate::config::Service;
+use crate::failover::replication::Streams;
+use crate::failover::side::Side;
+use crate::types::{BackendName, HostPort, Now};
+
+impl Machine {
+    /// The addresses a backend's names resolve to now.
+    pub fn handle_addresses(&mut self, backend: &BackendName, addresses: &[(HostPort, SocketAddr)], now: Now) {
+        if let Some(side) = self.side_mut(backend) {
+            side.resolved(addresses);
+        }
+        self.advance(now);
+    }
+
+    /// A new configuration of the same service. The active backend must still be in it.
+    pub fn handle_config(&mut self, service: Service, now: Now) {
+        let mut old = std::mem::take(&mut self.sides);
+        for config in &service.backends {
+            let side = match old.iter().position(|side| side.name == config.name) {
+                Some(at) => Side { config: config.clone(), ..old.swap_remove(at) },
+                None => Side { witness: Self::new_witness(service.replication.as_ref()), ..Side::new(config) },
+            };
+            self.sides.push(side);
+        }
+        let before = std::mem::replace(&mut self.service, service).replication;
+        if self.service.replication != before {
+            self.streams = Streams::default();
+            for side in &mut self.sides {
+                side.witness = Self::new_witness(self.service.replication.as_ref());
+            }
+        }
+        self.find_inbound();
+        self.advance(now);
+    }
+
+    /// What is older than this is no answer any more.
+    pub(super) fn patience(&self) -> Duration {
+        let probe = &self.service.probe;
+        probe.interval.max(probe.down_interval) * 3 + probe.timeout
+    }
+
+    pub(super) fn expire(&mut self, now: Now) {
+        let probe = &self.service.probe;
+        let patience = self.patience();
+        for side in &mut self.sides {
+            for address in side.addresses.values_mut() {
+                address.health.expire(now.at, patience);
+            }
+        }
+        self.daemons.retain(|_, seen| now.at.since(*seen) < Duration::from_secs(10).max(probe.interval * 3));
+    }
+}
