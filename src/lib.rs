@@ -19,6 +19,7 @@
 
 pub mod admin;
 pub mod backoff;
+pub mod cockroach_cloud;
 pub mod config;
 pub mod connections;
 pub mod ctl;
