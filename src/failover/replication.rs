@@ -86,6 +86,8 @@ pub struct Report {
 pub enum Scope {
     /// Every stream between the clusters, both directions, completed ones included.
     All,
+    /// Those that one of the clusters tells of; the other was not heard.
+    Part,
     /// One, by its id.
     One(String),
 }

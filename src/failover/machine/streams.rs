@@ -183,7 +183,7 @@ impl Machine {
     /// A stream that somebody else fails over, or failed over since the latch was written.
     pub(super) fn foreign_stream(&self, now: Now) -> Option<(Stream, String)> {
         let latch = self.latch().filter(|_| self.replicates())?;
-        let mut all = self.streams.all().map(|known| &known.stream);
+        let mut all = self.streams.all().filter(|known| !known.gone).map(|known| &known.stream);
         if let Some(stream) = all.find(|s| s.from == latch.active && self.streams.fails_over(s, now)) {
             let said =
                 format!("stream {} from {} to {} fails over, ordered by others", stream.id, stream.from, stream.to);
