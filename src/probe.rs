@@ -11,10 +11,12 @@
 mod addresses;
 mod check;
 mod classify;
+mod cockroach_cloud;
 mod http;
 mod schedule;
 mod sql;
 mod startup;
+mod streams;
 mod tcp;
 mod timing;
 mod watcher;
@@ -29,14 +31,19 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
-use crate::config::{Backend, HttpProbe, Kind, Login, ProbeKind, Promoter, Service, Tls, TlsMode};
+use crate::cockroach_cloud::model::ClusterId;
+use crate::cockroach_cloud::{BuildError, Client};
+use crate::config::{Backend, HttpProbe, Kind, Login, ProbeKind, Promoter, Replication, Service, Tls, TlsMode};
 use crate::failover::action::Cadence;
 use crate::failover::observation::{Evidence, Observation};
+use crate::failover::replication::Report;
 use crate::net::resolve::Resolver;
 use crate::net::tls::{ClientTls, TlsConfigError};
 use crate::types::{BackendName, Epoch, HostPort, Now};
 
+use cockroach_cloud::Cloud;
 pub use sql::PROBE_SQL;
+use streams::{Pace, Source};
 
 /// PostgreSQL cuts `application_name` after so many bytes.
 const MAX_APPLICATION_NAME: usize = 63;
@@ -59,6 +66,8 @@ pub enum ProbeReport {
     },
     /// What a kept connection saw without asking.
     Evidence(Evidence),
+    /// One reading of the replication streams between clusters.
+    Streams(Report),
     /// A probe task panicked; it was started again.
     TaskFailed {
         /// Whose.
@@ -73,18 +82,26 @@ pub enum ProbeReport {
 pub struct Probes {
     orders: watch::Sender<Orders>,
     pokes: HashMap<BackendName, watch::Sender<u64>>,
+    /// Clusters: to the reader of their streams.
+    streams: Option<streams::Orders>,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
 
 /// Why probes cannot start.
-#[derive(Debug, Clone, PartialEq, thiserror::Error)]
-#[error("backend {backend}: {cause}")]
-pub struct ProbeError {
-    /// Whose settings.
-    pub backend: BackendName,
-    /// What is wrong with them.
-    pub cause: TlsConfigError,
+#[derive(Debug, thiserror::Error)]
+pub enum ProbeError {
+    /// The TLS settings of a backend.
+    #[error("backend {backend}: {cause}")]
+    Tls {
+        /// Whose settings.
+        backend: BackendName,
+        /// What is wrong with them.
+        cause: TlsConfigError,
+    },
+    /// The settings of the Cloud API.
+    #[error("cockroach_cloud: {0}")]
+    Cloud(#[from] BuildError),
 }
 
 /// What the decision core orders, the same for all tasks of a service.
@@ -128,14 +145,15 @@ impl Probes {
 
     /// Could [`Probes::start`] use these settings? Connects to nobody.
     pub fn check(service: &Service) -> Result<(), ProbeError> {
-        Self::tls(service).map(drop)
+        Self::tls(service)?;
+        Ok(cloud(service).map(drop)?)
     }
 
     fn tls(service: &Service) -> Result<Vec<(&Backend, Arc<ClientTls>)>, ProbeError> {
         let mut all = Vec::new();
         for backend in &service.backends {
             let tls = tls_for(&service.probe.kind, &backend.tls);
-            all.push((backend, tls.map_err(|cause| ProbeError { backend: backend.name.clone(), cause })?));
+            all.push((backend, tls.map_err(|cause| ProbeError::Tls { backend: backend.name.clone(), cause })?));
         }
         Ok(all)
     }
@@ -151,7 +169,16 @@ impl Probes {
         let (orders, _) = watch::channel(calm);
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let resolver = Arc::new(resolver);
-        let mut probes = Self { orders, pokes: HashMap::new(), tasks, stop };
+        let mut probes = Self { orders, pokes: HashMap::new(), streams: None, tasks, stop };
+        let cloud = cloud(service)?;
+        if let Some(client) = &cloud {
+            let refresh = service.replication.as_ref().map_or(Duration::ZERO, Replication::refresh);
+            let (orders, ears) = streams::channel(refresh);
+            let source = Source::Cloud(Cloud::new(client.clone(), &service.backends));
+            let reader = streams::run(Arc::new(source), ears, sender.clone(), clock, probes.stop.clone());
+            probes.tasks.spawn(reader);
+            probes.streams = Some(orders);
+        }
         for (backend, tls) in Self::tls(service)? {
             let common = Arc::new(Common {
                 backend: backend.name.clone(),
@@ -167,7 +194,7 @@ impl Probes {
             let (poke, poked) = watch::channel(0);
             probes.pokes.insert(backend.name.clone(), poke);
             let ears = watcher::Ears { orders: probes.orders.subscribe(), poked };
-            let names = backend.addresses.clone();
+            let names = Names { configured: backend.addresses.clone(), asked: asked(backend, cloud.as_ref()) };
             probes.tasks.spawn(supervise(common, names, Arc::clone(&resolver), ears, probes.stop.clone()));
         }
         probes.tasks.close();
@@ -203,6 +230,27 @@ impl Probes {
         }
     }
 
+    /// Clusters: how often the streams are read from now on, and which of them matters.
+    pub fn set_stream_pace(&self, one: Duration, all: Duration, stream: Option<&str>) {
+        let Some(streams) = &self.streams else { return };
+        streams.pace.send_if_modified(|pace| {
+            let wanted = Pace { one, all, stream: stream.map(str::to_owned) };
+            let changed = *pace != wanted;
+            if changed {
+                *pace = wanted;
+            }
+            changed
+        });
+    }
+
+    /// Clusters: reads this stream, or all of them, as soon as a reading that is under way has ended.
+    pub fn read_streams(&self, stream: Option<String>) {
+        if let Some(streams) = &self.streams {
+            // As many as may wait are waiting: they will read the same.
+            let _ = streams.at_once.try_send(stream);
+        }
+    }
+
     /// Ends all probes and waits for them, 2 s at most.
     pub async fn stop(self) {
         self.stop.cancel();
@@ -221,11 +269,12 @@ impl Drop for Probes {
 /// Keeps one backend watched: a panic is told, and ends nothing but itself.
 async fn supervise(
     common: Arc<Common>,
-    names: Vec<HostPort>,
+    names: Names,
     resolver: Arc<Resolver>,
     ears: watcher::Ears,
     stop: CancellationToken,
 ) {
+    let Some(names) = stop.run_until_cancelled(names.known(&common.backend)).await else { return };
     loop {
         let run = addresses::run(common.clone(), names.clone(), resolver.clone(), ears.clone(), stop.clone());
         let Err(error) = AbortOnDropHandle::new(tokio::spawn(run)).await else { return };
@@ -237,6 +286,35 @@ async fn supervise(
             () = stop.cancelled() => return,
             () = tokio::time::sleep(AFTER_PANIC) => {}
         }
+    }
+}
+
+/// How a backend is called.
+struct Names {
+    configured: Vec<HostPort>,
+    /// Where its address can be asked for, when none is configured.
+    asked: Option<(Client, ClusterId)>,
+}
+
+impl Names {
+    async fn known(self, backend: &BackendName) -> Vec<HostPort> {
+        match self.asked {
+            Some((client, id)) if self.configured.is_empty() => {
+                vec![cockroach_cloud::address(&client, backend, id).await]
+            }
+            _ => self.configured,
+        }
+    }
+}
+
+fn asked(backend: &Backend, cloud: Option<&Client>) -> Option<(Client, ClusterId)> {
+    Some((cloud?.clone(), backend.cluster_id.as_ref()?.parse().ok()?))
+}
+
+fn cloud(service: &Service) -> Result<Option<Client>, BuildError> {
+    match &service.replication {
+        Some(Replication::Cloud(settings)) => cockroach_cloud::client(settings).map(Some),
+        Some(Replication::Sql(_)) | None => Ok(None),
     }
 }
 

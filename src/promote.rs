@@ -2,6 +2,8 @@
 //! Each order is idempotent, has its deadline inside, and decides nothing; proof of what came of it is `probe`'s.
 
 mod access;
+mod clock;
+mod cockroach_cloud;
 mod command;
 pub mod error;
 mod fence;
@@ -16,9 +18,10 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::config::{Backend, Failover, ProbeKind, Promoter as Configured, Service};
+use crate::config::{Backend, Failover, ProbeKind, Promoter as Configured, Replication, Service};
 use crate::failover::action::{LockResult, PromotionResult};
-use crate::types::{BackendName, Epoch, HostPort, Lsn};
+use crate::failover::phase::StreamOrder;
+use crate::types::{BackendName, Epoch, HostPort, Lsn, WallTime};
 
 use access::Access;
 pub use error::EffectError;
@@ -55,6 +58,7 @@ enum Kind {
     None(none::Nobody),
     Command(command::Command),
     Postgres,
+    CockroachCloud(cockroach_cloud::CockroachCloud),
 }
 
 impl Effects {
@@ -64,13 +68,18 @@ impl Effects {
         let Failover { promoter, promote_timeout, fence_command, .. } = &service.failover;
         let login = match (promoter, &service.probe.kind) {
             (Configured::Postgres { login }, _) | (_, ProbeKind::Sql { login }) => Some(login.clone()),
+            // Without a password nobody is let in.
+            (_, ProbeKind::Startup { login }) if login.password.is_some() => Some(login.clone()),
             _ => None,
         };
         let promoter = match promoter {
             Configured::None => Kind::None(none::Nobody),
             Configured::Command(argv) => Kind::Command(command::Command::new(argv.clone(), *promote_timeout)),
             Configured::Postgres { .. } => Kind::Postgres,
-            Configured::CockroachCloud | Configured::CockroachSql => Kind::None(none::Nobody),
+            Configured::CockroachCloud | Configured::CockroachSql => match &service.replication {
+                Some(Replication::Cloud(cloud)) => Kind::CockroachCloud(cockroach_cloud::CockroachCloud::new(cloud)),
+                _ => Kind::None(none::Nobody),
+            },
         };
         Effects {
             access: Access::build(service, daemon, login),
@@ -96,8 +105,19 @@ impl Effects {
         self.access.keep(standbys).await;
     }
 
+    /// Reads the clock of a cluster. At most 5 s.
+    pub async fn read_clock(&self, backend: &BackendName, address: SocketAddr) -> Result<WallTime, String> {
+        said(clock::read(&self.access, backend, address).await)
+    }
+
     /// Orders the promotion, at most `promote_timeout` and (for a command that will not end) 5 s more.
-    pub async fn promote(&self, backend: &Backend, address: SocketAddr, epoch: Epoch) -> PromotionResult {
+    pub async fn promote(
+        &self,
+        backend: &Backend,
+        address: SocketAddr,
+        epoch: Epoch,
+        stream: Option<&StreamOrder>,
+    ) -> PromotionResult {
         let order = Order { backend: &backend.name, address, epoch };
         match &self.promoter {
             Kind::None(promoter) => promoter.promote(&order).await,
@@ -106,6 +126,7 @@ impl Effects {
                 let promoter = postgres::Postgres { access: &self.access, timeout: self.promote_timeout };
                 promoter.promote(&order).await
             }
+            Kind::CockroachCloud(promoter) => promoter.fail_over(stream).await,
         }
     }
 

@@ -289,10 +289,10 @@ mod tests {
         let (result, _) = other_daemon.lock(std::slice::from_ref(&west), 1).await;
         assert_eq!(result, LockResult::Busy);
         pair.kill(Side::East).await;
-        let promoted = effects.promote(&backends[1], west.1, Epoch(2)).await;
+        let promoted = effects.promote(&backends[1], west.1, Epoch(2), None).await;
         assert_eq!(promoted, PromotionResult::Done);
         assert!(pair.is_primary(Side::West) && guard.is_some_and(|mut guard| guard.is_held()));
-        assert_eq!(effects.promote(&backends[1], west.1, Epoch(2)).await, PromotionResult::Done, "again");
+        assert_eq!(effects.promote(&backends[1], west.1, Epoch(2), None).await, PromotionResult::Done, "again");
         effects.clear_sync(&west.0, west.1).await.unwrap();
         assert_eq!(pair.ids(Side::West), [1, 2]);
     }

@@ -215,6 +215,7 @@ impl Driver {
                 let evidence = self.over_all_services(evidence);
                 self.machine.handle_evidence(&evidence, now);
             }
+            Input::Report(ProbeReport::Streams(report)) => self.machine.handle_streams(&report, now),
             Input::Report(ProbeReport::Addresses { backend, addresses }) => {
                 self.effects.learn(&backend, &addresses);
                 self.machine.handle_addresses(&backend, &addresses, now);
@@ -249,6 +250,9 @@ impl Driver {
             self.write_down(event);
         }
         self.probes.set_cadence(self.machine.cadence());
+        if let Some((one, all)) = self.machine.stream_pace() {
+            self.probes.set_stream_pace(one, all, self.machine.stream_to_watch());
+        }
         let (active, epoch) = match self.machine.active() {
             Some((active, epoch)) => (Some(active.clone()), epoch),
             None => (None, crate::types::Epoch::default()),
@@ -285,7 +289,8 @@ impl Driver {
         let old = &self.services[0];
         let reprobe = old.probe != first.probe
             || old.backends != first.backends
-            || old.failover.promoter != first.failover.promoter;
+            || old.failover.promoter != first.failover.promoter
+            || old.replication != first.replication;
         if reprobe {
             match Probes::start(&first, &self.shared.daemon, self.report_sender.clone(), clock::now) {
                 Ok(probes) => {

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use tokio_util::sync::CancellationToken;
 
 use super::driver::Driver;
+use crate::config::Kind;
 use crate::failover::action::{Action, Gate, LockResult, Outcome, PromotionResult};
 use crate::failover::phase::{EpisodeId, Phase};
 use crate::listener;
@@ -32,6 +33,7 @@ impl Driver {
                 }
             }
             Action::ProbeNow { backend } => self.probes.probe_now(&backend),
+            Action::ReadStreams { stream } => self.probes.read_streams(stream),
             Action::Unlock { episode } => {
                 if let Some(release) = self.locks.remove(&episode) {
                     release.cancel();
@@ -88,12 +90,14 @@ impl Driver {
                 self.locks.insert(episode, release.clone());
                 self.tasks.spawn(async move { hold_lock(&effects, episode, &targets, needed, release, reply).await });
             }
-            Action::Promote { episode, epoch, backend, rechecked, stream: _ } => {
+            Action::Promote { episode, epoch, backend, rechecked, stream } => {
                 tracing::info!(%backend, %episode, %epoch, proof = rechecked.sentence(), "promotion ordered");
                 let (config, address) = (self.backend(&backend), self.address(&backend));
                 self.tasks.spawn(async move {
                     let result = match (config, address) {
-                        (Some(config), Some(address)) => effects.promote(&config, address, epoch).await,
+                        (Some(config), Some(address)) => {
+                            effects.promote(&config, address, epoch, stream.as_ref()).await
+                        }
                         _ => PromotionResult::Unknown(no_address(&backend)),
                     };
                     reply(Outcome::Promotion { episode, result });
@@ -139,12 +143,21 @@ impl Driver {
                     reply(Outcome::SyncCleared { episode, result });
                 });
             }
-            // No reader of streams is built in yet.
-            Action::ReadStreams { .. } | Action::ReadClock { .. } => {}
+            Action::ReadClock { episode, backend, stop: _ } => {
+                let address = self.address(&backend);
+                self.tasks.spawn(async move {
+                    let result = match address {
+                        Some(address) => effects.read_clock(&backend, address).await,
+                        None => Err(no_address(&backend)),
+                    };
+                    reply(Outcome::ClockRead { episode, result });
+                });
+            }
             Action::Persist { .. }
             | Action::Publish(_)
             | Action::Cut { .. }
             | Action::ProbeNow { .. }
+            | Action::ReadStreams { .. }
             | Action::Unlock { .. } => {}
         }
     }
@@ -155,6 +168,10 @@ impl Driver {
 
     /// Opens the promoter's sessions early: in the hour of need a server may have no slot left.
     pub(super) fn keep_sessions(&mut self) {
+        // A standby cluster lets nobody in.
+        if self.services[0].kind == Kind::Cockroach {
+            return;
+        }
         let Some(active) = self.machine.active().map(|(active, _)| active.clone()) else { return };
         let standbys: Vec<_> = self.services[0]
             .backends

@@ -60,7 +60,7 @@ impl Check {
     pub(super) async fn fresh(&self, epoch: Epoch, deadline: Instant) -> (Verdict, Option<Kept>) {
         match &self.way {
             Way::Tcp => (tcp::probe(self.address, deadline).await, None),
-            Way::Startup(login) => (startup::probe(&self.target(login, epoch), deadline).await, None),
+            Way::Startup(login) => (startup::probe(self.common.kind, &self.target(login, epoch), deadline).await, None),
             Way::Sql(login, probe) => probe.fresh(&self.target(login, epoch), deadline).await,
             Way::Http(target) => (http::probe(target, deadline).await, None),
         }

@@ -4,7 +4,8 @@
 use rustix::io::Errno;
 use tokio_rustls::rustls;
 
-use crate::failover::observation::{Failure, Unknown, Verdict};
+use crate::config::Kind;
+use crate::failover::observation::{Facts, Failure, Role, Unknown, Verdict};
 use crate::net::fault::{Cause, ProtocolFault, SessionError, Step};
 
 /// What a failed login or query says about the server.
@@ -23,16 +24,18 @@ pub(super) fn session(error: &SessionError) -> Verdict {
 }
 
 /// The same for a startup packet without credentials: there a refused password proves that logins are served.
-pub(super) fn greeting(error: &SessionError) -> Verdict {
+pub(super) fn greeting(kind: Kind, error: &SessionError) -> Verdict {
     match error.sqlstate() {
-        Some("28P01") => Verdict::Answered(Box::default()),
+        Some("28P01") => serving(kind),
         _ => session(error),
     }
 }
 
-/// A live server answered, and nothing more is known of it.
-pub(super) fn serving() -> Verdict {
-    Verdict::Answered(Box::default())
+/// A live server answered, and nothing more is known of it. A cluster that lets anybody as far as this serves the
+/// virtual cluster that was asked for, which a standby does not.
+pub(super) fn serving(kind: Kind) -> Verdict {
+    let role = if kind == Kind::Cockroach { Role::Primary } else { Role::Unknown };
+    Verdict::Answered(Box::new(Facts { role, ..Facts::default() }))
 }
 
 fn sqlstate(code: &str, message: &str) -> Verdict {
@@ -45,7 +48,7 @@ fn sqlstate(code: &str, message: &str) -> Verdict {
         // Our own statement_timeout.
         "57014" => Verdict::Failed(Failure::TimedOut),
         // A CockroachDB cluster that does not serve this virtual cluster: a standby, as seen from outside.
-        "08000" => Verdict::Failed(Failure::BadReply),
+        "08000" => Verdict::Failed(Failure::NotServing),
         "08P01" if message.contains("SSL") => Verdict::Unknown(Unknown::TlsMismatch),
         "3D000" => Verdict::Unknown(Unknown::NoDatabase),
         "53300" => Verdict::Unknown(Unknown::TooManyConnections),
@@ -144,10 +147,13 @@ mod tests {
 
     #[test]
     fn the_startup_probe_takes_a_refused_password_for_a_server_that_serves() {
-        assert_eq!(greeting(&said("28P01", "password authentication failed")), serving());
-        assert_eq!(greeting(&said("28000", "no pg_hba.conf entry")), Verdict::Unknown(Unknown::Authentication));
+        for kind in [Kind::Postgres, Kind::Cockroach] {
+            assert_eq!(greeting(kind, &said("28P01", "password authentication failed")), serving(kind));
+            let refused = greeting(kind, &said("28000", "no pg_hba.conf entry"));
+            assert_eq!(refused, Verdict::Unknown(Unknown::Authentication));
+        }
         let standby = said("08000", "service unavailable for target tenant (main)");
-        assert_eq!(greeting(&standby), Verdict::Failed(Failure::BadReply));
+        assert_eq!(greeting(Kind::Cockroach, &standby), Verdict::Failed(Failure::NotServing));
     }
 
     #[test]

@@ -151,7 +151,7 @@ impl SqlProbe {
     ) -> Result<Verdict, SessionError> {
         if self.kind == Kind::Cockroach {
             session.query(&format!("{before}{COCKROACH_SQL}"), deadline).await?;
-            return Ok(classify::serving());
+            return Ok(classify::serving(self.kind));
         }
         let rows = self.ask_postgres(session, before, deadline).await?;
         let Ok(mut facts) = facts::parse(&rows) else {

@@ -12,7 +12,7 @@ use crate::net::fault::{Cause, SessionError, Step};
 /// Connects and hangs up.
 pub(super) async fn probe(address: SocketAddr, deadline: Instant) -> Verdict {
     match timeout_at(deadline, dial::tcp(address)).await.unwrap_or(Err(Cause::TimedOut)) {
-        Ok(_) => classify::serving(),
+        Ok(_) => Verdict::Answered(Box::default()),
         Err(cause) => classify::session(&SessionError { step: Step::Connect, cause }),
     }
 }

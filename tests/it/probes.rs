@@ -322,7 +322,10 @@ impl Watch {
     async fn until<T>(&mut self, what: &str, mut pick: impl FnMut(&Observation) -> Option<T>) -> T {
         let picked = |report: &ProbeReport| match report {
             ProbeReport::Observation(observation) => pick(observation),
-            ProbeReport::Addresses { .. } | ProbeReport::Evidence(_) | ProbeReport::TaskFailed { .. } => None,
+            ProbeReport::Addresses { .. }
+            | ProbeReport::Evidence(_)
+            | ProbeReport::Streams(_)
+            | ProbeReport::TaskFailed { .. } => None,
         };
         self.report(what, picked).await
     }

@@ -8,10 +8,10 @@ async fn a_promotion_can_be_ordered_again_and_again() {
     let effects = effects(&pair);
     let backend = backend(&pair, "west");
     for _ in 0..3 {
-        assert_eq!(effects.promote(&backend, pair.west.address(), Epoch(2)).await, PromotionResult::Done);
+        assert_eq!(effects.promote(&backend, pair.west.address(), Epoch(2), None).await, PromotionResult::Done);
     }
     becomes_primary(&pair.west).await;
-    assert_eq!(effects.promote(&backend, pair.west.address(), Epoch(2)).await, PromotionResult::Done);
+    assert_eq!(effects.promote(&backend, pair.west.address(), Epoch(2), None).await, PromotionResult::Done);
     assert_eq!(pair.west.ask("SELECT substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8)").await, "00000002");
 }
 
@@ -23,7 +23,7 @@ async fn whatever_is_not_a_clear_word_is_unknown_and_quickly_so() {
     let denied = "REVOKE EXECUTE ON FUNCTION pg_promote(boolean, integer) FROM pgpivot";
     as_superuser(&pair.east, denied).await;
     pair.east.is_followed_by(&pair.west).await;
-    let said = unknown(effects.promote(&backend, pair.west.address(), Epoch(2)).await);
+    let said = unknown(effects.promote(&backend, pair.west.address(), Epoch(2), None).await);
     assert!(
         said.ends_with("GRANT EXECUTE ON FUNCTION pg_promote(boolean, integer) TO pgpivot, in database postgres"),
         "{said}"
@@ -31,11 +31,11 @@ async fn whatever_is_not_a_clear_word_is_unknown_and_quickly_so() {
     effects.keep(&[(west(), pair.west.address())]).await;
     pair.west.freeze().await;
     let began = Instant::now();
-    unknown(effects.promote(&backend, pair.west.address(), Epoch(2)).await);
+    unknown(effects.promote(&backend, pair.west.address(), Epoch(2), None).await);
     assert!(began.elapsed() < Duration::from_secs(7), "{:?}", began.elapsed());
     pair.west.thaw();
     pair.west.stop(Shutdown::Immediate).await;
-    unknown(effects.promote(&backend, pair.west.address(), Epoch(2)).await);
+    unknown(effects.promote(&backend, pair.west.address(), Epoch(2), None).await);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -52,7 +52,7 @@ async fn a_standby_without_a_free_slot_is_locked_and_promoted_all_the_same() {
     effects.keep(&standby).await;
     let (result, mut guard) = effects.lock(&standby, 1).await;
     assert_eq!(result, LockResult::Held);
-    let done = effects.promote(&backend(&pair, "west"), pair.west.address(), Epoch(2)).await;
+    let done = effects.promote(&backend(&pair, "west"), pair.west.address(), Epoch(2), None).await;
     assert_eq!(done, PromotionResult::Done);
     becomes_primary(&pair.west).await;
     assert!(guard.as_mut().unwrap().is_held());
@@ -68,7 +68,7 @@ async fn a_session_that_died_while_it_was_kept_costs_no_promotion() {
     pair.west.start().await;
     let (result, _guard) = effects.lock(&standby, 1).await;
     assert_eq!(result, LockResult::Held);
-    let done = effects.promote(&backend(&pair, "west"), pair.west.address(), Epoch(2)).await;
+    let done = effects.promote(&backend(&pair, "west"), pair.west.address(), Epoch(2), None).await;
     assert_eq!(done, PromotionResult::Done);
     becomes_primary(&pair.west).await;
 }
@@ -85,7 +85,7 @@ async fn a_side_that_was_frozen_once_takes_writes_when_it_is_promoted() {
     let backend = service.backends.remove(2);
     service.backends.push(backend.clone());
     let effects = Effects::build(&service, "test");
-    assert_eq!(effects.promote(&backend, standby.address(), Epoch(3)).await, PromotionResult::Done);
+    assert_eq!(effects.promote(&backend, standby.address(), Epoch(3), None).await, PromotionResult::Done);
     becomes_primary(&standby).await;
     eventually("it takes writes", SOON, async || {
         let newcomer = app(&standby).await;
