@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use reqwest::Url;
 use reqwest::header::HeaderValue;
+use rustls_pki_types::ServerName;
 use tokio_rustls::rustls::{self, ClientConfig, RootCertStore};
 
 use crate::types::Secret;
@@ -129,6 +130,7 @@ fn base_url(text: &str) -> Result<Url, BuildError> {
         return Err(BuildError::UrlTooLong);
     }
     match url.scheme() {
+        "https" if ServerName::try_from(host.trim_matches(['[', ']'])).is_err() => Err(BuildError::BadUrl),
         "https" => Ok(url),
         "http" if is_loopback(host) => Ok(url),
         "http" => Err(BuildError::NotEncrypted { host: host.into() }),
@@ -137,8 +139,7 @@ fn base_url(text: &str) -> Result<Url, BuildError> {
 }
 
 fn is_loopback(host: &str) -> bool {
-    let literal = host.trim_start_matches('[').trim_end_matches(']');
-    host == "localhost" || literal.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
+    host == "localhost" || host.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
 /// The system's own root certificates (or those of `SSL_CERT_FILE`), and the cryptography that the tree has.
@@ -172,6 +173,7 @@ mod tests {
             "http://127.0.0.1:8080",
             "http://[::1]:8080/",
             "http://localhost:1",
+            "https://[::1]:8443",
         ] {
             assert!(check(&settings(good)).is_ok(), "{good}");
         }
@@ -180,7 +182,8 @@ mod tests {
             assert!(matches!(&error, BuildError::NotEncrypted { host: named } if named == host), "{host}: {error}");
             assert!(error.to_string().contains("must be https"));
         }
-        for bad in ["", "cockroachlabs.cloud", "ftp://x", "file:///etc/passwd", "https://"] {
+        let no_name = format!("https://{}.example", "a".repeat(64));
+        for bad in ["", &no_name, "cockroachlabs.cloud", "ftp://x", "file:///etc/passwd", "https://"] {
             assert!(matches!(check(&settings(bad)).err(), Some(BuildError::BadUrl)), "{bad}");
         }
         for long in ["https://u:CCDB1_key@x", "https://x?a=b", "https://x#f"] {

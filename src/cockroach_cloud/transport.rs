@@ -311,3 +311,19 @@ impl<'a> Chain<'a> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_host_without_an_address_is_told_from_one_that_does_not_answer() {
+        let resolver = Resolver::new(Duration::from_secs(5));
+        let builder = reqwest::Client::builder().no_proxy().dns_resolver(resolver);
+        let http = builder.tls_backend_preconfigured(no_tls().unwrap()).build().unwrap();
+        // No name has a label this long, so the system asks nobody.
+        let error = http.get(format!("http://{}.localhost/", "a".repeat(64))).send().await.unwrap_err();
+        let unresolved = Trouble::Unreachable { step: Step::Resolve, cause: Cause::NoAddress };
+        assert_eq!(trouble(&error, Step::Reply), unresolved);
+    }
+}
