@@ -164,6 +164,15 @@ async fn silence_ends_by_the_deadline() {
 }
 
 #[tokio::test]
+async fn a_reply_that_does_not_end_ends_by_the_deadline() {
+    let server = Server::start([Act::SayAndHang(b"HTTP/1.1 200 X\r\ncontent-length: 9\r\n\r\n{".to_vec())]).await;
+    let error = impatient(&server).stream(S).await.unwrap_err();
+    assert_eq!(error.trouble, Trouble::Unreachable { step: Step::Body, cause: Cause::TimedOut });
+    let server = Server::start([Act::SayAndHang(b"HTTP/1.1 403 X\r\ncontent-length: 9\r\n\r\n{".to_vec())]).await;
+    assert_eq!(impatient(&server).stream(S).await.unwrap_err().status(), Some(403), "a refusal is one at once");
+}
+
+#[tokio::test]
 async fn silence_in_a_tls_handshake_sends_nothing() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("https://{}", listener.local_addr().unwrap());
