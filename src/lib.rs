@@ -5,7 +5,8 @@
 //! Data flows one way: file and environment → [`config`] → [`routing`] snapshot → [`listener`] → [`relay`] → backends.
 //! [`probe`]s and the data plane produce observations; the pure [`failover`] machine turns them into actions; the
 //! [`daemon`] carries those out through [`store`], [`promote`], [`routing`] and [`connections`]. [`admin`] reads
-//! published views and writes only by sending a command. [`ctl`] is a thin client of [`admin`].
+//! published views and writes only by sending a command. [`ctl`] is a thin client of [`admin`]. [`cockroach_cloud`]
+//! talks to the API of CockroachDB's vendor for whoever watches or promotes there.
 //!
 //! # Invariants
 //!

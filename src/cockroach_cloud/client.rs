@@ -8,7 +8,9 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use tokio::time::{Instant, sleep, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until};
+use tokio_rustls::rustls::RootCertStore;
+use tracing::debug;
 
 use super::error::{Cause, Error, Step, Trouble, Unreadable};
 use super::limit::Limit;
@@ -18,8 +20,8 @@ use super::model::{
 };
 use super::operation::{ApiPath, Operation};
 use super::retry::Retry;
-use super::settings::{BuildError, Settings};
-use super::transport::{Arrived, RawReply, Transport};
+use super::settings::{BuildError, Settings, TIMEOUTS, system_roots};
+use super::transport::{RawReply, Transport};
 
 /// The most pages that a list is read for; one with more is an error.
 pub const MAX_PAGES: usize = 20;
@@ -31,11 +33,11 @@ const DEFAULT_PAUSE: Duration = Duration::from_secs(1);
 #[derive(Clone)]
 pub struct Client {
     inner: Arc<Inner>,
+    timeout: Duration,
 }
 
 struct Inner {
     transport: Transport,
-    timeout: Duration,
     limit: Mutex<Limit>,
 }
 
@@ -61,16 +63,28 @@ impl<T> Reply<T> {
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let base = self.inner.transport.base().as_str();
-        f.debug_struct("Client").field("base_url", &base).field("timeout", &self.inner.timeout).finish_non_exhaustive()
+        f.debug_struct("Client").field("base_url", &base).field("timeout", &self.timeout).finish_non_exhaustive()
     }
 }
 
 impl Client {
     /// Checks the settings and loads the system's root certificates. Sends nothing.
     pub fn build(settings: &Settings) -> Result<Self, BuildError> {
-        let transport = Transport::build(settings)?;
-        let inner = Inner { transport, timeout: settings.timeout, limit: Mutex::new(Limit::new()) };
-        Ok(Self { inner: Arc::new(inner) })
+        Self::build_trusting(settings, system_roots)
+    }
+
+    pub(super) fn build_trusting(
+        settings: &Settings,
+        roots: impl FnOnce() -> Result<RootCertStore, BuildError>,
+    ) -> Result<Self, BuildError> {
+        let inner = Inner { transport: Transport::build(settings, roots)?, limit: Mutex::new(Limit::new()) };
+        Ok(Self { inner: Arc::new(inner), timeout: settings.timeout })
+    }
+
+    /// A clone with another deadline, 100 ms to 300 s, brought within. It shares the rate limit.
+    #[must_use]
+    pub fn with_timeout(&self, timeout: Duration) -> Self {
+        Self { inner: Arc::clone(&self.inner), timeout: timeout.clamp(*TIMEOUTS.start(), *TIMEOUTS.end()) }
     }
 
     /// Lists the clusters that the service account may see.
@@ -164,7 +178,7 @@ impl Client {
         let deadline = self.deadline();
         let raw = async {
             self.turn(&operation, deadline).await?;
-            let arrived = self.send_once(&operation, &[], None, deadline).await?;
+            let arrived = self.inner.transport.send(&operation, &[], None, deadline).await?;
             let value = self.inner.transport.raw(&arrived)?;
             Ok(Reply { value, date: arrived.date, took: arrived.took })
         };
@@ -237,6 +251,7 @@ impl Client {
             let left = deadline.saturating_duration_since(Instant::now());
             let wait = if operation.is_write() { None } else { retry.next(&trouble, left, chance()) };
             let Some(wait) = wait else { break trouble };
+            debug!(%operation, %trouble, wait_ms = wait.as_millis(), "cloud API call is tried again");
             last = Some(trouble);
             sleep(wait).await;
         };
@@ -250,21 +265,9 @@ impl Client {
         body: Option<&[u8]>,
         deadline: Instant,
     ) -> Result<Reply<T>, Trouble> {
-        let arrived = self.send_once(operation, query, body, deadline).await?;
+        let arrived = self.inner.transport.send(operation, query, body, deadline).await?;
         let value = self.inner.transport.judge(&arrived)?;
         Ok(Reply { value, date: arrived.date, took: arrived.took })
-    }
-
-    async fn send_once(
-        &self,
-        operation: &Operation,
-        query: &[(&str, String)],
-        body: Option<&[u8]>,
-        deadline: Instant,
-    ) -> Result<Arrived, Trouble> {
-        let sending = self.inner.transport.send(operation, query, body);
-        let late = Trouble::Unreachable { step: Step::Reply, cause: Cause::TimedOut };
-        timeout_at(deadline, sending).await.unwrap_or(Err(late))
     }
 
     /// Waits for a turn under the rate limit.
@@ -290,7 +293,7 @@ impl Client {
     }
 
     fn deadline(&self) -> Instant {
-        Instant::now() + self.inner.timeout
+        Instant::now() + self.timeout
     }
 }
 

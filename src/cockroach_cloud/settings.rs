@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use reqwest::Url;
 use reqwest::header::HeaderValue;
+use rustls_pki_types::ServerName;
 use tokio_rustls::rustls::{self, ClientConfig, RootCertStore};
 
 use crate::types::Secret;
@@ -17,7 +18,7 @@ pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
 pub const VERSION: &str = "2024-09-16";
 
 /// The shortest and the longest deadline.
-const TIMEOUTS: std::ops::RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(300);
+pub(super) const TIMEOUTS: std::ops::RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(300);
 
 /// How to talk to the API.
 #[derive(Debug, Clone)]
@@ -55,7 +56,7 @@ pub enum BuildError {
     BadUrl,
     /// The base URL says more than scheme, host, port and path.
     #[error("the base URL has a user, a query or a fragment; write https://host, as in {DEFAULT_BASE_URL}")]
-    UrlTooLong,
+    UrlHasMore,
     /// The token would go over the network in clear.
     #[error("the base URL must be https, since the token would go to {host} in clear; http is for loopback hosts only")]
     NotEncrypted {
@@ -126,9 +127,10 @@ fn base_url(text: &str) -> Result<Url, BuildError> {
     let url = Url::parse(text.trim_end_matches('/')).map_err(|_| BuildError::BadUrl)?;
     let host = url.host_str().ok_or(BuildError::BadUrl)?;
     if !url.username().is_empty() || url.password().is_some() || url.query().is_some() || url.fragment().is_some() {
-        return Err(BuildError::UrlTooLong);
+        return Err(BuildError::UrlHasMore);
     }
     match url.scheme() {
+        "https" if ServerName::try_from(host.trim_matches(['[', ']'])).is_err() => Err(BuildError::BadUrl),
         "https" => Ok(url),
         "http" if is_loopback(host) => Ok(url),
         "http" => Err(BuildError::NotEncrypted { host: host.into() }),
@@ -137,17 +139,18 @@ fn base_url(text: &str) -> Result<Url, BuildError> {
 }
 
 fn is_loopback(host: &str) -> bool {
-    let literal = host.trim_start_matches('[').trim_end_matches(']');
-    host == "localhost" || literal.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
+    host == "localhost" || host.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
-/// The system's own root certificates (or those of `SSL_CERT_FILE`), and the cryptography that the tree has.
-pub(super) fn tls_config() -> Result<ClientConfig, BuildError> {
+/// The system's own root certificates, or those of `SSL_CERT_FILE` and `SSL_CERT_DIR`.
+pub(super) fn system_roots() -> Result<RootCertStore, BuildError> {
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    if roots.is_empty() {
-        return Err(BuildError::NoRoots);
-    }
+    if roots.is_empty() { Err(BuildError::NoRoots) } else { Ok(roots) }
+}
+
+/// TLS with the cryptography that the tree has.
+pub(super) fn tls_config(roots: RootCertStore) -> Result<ClientConfig, BuildError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
@@ -172,6 +175,7 @@ mod tests {
             "http://127.0.0.1:8080",
             "http://[::1]:8080/",
             "http://localhost:1",
+            "https://[::1]:8443",
         ] {
             assert!(check(&settings(good)).is_ok(), "{good}");
         }
@@ -180,12 +184,13 @@ mod tests {
             assert!(matches!(&error, BuildError::NotEncrypted { host: named } if named == host), "{host}: {error}");
             assert!(error.to_string().contains("must be https"));
         }
-        for bad in ["", "cockroachlabs.cloud", "ftp://x", "file:///etc/passwd", "https://"] {
+        let no_name = format!("https://{}.example", "a".repeat(64));
+        for bad in ["", &no_name, "cockroachlabs.cloud", "ftp://x", "file:///etc/passwd", "https://"] {
             assert!(matches!(check(&settings(bad)).err(), Some(BuildError::BadUrl)), "{bad}");
         }
         for long in ["https://u:CCDB1_key@x", "https://x?a=b", "https://x#f"] {
             let error = check(&settings(long)).err().unwrap();
-            assert!(matches!(error, BuildError::UrlTooLong), "{long}");
+            assert!(matches!(error, BuildError::UrlHasMore), "{long}");
             assert!(!format!("{error} {error:?}").contains("CCDB1_key"));
         }
     }

@@ -4,6 +4,7 @@ mod lists;
 mod repeats;
 mod secrets;
 mod server;
+mod tls;
 mod troubles;
 mod writes;
 
@@ -30,7 +31,7 @@ fn client(server: &Server) -> Client {
 }
 
 fn impatient(server: &Server) -> Client {
-    Client::build(&Settings { timeout: Duration::from_millis(400), ..settings(&server.url) }).unwrap()
+    client(server).with_timeout(Duration::from_millis(400))
 }
 
 fn stream(status: &str) -> String {

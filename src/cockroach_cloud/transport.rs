@@ -8,8 +8,8 @@ use jiff::Timestamp;
 use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, DATE, HeaderMap, LOCATION, RETRY_AFTER};
 use reqwest::{Request, Url};
 use serde::de::DeserializeOwned;
-use tokio::time::Instant;
-use tokio_rustls::rustls;
+use tokio::time::{Instant, timeout_at};
+use tokio_rustls::rustls::{self, RootCertStore};
 
 use super::error::{Answer, Cause, Code, MAX_MESSAGE, Step, Trouble, Unreadable};
 use super::model::Status;
@@ -70,10 +70,17 @@ pub struct RawReply {
 }
 
 impl Transport {
-    pub(super) fn build(settings: &Settings) -> Result<Self, BuildError> {
+    /// `roots` are asked for only where there is a certificate to check.
+    pub(super) fn build(
+        settings: &Settings,
+        roots: impl FnOnce() -> Result<RootCertStore, BuildError>,
+    ) -> Result<Self, BuildError> {
         let checked = check(settings)?;
+        let is_https = checked.base.scheme() == "https";
+        // A client must have some TLS; one for plain http trusts nobody.
+        let tls = tls_config(if is_https { roots()? } else { RootCertStore::empty() })?;
         let connect = (settings.timeout / 2).min(MAX_CONNECT);
-        let mut builder = reqwest::Client::builder()
+        let http = reqwest::Client::builder()
             .user_agent(checked.user_agent.clone())
             .redirect(reqwest::redirect::Policy::none())
             .retry(reqwest::retry::never())
@@ -82,14 +89,11 @@ impl Transport {
             .pool_max_idle_per_host(0)
             .connect_timeout(connect)
             // Sooner than the connection as a whole, so that it is the one to be blamed.
-            .dns_resolver(Resolver::new(connect.mul_f64(0.75)));
-        // A client must have some TLS; without https it is never used, and needs no roots.
-        if checked.base.scheme() == "https" {
-            builder = builder.https_only(true).tls_backend_preconfigured(tls_config()?);
-        } else {
-            builder = builder.tls_backend_preconfigured(no_tls()?);
-        }
-        let http = builder.build().map_err(BuildError::Http)?;
+            .dns_resolver(Resolver::new(connect.mul_f64(0.75)))
+            .https_only(is_https)
+            .tls_backend_preconfigured(tls)
+            .build()
+            .map_err(BuildError::Http)?;
         Ok(Self { http, settings: checked, secret: settings.secret.clone() })
     }
 
@@ -97,25 +101,30 @@ impl Transport {
         &self.settings.base
     }
 
-    /// Sends once and reads the reply. Cancelled, it closes the connection; a write may have taken effect then.
+    /// Sends once and reads the reply, until `deadline`. Cancelled, it closes the connection; a write may have taken effect then.
     pub(super) async fn send(
         &self,
         operation: &Operation,
         query: &[(&str, String)],
         body: Option<&[u8]>,
+        deadline: Instant,
     ) -> Result<Arrived, Trouble> {
         let request =
             self.request(operation, query, body).ok_or(Trouble::Unreadable { status: 0, what: Unreadable::NotHttp })?;
         let sent = Instant::now();
-        let mut response = self.http.execute(request).await.map_err(|error| trouble(&error, Step::Reply))?;
+        let mut response = match timeout_at(deadline, self.http.execute(request)).await {
+            Ok(result) => result.map_err(|error| trouble(&error, Step::Reply))?,
+            Err(_) => return Err(Trouble::Unreachable { step: Step::Reply, cause: Cause::TimedOut }),
+        };
         let took = sent.elapsed();
         let headers = std::mem::take(response.headers_mut());
         let status = response.status().as_u16();
-        let body = match read_body(&mut response).await {
-            Ok(body) => body,
+        let body = match timeout_at(deadline, read_body(&mut response)).await {
+            Ok(Ok(body)) => body,
             // A refusal is one, whatever becomes of its text.
-            Err(_) if status >= 400 => Body::Whole(Vec::new()),
-            Err(error) => return Err(trouble(&error, Step::Body)),
+            _ if status >= 400 => Body::Whole(Vec::new()),
+            Ok(Err(error)) => return Err(trouble(&error, Step::Body)),
+            Err(_) => return Err(Trouble::Unreachable { step: Step::Body, cause: Cause::TimedOut }),
         };
         let date = text_of(&headers, DATE.as_str()).and_then(retry::http_date);
         Ok(Arrived { status, date, took, headers, body })
@@ -230,16 +239,6 @@ async fn read_body(response: &mut reqwest::Response) -> Result<Body, reqwest::Er
     Ok(Body::Whole(body))
 }
 
-/// A configuration that trusts nobody.
-fn no_tls() -> Result<rustls::ClientConfig, BuildError> {
-    let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
-    let config = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
-        .with_root_certificates(rustls::RootCertStore::empty())
-        .with_no_client_auth();
-    Ok(config)
-}
-
 /// Finds the step and the cause in the chain of errors. `step` is where it stands once there is a connection.
 fn trouble(error: &reqwest::Error, step: Step) -> Trouble {
     let chain = Chain::of(error);
@@ -309,5 +308,21 @@ impl<'a> Chain<'a> {
             (None, None) if self.hyper.is_some_and(|hyper| hyper.is_incomplete_message()) => Cause::Closed,
             (None, None) => Cause::Other,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_host_without_an_address_is_told_from_one_that_does_not_answer() {
+        let resolver = Resolver::new(Duration::from_secs(5));
+        let builder = reqwest::Client::builder().no_proxy().dns_resolver(resolver);
+        let http = builder.tls_backend_preconfigured(tls_config(RootCertStore::empty()).unwrap()).build().unwrap();
+        // No name has a label this long, so the system asks nobody.
+        let error = http.get(format!("http://{}.localhost/", "a".repeat(64))).send().await.unwrap_err();
+        let unresolved = Trouble::Unreachable { step: Step::Resolve, cause: Cause::NoAddress };
+        assert_eq!(trouble(&error, Step::Reply), unresolved);
     }
 }

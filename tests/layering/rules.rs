@@ -76,7 +76,18 @@ pub const TABLE: &[Room] = &[
         Pure::None,
         Import(&["net", "wire", "config", "cockroach_cloud", "failover::action", "failover::phase"]),
     ),
-    room("cockroach_cloud", Pure::None, Import(&[])),
+    room(
+        "cockroach_cloud",
+        Pure::These(&[
+            "cockroach_cloud::model",
+            "cockroach_cloud::model::id",
+            "cockroach_cloud::model::reading",
+            "cockroach_cloud::model::word",
+            "cockroach_cloud::operation",
+            "cockroach_cloud::text",
+        ]),
+        Import(&[]),
+    ),
     // `action` for the events of the history.
     room("store", Pure::None, Import(&["failover::phase", "failover::action"])),
     // `observation` for how a dial failed.

@@ -20,6 +20,8 @@ pub(super) enum Act {
     ResetRead,
     /// Reads the request, writes these bytes and resets.
     SayAndReset(Vec<u8>),
+    /// Reads the request, writes these bytes and says no more.
+    SayAndHang(Vec<u8>),
     /// Reads the request and says nothing.
     Silence,
 }
@@ -96,6 +98,10 @@ async fn serve(listener: TcpListener, mut script: VecDeque<Act>, seen: Arc<Mutex
             Act::SayAndReset(bytes) => {
                 stream.write_all(&bytes).await.unwrap();
                 reset(stream);
+            }
+            Act::SayAndHang(bytes) => {
+                stream.write_all(&bytes).await.unwrap();
+                silent.push(stream);
             }
             Act::ResetUnread | Act::ResetRead => reset(stream),
             Act::Silence => silent.push(stream),

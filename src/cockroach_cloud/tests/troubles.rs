@@ -137,15 +137,6 @@ async fn a_connection_that_is_refused_was_never_used() {
 }
 
 #[tokio::test]
-async fn a_host_without_an_address_is_told_from_one_that_does_not_answer() {
-    // No name has a label this long, so nobody is asked.
-    let client = Client::build(&settings(&format!("https://{}.localhost", "a".repeat(64)))).unwrap();
-    let error = client.cancel_stream(S).await.unwrap_err();
-    assert_eq!(error.trouble, Trouble::Unreachable { step: Step::Resolve, cause: Cause::NoAddress });
-    assert!(!error.may_have_taken_effect(), "{error}");
-}
-
-#[tokio::test]
 async fn a_server_without_tls_is_told_from_one_that_does_not_answer() {
     let plain = Act::Say(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n".to_vec());
     for (act, cause) in [
@@ -170,6 +161,15 @@ async fn silence_ends_by_the_deadline() {
     assert!(started.elapsed() >= Duration::from_millis(400));
     assert_eq!(server.requests().len(), 1);
     assert!(!format!("{error:?}{error}").contains(SECRET));
+}
+
+#[tokio::test]
+async fn a_reply_that_does_not_end_ends_by_the_deadline() {
+    let server = Server::start([Act::SayAndHang(b"HTTP/1.1 200 X\r\ncontent-length: 9\r\n\r\n{".to_vec())]).await;
+    let error = impatient(&server).stream(S).await.unwrap_err();
+    assert_eq!(error.trouble, Trouble::Unreachable { step: Step::Body, cause: Cause::TimedOut });
+    let server = Server::start([Act::SayAndHang(b"HTTP/1.1 403 X\r\ncontent-length: 9\r\n\r\n{".to_vec())]).await;
+    assert_eq!(impatient(&server).stream(S).await.unwrap_err().status(), Some(403), "a refusal is one at once");
 }
 
 #[tokio::test]
