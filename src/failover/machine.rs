@@ -28,7 +28,7 @@ use super::health::{Limits, State as Health};
 use super::observation::{Evidence, Facts, Observation, Receiver, Verdict};
 use super::phase::{BlockReason, EpisodeId, EpisodeKind, Latch, Phase, Record};
 use super::side::Side;
-use crate::config::{Authority, ProbeKind, Promoter, Service};
+use crate::config::{Authority, Kind, ProbeKind, Promoter, Service};
 use crate::types::{BackendName, Epoch, HostPort, Moment, Now, Timeline, WallTime};
 
 pub(super) use steps::{Aside, Lock, Run, Step};
@@ -460,7 +460,8 @@ impl Machine {
 
     /// The probes can tell who is who.
     pub(super) fn knows_identity(&self) -> bool {
-        matches!(self.service.probe.kind, ProbeKind::Sql { .. })
+        // A CockroachDB cluster shows none: its login proves that it serves, and nothing more.
+        self.service.kind == Kind::Postgres && matches!(self.service.probe.kind, ProbeKind::Sql { .. })
     }
 
     /// This daemon may decide by itself (another question is whether it may now).
