@@ -35,6 +35,9 @@ pub struct ServiceDiff {
     pub probe: bool,
     /// Anything in `[service.NAME.failover]`, the promoter's login included.
     pub failover: bool,
+    /// Anything in `[service.NAME.cockroach_cloud]` or `[service.NAME.cockroach_sql]`, secrets included, or which of
+    /// them there is.
+    pub replication: bool,
     /// Anything in `[service.NAME.connection]`.
     pub connection: bool,
 }
@@ -153,6 +156,7 @@ impl Diff {
             backends: changes(&old.backends, &new.backends, |backend| backend.name.clone()),
             probe: old.probe != new.probe,
             failover: old.failover != new.failover,
+            replication: old.replication != new.replication,
             connection: old.connection != new.connection,
         };
         self.say_all(&format!("{path}.listener "), &service.listeners, |address| {
@@ -169,14 +173,29 @@ impl Diff {
         });
         let sections = [
             ("probe", service.probe, [old, new].map(|s| keys::probe(&s.probe))),
-            ("failover", service.failover, [old, new].map(|s| keys::failover(&s.failover))),
+            ("failover", service.failover, [old, new].map(keys::failover)),
             ("connection", service.connection, [old, new].map(|s| keys::connection(&s.connection))),
         ];
         for (name, _, lines) in sections.iter().filter(|(_, differs, _)| *differs) {
             self.say(format!("{path}.{name}: {}", words(lines)));
         }
+        if service.replication {
+            self.replication(&path, [old, new]);
+        }
         if !service.is_empty() {
             self.services.push(service);
+        }
+    }
+
+    fn replication(&mut self, path: &str, services: [&Service; 2]) {
+        match services.map(|service| service.replication.as_ref().map(keys::replication)) {
+            [Some((old, before)), Some((new, after))] if old == new => {
+                self.say(format!("{path}.{new}: {}", words(&[before, after])));
+            }
+            [old, new] => {
+                old.into_iter().for_each(|(table, _)| self.say(format!("{path}.{table}: removed")));
+                new.into_iter().for_each(|(table, _)| self.say(format!("{path}.{table}: added")));
+            }
         }
     }
 
@@ -201,7 +220,8 @@ impl Diff {
 impl ServiceDiff {
     /// Nothing changes live.
     pub fn is_empty(&self) -> bool {
-        self.listeners.is_empty() && self.backends.is_empty() && !self.probe && !self.failover && !self.connection
+        let sections = [self.probe, self.failover, self.replication, self.connection];
+        self.listeners.is_empty() && self.backends.is_empty() && !sections.contains(&true)
     }
 }
 
@@ -236,7 +256,7 @@ fn words([old, new]: &[Vec<Line>; 2]) -> String {
         .filter(|(_, old, new)| old != new)
         .map(|(key, old, new)| format!("{key} {old} → {new}"))
         .collect();
-    if said.is_empty() { "a password or a command's arguments changed".into() } else { said.join(", ") }
+    if said.is_empty() { "a secret, a password or a command's arguments changed".into() } else { said.join(", ") }
 }
 
 #[cfg(test)]
@@ -351,8 +371,8 @@ mod tests {
             diff.summary(),
             [
                 "admin.token_file: read again, tokens for alice, bob",
-                "service.main.probe: a password or a command's arguments changed",
-                "service.main.failover: a password or a command's arguments changed"
+                "service.main.probe: a secret, a password or a command's arguments changed",
+                "service.main.failover: a secret, a password or a command's arguments changed"
             ]
         );
     }

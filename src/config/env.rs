@@ -3,6 +3,7 @@
 
 mod dotenv;
 mod overlay;
+mod pcr;
 mod servers;
 mod url;
 
@@ -10,13 +11,14 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 pub use self::dotenv::parse as parse_dotenv;
+use self::pcr::Pcr;
 use self::servers::Servers;
 use self::url::Url;
 use super::raw::problem::{Problem, nearest, shown};
 use crate::types::Secret;
 
 /// Every variable that means something, in the order of `.env.example`.
-pub const NAMES: [&str; 32] = [
+pub const NAMES: [&str; 33] = [
     "DATABASE_URL",
     "DATABASE_REPLICA_URL",
     "DB_HOST",
@@ -39,6 +41,7 @@ pub const NAMES: [&str; 32] = [
     "PGPIVOT_LOG",
     "PGPIVOT_LOG_FORMAT",
     "COCKROACH_API_SECRET_KEY",
+    "COCKROACH_API_URL",
     "PRIMARY_CLUSTER_ID",
     "STANDBY_CLUSTER_ID",
     "PCR_STREAM_ID",
@@ -79,25 +82,9 @@ pub struct Env {
     delay: Option<Named<Duration>>,
     metrics: Option<Metrics>,
     state_directory: Option<String>,
-    /// What concerns physical cluster replication.
-    pub pcr: Pcr,
+    pcr: Pcr,
     problems: Vec<Problem>,
     warnings: Vec<String>,
-}
-
-/// The seeds' names for physical cluster replication.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Pcr {
-    /// `COCKROACH_API_SECRET_KEY`.
-    pub api_key: Option<Secret>,
-    /// `PRIMARY_CLUSTER_ID`.
-    pub primary_cluster: Option<String>,
-    /// `STANDBY_CLUSTER_ID`.
-    pub standby_cluster: Option<String>,
-    /// `PCR_STREAM_ID`; `None` = to be found.
-    pub stream: Option<String>,
-    /// `FAILOVER_AT_TIMESTAMP`; `None` = to the latest consistent time.
-    pub failover_at: Option<jiff::Timestamp>,
 }
 
 /// `ENABLE_PROMETHEUS` and its port.
@@ -258,37 +245,6 @@ impl Reader<'_> {
     fn metrics(&mut self) -> Option<Metrics> {
         let port = self.port("PROMETHEUS_PORT", 8000);
         self.flag("ENABLE_PROMETHEUS").map(|on| if on { Metrics::On(port) } else { Metrics::Off })
-    }
-
-    fn pcr(&mut self) -> Pcr {
-        let to_latest = self.flag("FAILOVER_TO_LATEST");
-        let failover_at = self.text("FAILOVER_AT_TIMESTAMP").and_then(|text| match text.parse() {
-            Ok(timestamp) => Some(timestamp),
-            Err(_) => {
-                self.problem(
-                    "FAILOVER_AT_TIMESTAMP",
-                    format!("{} is not a time; write for example 2026-01-31T12:00:00Z", shown(&text)),
-                );
-                None
-            }
-        });
-        let known = self.text("FAILOVER_AT_TIMESTAMP").is_some();
-        match to_latest {
-            Some(false) if !known => {
-                self.problem("FAILOVER_TO_LATEST", "is false, so a time must be given; set FAILOVER_AT_TIMESTAMP");
-            }
-            Some(true) if known => {
-                self.problem("FAILOVER_AT_TIMESTAMP", "is set, but FAILOVER_TO_LATEST is true; set one of them");
-            }
-            _ => {}
-        }
-        Pcr {
-            api_key: self.text("COCKROACH_API_SECRET_KEY").map(Secret::new),
-            primary_cluster: self.text("PRIMARY_CLUSTER_ID"),
-            standby_cluster: self.text("STANDBY_CLUSTER_ID"),
-            stream: self.text("PCR_STREAM_ID"),
-            failover_at,
-        }
     }
 
     /// A misspelt name of ours would be ignored in silence; other programs' names are none of our business.
@@ -575,32 +531,6 @@ mod tests {
             found,
             ["PROMETHEUS_PORT: 127.0.0.1:8404 is also the address of admin.listen; give each a port of its own"]
         );
-    }
-
-    #[test]
-    fn clusters_named_by_the_seeds_variables_keep_the_seeds_timeline() {
-        let variables = [
-            ("COCKROACH_API_SECRET_KEY", "hunter2"),
-            ("PRIMARY_CLUSTER_ID", "one"),
-            ("STANDBY_CLUSTER_ID", "two"),
-            ("PRIMARY_SQL_DNS", "p.example.cockroachlabs.cloud"),
-            ("STANDBY_SQL_DNS", "s.example.cockroachlabs.cloud"),
-            ("DB_USERNAME", "app"),
-        ];
-        let (config, warnings) = alone(&variables).unwrap();
-        let main = &config.services[0];
-        assert_eq!(main.kind, Kind::Cockroach);
-        assert_eq!(main.backends[1].addresses[0].to_string(), "s.example.cockroachlabs.cloud:26257");
-        assert_eq!(login(main), ("app", "defaultdb", None));
-        let seconds = Duration::from_secs;
-        let probe = &main.probe;
-        assert_eq!((probe.interval, probe.fast_interval, probe.timeout), (seconds(30), seconds(30), seconds(10)));
-        assert_eq!((probe.fall, probe.jitter_percent, probe.passive), (3, 0, false));
-        assert_eq!((main.failover.delay, main.failover.hold_timeout), (seconds(60), seconds(300)));
-        assert_eq!(warnings.len(), 1);
-        let read = env(&variables);
-        assert_eq!(read.pcr.primary_cluster.as_deref(), Some("one"));
-        assert!(!format!("{read:?}").contains("hunter2"));
     }
 
     #[test]

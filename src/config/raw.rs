@@ -52,6 +52,12 @@ impl Raw {
                 format!("{path}.failover.promoter_login.password_file"),
                 &service.failover.promoter_login.password_file,
             );
+            if let Some(cloud) = &service.cockroach_cloud {
+                add(format!("{path}.cockroach_cloud.secret_file"), &cloud.secret_file);
+            }
+            if let Some(sql) = &service.cockroach_sql {
+                add(format!("{path}.cockroach_sql.password_file"), &sql.password_file);
+            }
         }
         files
     }
@@ -128,6 +134,10 @@ pub struct Service {
     pub probe: Probe,
     /// `[service.NAME.failover]`.
     pub failover: Failover,
+    /// `[service.NAME.cockroach_cloud]`.
+    pub cockroach_cloud: Option<CockroachCloud>,
+    /// `[service.NAME.cockroach_sql]`.
+    pub cockroach_sql: Option<CockroachSql>,
     /// `[service.NAME.connection]`.
     pub connection: Connection,
 }
@@ -160,6 +170,8 @@ pub struct Backend {
     pub weight: Option<Number>,
     /// Order.
     pub priority: Option<Number>,
+    /// A UUID.
+    pub cluster_id: Option<Text>,
     /// `tls = { … }`; what it leaves out comes from the probe's.
     pub tls: Tls,
 }
@@ -245,7 +257,7 @@ pub struct Failover {
     pub cooldown: Option<Text>,
     /// Count.
     pub max_per_day: Option<Number>,
-    /// Size.
+    /// Size, for kind cockroach a duration.
     pub max_lag: Option<Text>,
     /// Duration.
     pub max_disconnect: Option<Text>,
@@ -301,6 +313,47 @@ pub struct PromoterLogin {
     pub password_file: Option<Text>,
     /// Name.
     pub database: Option<Text>,
+}
+
+/// `[service.NAME.cockroach_cloud]`.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CockroachCloud {
+    /// Address of the API.
+    pub api_url: Option<Text>,
+    /// Path.
+    pub secret_file: Option<Text>,
+    /// Never a key of the file: only the environment sets it.
+    #[serde(skip)]
+    pub secret: Option<Secret>,
+    /// Duration.
+    pub timeout: Option<Text>,
+    /// A UUID.
+    pub stream_id: Option<Text>,
+    /// A time.
+    pub failover_at: Option<Text>,
+    /// Duration.
+    pub replicated_time_refresh: Option<Text>,
+}
+
+/// `[service.NAME.cockroach_sql]`.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CockroachSql {
+    /// Login.
+    pub user: Option<Text>,
+    /// Path.
+    pub password_file: Option<Text>,
+    /// Name.
+    pub database: Option<Text>,
+    /// Name.
+    pub virtual_cluster: Option<Text>,
+    /// The old primary is stopped when it can be reached.
+    pub stop_service: Option<Flag>,
+    /// The promoted virtual cluster becomes the default target.
+    pub default_target: Option<Flag>,
+    /// Duration.
+    pub replicated_time_refresh: Option<Text>,
 }
 
 /// `[service.NAME.connection]`.

@@ -246,8 +246,9 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::super::diff::keys;
-    use super::super::{Login, ProbeKind, Service};
+    use super::super::{Login, ProbeKind, Replication, Service};
     use super::*;
+    use crate::types::WallTime;
 
     fn root() -> &'static Path {
         Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -262,14 +263,27 @@ mod tests {
         files
     }
 
+    /// Examples that name no file for it take the secret from the environment.
+    fn surroundings(text: &str) -> Env {
+        let secret = ("COCKROACH_API_SECRET_KEY".to_owned(), "CCDB1_0123456789abcdef".to_owned());
+        let wants = text.contains(".cockroach_cloud]") && !text.contains("\nsecret_file");
+        Env::parse(&wants.then_some(secret).into_iter().collect())
+    }
+
     /// As if every file that a sample names could be read.
     fn build(file: &Path) -> Result<(Config, Vec<String>), ConfigError> {
-        let mut raw = raw::parse(&std::fs::read_to_string(file).unwrap());
+        let text = std::fs::read_to_string(file).unwrap();
+        let mut raw = raw::parse(&text);
+        let env = if file.starts_with(root().join("config")) { surroundings(&text) } else { Env::default() };
         for (key, path) in raw.secret_files() {
-            let text = if key.ends_with("token_file") { "alice:0123456789abcdef" } else { "a password" };
+            let text = match key.rsplit('.').next() {
+                Some("token_file") => "alice:0123456789abcdef",
+                Some("secret_file") => "CCDB1_0123456789abcdef\n",
+                _ => "a password",
+            };
             raw.files.insert(path, Secret::new(text.into()));
         }
-        validate::build(raw, &Env::default(), 2).map_err(|problems| ConfigError { problems })
+        validate::build(raw, &env, 2).map_err(|problems| ConfigError { problems })
     }
 
     fn sample(name: &str) -> Service {
@@ -357,14 +371,14 @@ mod tests {
     fn every_key_of_the_file_reaches_its_setting() {
         let (everything, minimal) = (sample("everything.toml"), sample("minimal.toml"));
         // These must keep their default for the sample to be valid; other samples change them.
-        let kept = ["kind", "promoter", "promote_command", "authority", "standby_serves", "mode"];
+        let kept = ["kind", "promoter", "promote_command", "authority", "standby_serves", "mode", "cluster_id"];
         let check = |section: &str, ours: Vec<keys::Line>, theirs: Vec<keys::Line>| {
             for ((key, ours), (_, theirs)) in ours.into_iter().zip(theirs) {
                 assert!(ours != theirs || kept.contains(&key.as_str()), "{section}.{key} is {ours} in both");
             }
         };
         check("probe", keys::probe(&everything.probe), keys::probe(&minimal.probe));
-        check("failover", keys::failover(&everything.failover), keys::failover(&minimal.failover));
+        check("failover", keys::failover(&everything), keys::failover(&minimal));
         check("connection", keys::connection(&everything.connection), keys::connection(&minimal.connection));
         check(
             "listener",
@@ -380,6 +394,72 @@ mod tests {
         assert_eq!(config.admin.metrics_listen.unwrap().to_string(), "127.0.0.1:9405");
         assert_eq!(config.admin.tokens[0].0, "alice");
         assert_eq!(config.state.path, Path::new("/srv/pgpivot"));
+    }
+
+    #[test]
+    fn every_key_of_the_replication_tables_reaches_its_setting() {
+        let (cloud, sql) = (sample("cockroach-cloud.toml"), sample("cockroach-sql.toml"));
+        let example = |name: &str| build(&root().join("config").join(name)).unwrap().0.services.remove(0);
+        let (plain_cloud, plain_sql) = (example("cockroach-cloud.toml"), example("cockroach-self-hosted.toml"));
+        for (everything, plain) in [(&cloud, &plain_cloud), (&sql, &plain_sql)] {
+            let lines = |service: &Service| keys::replication(service.replication.as_ref().unwrap());
+            let ((table, ours), (same, theirs)) = (lines(everything), lines(plain));
+            assert_eq!(table, same);
+            for ((key, ours), (_, theirs)) in ours.into_iter().zip(theirs) {
+                assert!(ours != theirs || key == "secret_file", "{table}.{key} is {ours} in both");
+            }
+        }
+        let Some(Replication::Cloud(asked)) = &cloud.replication else { panic!("{:?}", cloud.replication) };
+        assert_eq!(asked.secret.expose(), "CCDB1_0123456789abcdef");
+        assert_eq!(asked.failover_at, Some(WallTime(1_769_860_800_000_000)));
+        let ids: Vec<&str> = cloud.backends.iter().filter_map(|backend| backend.cluster_id.as_deref()).collect();
+        assert_eq!(ids, ["00000000-0000-0000-0000-00000000000a", "00000000-0000-0000-0000-00000000000b"]);
+        assert_eq!(cloud.failover.max_replication_lag.as_secs(), 90);
+        let Some(Replication::Sql(steered)) = &sql.replication else { panic!("{:?}", sql.replication) };
+        assert_eq!(steered.login.password, Some(Secret::new("a password".into())));
+        let promoters = [&plain_cloud, &plain_sql].map(|service| service.failover.promoter.as_str());
+        assert_eq!(promoters, ["cockroach_cloud", "cockroach_sql"]);
+    }
+
+    #[test]
+    fn the_written_defaults_of_the_replication_examples_are_the_defaults() {
+        for name in ["cockroach-cloud.toml", "cockroach-self-hosted.toml"] {
+            let file = root().join("config").join(name);
+            let text = std::fs::read_to_string(&file).unwrap();
+            let chosen =
+                ["name", "cluster_id", "role", "addresses", "kind = \"cockroach\"", "address ", "path", "user"];
+            let bare: String = (text.lines())
+                .filter(|line| line.starts_with('[') || chosen.iter().any(|key| line.starts_with(key)))
+                .map(|line| format!("{line}\n"))
+                .collect();
+            let found = validate::build(raw::parse(&bare), &surroundings(&text), 2).unwrap().0;
+            assert_eq!(found, build(&file).unwrap().0, "{name}");
+        }
+    }
+
+    #[test]
+    fn one_login_serves_probe_and_promoter_and_each_may_have_its_own() {
+        let (config, _) = build(&root().join("tests/samples/valid/cockroach-observe.toml")).unwrap();
+        let logins: Vec<_> = (config.services.iter())
+            .filter_map(|service| match &service.replication {
+                Some(Replication::Sql(sql)) => Some((sql.login.user.as_str(), sql.login.password.is_some())),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(logins, [("operator", true), ("operator", false)]);
+        let own = "[service.main]\nkind = 'cockroach'\n[service.main.cockroach_sql]\nuser = 'operator'\n\
+            [[service.main.backend]]\nname = 'a'\naddresses = ['a:1']\nrole = 'primary'\n\
+            [[service.main.backend]]\nname = 'b'\naddresses = ['b:1']\n";
+        let password = |more: &str| {
+            let folder = Folder::new(&[("pgpivot.toml", &format!("{own}{more}"))]);
+            let loaded = folder.load(&[("PGPIVOT_PASSWORD", "secret")]).unwrap();
+            match &loaded.config.services[0].replication {
+                Some(Replication::Sql(sql)) => sql.login.password.is_some(),
+                other => panic!("{other:?}"),
+            }
+        };
+        assert!(password(""), "it has no other owner");
+        assert!(!password("[service.main.probe]\nkind = 'sql'\nuser = 'prober'\n"), "it is the prober's");
     }
 
     #[test]

@@ -5,7 +5,9 @@ mod across;
 mod admin;
 mod command;
 mod failover;
+pub(in crate::config) mod form;
 mod probe;
+mod replication;
 mod section;
 mod service;
 
@@ -37,7 +39,8 @@ pub fn build(mut raw: Raw, env: &Env, cores: usize) -> Result<(Config, Vec<Strin
         problems.missing(
             "service",
             "none is configured; write [service.main] with its backends into the configuration file, or set DATABASE_URL \
-             and DATABASE_REPLICA_URL, or DB_HOST and PGPIVOT_STANDBYS",
+             and DATABASE_REPLICA_URL, or DB_HOST and PGPIVOT_STANDBYS, or for CockroachDB Cloud \
+             COCKROACH_API_SECRET_KEY, PRIMARY_CLUSTER_ID and STANDBY_CLUSTER_ID",
         );
     }
     let config = Config { admin: admin::build(&raw, &mut problems), state: state(&raw, &mut problems), services };

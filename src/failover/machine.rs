@@ -431,6 +431,7 @@ impl Machine {
 
     /// The probes can tell who is who.
     pub(super) fn knows_identity(&self) -> bool {
+        // A CockroachDB cluster shows none: its login proves that it serves, and nothing more.
         self.service.kind == Kind::Postgres && matches!(self.service.probe.kind, ProbeKind::Sql { .. })
     }
 

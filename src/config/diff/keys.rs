@@ -3,10 +3,11 @@
 
 use std::time::Duration;
 
+use super::super::validate::form::time_text;
 use super::super::validate::size_text;
 use super::super::{
-    Authority, Backend, ConfiguredRole, Connection, Failover, ForeignPromotion, Kind, Listener, Login, Probe,
-    ProbeKind, Promoter, Service, SyncRule, Target, TlsMode, WitnessRule,
+    Authority, Backend, ConfiguredRole, Connection, ForeignPromotion, Kind, Listener, Login, Probe, ProbeKind,
+    Promoter, Replication, Service, SyncRule, Target, TlsMode, WitnessRule,
 };
 
 /// A key below its table, and its value as text.
@@ -15,7 +16,7 @@ pub(in crate::config) type Line = (String, String);
 /// `kind` and everything that must be the same where services share a pair: what is probed and how it is decided.
 /// How long clients wait, how many, and who logs in may differ.
 pub(in crate::config) fn policy(service: &Service) -> Vec<Line> {
-    const OWN: [&str; 8] = [
+    const OWN: [&str; 11] = [
         "probe.user",
         "probe.database",
         "probe.password_file",
@@ -24,10 +25,17 @@ pub(in crate::config) fn policy(service: &Service) -> Vec<Line> {
         "failover.max_held_per_address",
         "failover.release_rate",
         "failover.promoter_login",
+        "cockroach_sql.user",
+        "cockroach_sql.database",
+        "cockroach_sql.password_file",
     ];
     let mut lines = vec![line("kind", quote(kind_word(service.kind)))];
     lines.extend(probe(&service.probe).into_iter().map(|(key, value)| (format!("probe.{key}"), value)));
-    lines.extend(failover(&service.failover).into_iter().map(|(key, value)| (format!("failover.{key}"), value)));
+    lines.extend(failover(service).into_iter().map(|(key, value)| (format!("failover.{key}"), value)));
+    if let Some(steered) = &service.replication {
+        let (table, keys) = replication(steered);
+        lines.extend(keys.into_iter().map(|(key, value)| (format!("{table}.{key}"), value)));
+    }
     lines.retain(|(key, _)| !OWN.iter().any(|own| key == own));
     lines
 }
@@ -62,6 +70,7 @@ pub(in crate::config) fn backend(backend: &Backend) -> Vec<Line> {
     };
     vec![
         line("addresses", format!("[{}]", addresses.join(", "))),
+        line("cluster_id", option(backend.cluster_id.as_deref().map(quote))),
         line("role", role),
         line("weight", backend.weight.to_string()),
         line("priority", backend.priority.to_string()),
@@ -111,14 +120,19 @@ pub(in crate::config) fn probe(probe: &Probe) -> Vec<Line> {
 }
 
 /// `[service.NAME.failover]`.
-pub(in crate::config) fn failover(failover: &Failover) -> Vec<Line> {
+pub(in crate::config) fn failover(service: &Service) -> Vec<Line> {
+    let failover = &service.failover;
+    let max_lag = match service.kind {
+        Kind::Postgres => quote(&size_text(failover.max_lag)),
+        Kind::Cockroach => time(failover.max_replication_lag),
+    };
     let mut lines = promoter(&failover.promoter);
     lines.extend([
         line("automatic", failover.automatic.to_string()),
         line("delay", time(failover.delay)),
         line("cooldown", time(failover.cooldown)),
         line("max_per_day", failover.max_per_day.to_string()),
-        line("max_lag", quote(&size_text(failover.max_lag))),
+        line("max_lag", max_lag),
         line("max_disconnect", time(failover.max_disconnect)),
         line("witness", quote(witness_word(failover.witness))),
         line("hold_timeout", time(failover.hold_timeout)),
@@ -139,6 +153,36 @@ pub(in crate::config) fn failover(failover: &Failover) -> Vec<Line> {
         line("verify_wait", time(failover.verify_wait)),
     ]);
     lines
+}
+
+/// `[service.NAME.cockroach_cloud]` or `[service.NAME.cockroach_sql]`: which of them, and its keys.
+pub(in crate::config) fn replication(replication: &Replication) -> (&'static str, Vec<Line>) {
+    let refresh = line("replicated_time_refresh", time(replication.refresh()));
+    match replication {
+        Replication::Cloud(cloud) => (
+            "cockroach_cloud",
+            vec![
+                line("api_url", quote(&cloud.api_url)),
+                line("secret_file", "***".into()),
+                line("timeout", time(cloud.timeout)),
+                line("stream_id", option(cloud.stream_id.as_deref().map(quote))),
+                line("failover_at", option(cloud.failover_at.map(|at| quote(&time_text(at))))),
+                refresh,
+            ],
+        ),
+        Replication::Sql(sql) => (
+            "cockroach_sql",
+            vec![
+                line("user", quote(&sql.login.user)),
+                line("database", quote(&sql.login.database)),
+                line("password_file", password(&sql.login)),
+                line("virtual_cluster", quote(&sql.virtual_cluster)),
+                line("stop_service", sql.stop_service.to_string()),
+                line("default_target", sql.default_target.to_string()),
+                refresh,
+            ],
+        ),
+    }
 }
 
 /// `[service.NAME.connection]`.

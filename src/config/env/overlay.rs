@@ -3,7 +3,8 @@
 
 use super::super::raw::problem::Problems;
 use super::super::raw::{self, Number, Raw, Text, Texts, backend_path, service_path};
-use super::{Env, Metrics, Named, Servers, Url};
+use super::servers::{Server, Servers};
+use super::{Env, Metrics, Named, Url, pcr};
 use crate::types::HostPort;
 
 /// Where applications connect when nothing else is said.
@@ -25,6 +26,7 @@ impl Env {
         for (name, service) in &mut raw.services {
             self.overlay_probe(&service_path(name), service, problems);
         }
+        self.pcr.overlay(raw, self.timeout, problems);
         self.overlay_daemon(raw, problems);
     }
 
@@ -103,7 +105,13 @@ impl Env {
     }
 }
 
-fn replace<T: PartialEq>(path: &str, slot: &mut Option<T>, value: Option<Named<T>>, problems: &mut Problems) {
+/// The environment over the file, and said where both speak.
+pub(super) fn replace<T: PartialEq>(
+    path: &str,
+    slot: &mut Option<T>,
+    value: Option<Named<T>>,
+    problems: &mut Problems,
+) {
     let Some((name, value)) = value else { return };
     if slot.as_ref().is_some_and(|written| *written != value) {
         problems.warn(format!("{name} is used instead of {path}"));
@@ -122,41 +130,57 @@ impl Servers {
                 .push(("main".into(), raw::Service { kind, listener: vec![listener], ..raw::Service::default() }));
         }
         match raw.services.as_mut_slice() {
-            [(name, service)] if service.backend.is_empty() => {
+            [(name, service)] if service.backend.is_empty() && self.fits(service) => {
                 let path = service_path(name);
                 if !problems.touches(&format!("{path}.backend")) {
                     self.fill(&path, service, problems);
                 }
             }
-            _ => problems.warn(format!("{} is not used: the configuration file names the backends", self.primary.0)),
+            _ => {
+                // Ids go to the backends of the file by their role.
+                let named = std::iter::once(&self.primary).chain(&self.standbys).find(|side| side.address.is_some());
+                if let Some(Server { variable, .. }) = named {
+                    problems.warn(format!("{variable} is not used: the configuration file names the backends"));
+                }
+            }
         }
+    }
+
+    /// Clusters of the Cloud API are none of PostgreSQL's, and those that SQL steers must have an address.
+    fn fits(&self, service: &raw::Service) -> bool {
+        let postgres = service.kind.as_ref().is_some_and(|Text(kind)| kind == "postgres");
+        !self.cloud || !postgres && (service.cockroach_sql.is_none() || self.primary.address.is_some())
     }
 
     fn fill(&self, path: &str, service: &mut raw::Service, problems: &mut Problems) {
         if service.kind.is_none() {
             service.kind = Some(self.kind.into());
         }
-        let standbys = self.standbys.iter().map(|standby| (standby, "standby"));
-        for ((variable, address), role) in std::iter::once((&self.primary, "primary")).chain(standbys) {
-            let name = backend_name(address);
+        if self.cloud && service.cockroach_sql.is_none() {
+            service.cockroach_cloud.get_or_insert_default();
+            problems.set_by(format!("{path}.cockroach_cloud.secret_file"), pcr::SECRET);
+        }
+        let standbys = self.standbys.iter().map(|standby| (standby, "standby", pcr::STANDBY));
+        for (server, role, id) in std::iter::once((&self.primary, "primary", pcr::PRIMARY)).chain(standbys) {
+            // A cluster stays what it is under whatever host name it is reached.
+            let name = match &server.address {
+                Some(address) if !self.cloud => backend_name(address),
+                _ => role.to_owned(),
+            };
             let at = backend_path(path, service.backend.len(), Some(&name));
             for key in [at.clone(), format!("{at}.name"), format!("{at}.addresses"), format!("{at}.role")] {
-                problems.set_by(key, variable);
+                problems.set_by(key, server.variable);
             }
+            problems.set_by(format!("{at}.cluster_id"), id);
             service.backend.push(raw::Backend {
                 name: Some(Text(name)),
-                addresses: Some(Texts(vec![Text(address.to_string())])),
+                addresses: server.address.as_ref().map(|address| Texts(vec![Text(address.to_string())])),
                 role: Some(role.into()),
                 ..raw::Backend::default()
             });
         }
         if let Some(url) = &self.url {
-            fill_login(path, &mut service.probe, url, self.primary.0, problems);
-        }
-        if self.kind == "cockroach" {
-            problems.warn(
-                "pgpivot does not promote CockroachDB clusters yet: it keeps the route and follows an operator's word",
-            );
+            fill_login(path, &mut service.probe, url, self.primary.variable, problems);
         }
     }
 }

@@ -2,17 +2,33 @@
 
 use super::super::raw::problem::shown;
 use super::url::Url;
-use super::{Named, Reader};
+use super::{Named, Reader, pcr};
 use crate::types::HostPort;
 
 /// A pair named by variables.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Servers {
     pub(super) kind: &'static str,
-    pub(super) primary: Named<HostPort>,
-    pub(super) standbys: Vec<Named<HostPort>>,
+    pub(super) primary: Server,
+    pub(super) standbys: Vec<Server>,
+    /// They are clusters that the Cloud API knows, and it steers their replication.
+    pub(super) cloud: bool,
     /// Login and encryption that came with `DATABASE_URL`.
     pub(super) url: Option<Url>,
+}
+
+/// One of them, and the variable that names it.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Server {
+    pub(super) variable: &'static str,
+    /// `None` = the Cloud API knows.
+    pub(super) address: Option<HostPort>,
+}
+
+impl From<Named<HostPort>> for Server {
+    fn from((variable, address): Named<HostPort>) -> Self {
+        Self { variable, address: Some(address) }
+    }
 }
 
 const POSTGRES_PORT: u16 = 5432;
@@ -23,14 +39,15 @@ impl Reader<'_> {
     pub(super) fn servers(&mut self) -> Option<Servers> {
         let postgres = self.postgres();
         let cockroach = self.cockroach();
-        match (postgres, cockroach) {
-            (Some(postgres), Some(cockroach)) => {
-                let message = format!("names a second pair beside {}; set one of them", postgres.primary.0);
-                self.problem(cockroach.primary.0, message);
-                Some(postgres)
-            }
-            (one, other) => one.or(other),
+        let (Some(postgres), Some(cockroach)) = (&postgres, &cockroach) else {
+            return postgres.or(cockroach);
+        };
+        // A secret key alone names nothing.
+        let names = [cockroach.primary.variable, pcr::PRIMARY, pcr::STANDBY];
+        if let Some(name) = names.into_iter().find(|name| self.text(name).is_some()) {
+            self.problem(name, format!("names a second pair beside {}; set one of them", postgres.primary.variable));
         }
+        Some(postgres.clone())
     }
 
     fn postgres(&mut self) -> Option<Servers> {
@@ -71,7 +88,8 @@ impl Reader<'_> {
             let message = format!("names the same server as {}; a server is no standby of itself", primary.0);
             self.problem(name, message);
         }
-        Some(Servers { kind: "postgres", primary, standbys, url })
+        let standbys = standbys.into_iter().map(Server::from).collect();
+        Some(Servers { kind: "postgres", primary: primary.into(), standbys, cloud: false, url })
     }
 
     fn cockroach(&mut self) -> Option<Servers> {
@@ -81,15 +99,25 @@ impl Reader<'_> {
         let of_endpoint = |url: &Url| ("PRIMARY_CLUSTER_ENDPOINT", url.address.clone());
         let primary = dns.or_else(|| endpoint.as_ref().map(of_endpoint));
         let primary = primary.or_else(|| self.meant(["PRIMARY_SQL_DNS", "PRIMARY_CLUSTER_ENDPOINT"]));
+        if [pcr::SECRET, pcr::PRIMARY, pcr::STANDBY].into_iter().any(|name| self.text(name).is_some()) {
+            // Both sides, whatever is set: what is missing is said where it is.
+            let unnamed = |variable| Server { variable, address: None };
+            return Some(Servers {
+                kind: "cockroach",
+                primary: primary.map_or(unnamed(pcr::PRIMARY), Server::from),
+                standbys: vec![standby.map_or(unnamed(pcr::STANDBY), Server::from)],
+                cloud: true,
+                url: endpoint,
+            });
+        }
         let Some(primary) = primary else {
-            let named = ["PRIMARY_CLUSTER_ID", "STANDBY_CLUSTER_ID", "STANDBY_SQL_DNS"];
-            let name = named.into_iter().find(|name| self.text(name).is_some())?;
-            if self.meant(["DATABASE_URL", "DB_HOST"]).is_none() {
-                self.warnings.push(format!("{name} is set, but PRIMARY_SQL_DNS is not: it makes no service"));
+            if standby.is_some() && self.meant(["DATABASE_URL", "DB_HOST"]).is_none() {
+                self.warnings.push("STANDBY_SQL_DNS is set, but PRIMARY_SQL_DNS is not: it makes no service".into());
             }
             return None;
         };
-        Some(Servers { kind: "cockroach", primary, standbys: standby.into_iter().collect(), url: endpoint })
+        let standbys = standby.into_iter().map(Server::from).collect();
+        Some(Servers { kind: "cockroach", primary: primary.into(), standbys, cloud: false, url: endpoint })
     }
 
     /// A server that one of these should have named, but its value was wrong: the rest is to be judged all the same.

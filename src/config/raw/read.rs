@@ -68,6 +68,8 @@ fn service(mut table: Table, path: &str, problems: &mut Problems) -> Service {
     let mut service = Service {
         probe: probe(&mut table, path, problems),
         failover: failover(&mut table, path, problems),
+        cockroach_cloud: optional(&mut table, path, "cockroach_cloud", problems),
+        cockroach_sql: optional(&mut table, path, "cockroach_sql", problems),
         connection: section(&mut table, path, "connection", problems),
         ..read(table, path, problems)
     };
@@ -86,7 +88,7 @@ fn probe(service: &mut Table, path: &str, problems: &mut Problems) -> super::Pro
     let mut table = take_table(service, path, "probe", problems);
     let path = format!("{path}.probe");
     let tls = section(&mut table, &path, "tls", problems);
-    let http = table.contains_key("http").then(|| section(&mut table, &path, "http", problems));
+    let http = optional(&mut table, &path, "http", problems);
     super::Probe { tls, http, ..read(table, &path, problems) }
 }
 
@@ -95,6 +97,16 @@ fn failover(service: &mut Table, path: &str, problems: &mut Problems) -> super::
     let path = format!("{path}.failover");
     let promoter_login = section(&mut table, &path, "promoter_login", problems);
     super::Failover { promoter_login, ..read(table, &path, problems) }
+}
+
+/// Takes the sub-table `key` out and reads it, where it matters whether it is there.
+fn optional<T: DeserializeOwned + Default>(
+    table: &mut Table,
+    path: &str,
+    key: &str,
+    problems: &mut Problems,
+) -> Option<T> {
+    table.contains_key(key).then(|| section(table, path, key, problems))
 }
 
 /// Takes the sub-table `key` out and reads it.

@@ -19,10 +19,10 @@ pub(super) fn check(config: &Config, problems: &mut Problems) {
     }
     for (index, one) in config.services.iter().enumerate() {
         // The first one that shares is enough: what differs from it is said once.
-        if let Some((other, address)) =
+        if let Some((other, what)) =
             config.services[..index].iter().find_map(|other| Some((other, shared(one, other)?)))
         {
-            check_pair(one, other, address, problems);
+            check_pair(one, other, &what, problems);
         }
     }
 }
@@ -104,16 +104,19 @@ fn leads_to(address: &HostPort, own: SocketAddr) -> bool {
     address.port == own.port() && (ip == own.ip() || here || (&*address.host == "localhost" && own.ip().is_loopback()))
 }
 
-/// An address that both services name.
-fn shared<'a>(one: &'a Service, other: &Service) -> Option<&'a HostPort> {
-    let known = |address: &&HostPort| {
-        other.backends.iter().flat_map(|backend| &backend.addresses).any(|other| same_address(other, address))
-    };
-    one.backends.iter().flat_map(|backend| &backend.addresses).find(known)
+/// An address or a cluster that both services name.
+fn shared(one: &Service, other: &Service) -> Option<String> {
+    let theirs = || other.backends.iter();
+    let known =
+        |address: &&HostPort| theirs().flat_map(|backend| &backend.addresses).any(|other| same_address(other, address));
+    let address = one.backends.iter().flat_map(|backend| &backend.addresses).find(known);
+    let known = |id: &&String| theirs().any(|backend| backend.cluster_id.as_ref() == Some(*id));
+    let cluster = || one.backends.iter().filter_map(|backend| backend.cluster_id.as_ref()).find(known);
+    address.map(HostPort::to_string).or_else(|| cluster().map(|id| format!("cluster {id}")))
 }
 
 /// Services on one pair share latch, budget and pause: one machine decides, so there is one policy.
-fn check_pair(one: &Service, other: &Service, address: &HostPort, problems: &mut Problems) {
+fn check_pair(one: &Service, other: &Service, what: &str, problems: &mut Problems) {
     let (path, other_path) = (service_path(one.name.as_str()), service_path(other.name.as_str()));
     let same_backends = one.backends.len() == other.backends.len()
         && (one.backends.iter()).all(|backend| {
@@ -123,8 +126,8 @@ fn check_pair(one: &Service, other: &Service, address: &HostPort, problems: &mut
         problems.add(
             format!("{path}.backend"),
             format!(
-                "shares {address} with {other_path}, but not all of its backends; services on one pair must have the same \
-                 backends, with the same names, addresses, roles, weights and priorities"
+                "shares {what} with {other_path}, but not all of its backends; services on one pair must have the same \
+                 backends, with the same names, addresses, cluster ids, roles, weights and priorities"
             ),
         );
     }
@@ -135,7 +138,7 @@ fn check_pair(one: &Service, other: &Service, address: &HostPort, problems: &mut
             problems.add(
                 format!("{path}.{key}"),
                 format!(
-                    "is {ours} here and {theirs} in {other_path}, and both share {address}; one pair has one policy, so \
+                    "is {ours} here and {theirs} in {other_path}, and both share {what}; one pair has one policy, so \
                      write the same in both"
                 ),
             );
@@ -145,7 +148,7 @@ fn check_pair(one: &Service, other: &Service, address: &HostPort, problems: &mut
         if ours != theirs && !problems.touches(&format!("{path}.{key}")) {
             problems.add(
                 format!("{path}.{key}"),
-                format!("has other arguments than in {other_path}, and both share {address}; write the same in both"),
+                format!("has other arguments than in {other_path}, and both share {what}; write the same in both"),
             );
         }
     }

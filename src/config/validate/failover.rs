@@ -3,11 +3,12 @@
 
 use std::time::Duration;
 
-use super::super::raw::{self, Raw};
+use super::super::raw::{self, Raw, Text};
 use super::super::{
     Authority, Failover, ForeignPromotion, Kind, Login, Probe, ProbeKind, Promoter, SyncRule, WitnessRule,
 };
-use super::section::Section;
+use super::replication::Table;
+use super::section::{Section, parse_size, shown};
 use super::service::Defaults;
 use super::{Problems, command, probe};
 
@@ -16,6 +17,7 @@ enum Word {
     None,
     Command,
     Postgres,
+    Replication(Table),
 }
 
 /// What depends on nothing but itself.
@@ -45,10 +47,10 @@ pub(super) fn build(
         witness: s.choice("witness", &raw.witness, &witnesses, &[]).unwrap_or(WitnessRule::Required),
         standby_serves: s.flag(&raw.standby_serves, false),
     };
-    let word = promoter_word(s, service, raw, policy, defaults.kind, probe);
+    let word = promoter_word(s, service, raw, policy, defaults, probe);
     let promoter = promoter(s, raw, word, probe, files);
-    check_authority(s, service, policy, probe);
-    check_witness(s, service, raw, policy, word, probe);
+    check_authority(s, service, policy, defaults, probe);
+    check_witness(s, service, raw, policy, word, defaults, probe);
     let fence_command = command::argv(s, "fence_command", &raw.fence_command);
     let fences = [("required", true), ("optional", false)];
     let fence_required = s.choice("fence", &raw.fence, &fences, &[]).unwrap_or(false);
@@ -62,14 +64,15 @@ pub(super) fn build(
     let foreign = [("follow", ForeignPromotion::Follow), ("block", ForeignPromotion::Block)];
     let sync = [("report", SyncRule::Report), ("clear", SyncRule::Clear)];
     let waits = Waits::build(s, raw, defaults);
+    let lag = Lag::build(s, raw, defaults.kind);
     let max_held = s.number("max_held", &raw.max_held, 0..=1_000_000, 1000);
     Failover {
         automatic: policy.automatic,
         delay: waits.delay,
         cooldown: waits.cooldown,
         max_per_day: s.number("max_per_day", &raw.max_per_day, 0..=100, 3),
-        max_lag: s.size("max_lag", &raw.max_lag, 0..=1 << 50, 16 << 20),
-        max_replication_lag: Duration::from_secs(120),
+        max_lag: lag.bytes,
+        max_replication_lag: lag.time,
         max_disconnect: waits.max_disconnect,
         witness: policy.witness,
         hold_timeout: waits.hold_timeout,
@@ -91,6 +94,39 @@ pub(super) fn build(
         restart_grace: waits.restart_grace,
         hung_grace: waits.hung_grace,
         verify_wait: waits.verify_wait,
+    }
+}
+
+/// `max_lag`: bytes of the log, or where a stream is only known by its time that time.
+struct Lag {
+    bytes: u64,
+    time: Duration,
+}
+
+impl Lag {
+    fn build(s: &mut Section<'_>, raw: &raw::Failover, kind: Kind) -> Self {
+        const KEY: &str = "max_lag";
+        let mut lag = Self { bytes: 16 << 20, time: Duration::from_secs(120) };
+        let Some(Text(text)) = &raw.max_lag else { return lag };
+        let is_time = humantime::parse_duration(text.trim()).is_ok();
+        match kind {
+            Kind::Postgres if is_time && parse_size(text).is_none() => {
+                let message = "is a time, and with kind = \"postgres\" it is a size: what a standby may lack of the \
+                               log; write for example \"16MiB\"";
+                s.problem(KEY, format!("{} {message}", shown(text)));
+            }
+            Kind::Postgres => lag.bytes = s.size(KEY, &raw.max_lag, 0..=1 << 50, lag.bytes),
+            Kind::Cockroach if !is_time && parse_size(text).is_some() => {
+                let message = "is a size, and with kind = \"cockroach\" it is a time: what the stream may lack of what \
+                               was committed; write for example \"2m\"";
+                s.problem(KEY, format!("{} {message}", shown(text)));
+            }
+            Kind::Cockroach => {
+                let range = Duration::from_secs(1)..=Duration::from_secs(86400);
+                lag.time = s.duration(KEY, &raw.max_lag, range, lag.time);
+            }
+        }
+        lag
     }
 }
 
@@ -117,11 +153,16 @@ impl Waits {
             max_disconnect: s.duration("max_disconnect", &raw.max_disconnect, second..=hour, seconds(10)),
             hold_timeout: s.duration("hold_timeout", &raw.hold_timeout, none..=hour, defaults.hold_timeout),
             drain_timeout: s.duration("drain_timeout", &raw.drain_timeout, none..=hour, seconds(5)),
-            promote_timeout: s.duration("promote_timeout", &raw.promote_timeout, second..=hour, minute),
+            promote_timeout: s.duration(
+                "promote_timeout",
+                &raw.promote_timeout,
+                second..=if defaults.kind == Kind::Cockroach { day } else { hour },
+                defaults.promote_timeout,
+            ),
             recovery_patience: s.duration("recovery_patience", &raw.recovery_patience, none..=hour, seconds(30)),
             restart_grace: s.duration("restart_grace", &raw.restart_grace, none..=hour, seconds(10)),
             hung_grace: s.duration("hung_grace", &raw.hung_grace, second..=hour, seconds(10)),
-            verify_wait: s.duration("verify_wait", &raw.verify_wait, none..=seconds(300), seconds(2)),
+            verify_wait: s.duration("verify_wait", &raw.verify_wait, none..=seconds(300), defaults.verify_wait),
         }
     }
 }
@@ -132,20 +173,34 @@ fn promoter_word(
     service: &str,
     raw: &raw::Failover,
     policy: Policy,
-    kind: Kind,
+    defaults: &Defaults,
     probe: &Probe,
 ) -> Word {
-    let words = [("none", Word::None), ("command", Word::Command), ("postgres", Word::Postgres)];
-    let written = s.choice("promoter", &raw.promoter, &words, &["cockroach_cloud", "cockroach_sql"]);
+    let words = [
+        ("none", Word::None),
+        ("command", Word::Command),
+        ("postgres", Word::Postgres),
+        ("cockroach_cloud", Word::Replication(Table::Cloud)),
+        ("cockroach_sql", Word::Replication(Table::Sql)),
+    ];
+    let written = s.choice("promoter", &raw.promoter, &words, &[]);
     let promotes = policy.authority == Authority::SelfDecides && !policy.standby_serves;
-    let by_default = if kind == Kind::Postgres && promotes { Word::Postgres } else { Word::None };
+    let by_default = match (promotes, defaults.kind, defaults.table) {
+        (false, ..) | (true, Kind::Cockroach, None) => Word::None,
+        (true, Kind::Postgres, _) => Word::Postgres,
+        (true, Kind::Cockroach, Some(table)) => Word::Replication(table),
+    };
     let word = written.unwrap_or(by_default);
     if s.faulty("promoter") {
         return Word::None;
     }
-    if let Some(message) = refuse(word, raw.promoter.is_some(), service, policy, kind, probe) {
-        // A probe that is wrong itself will be read anew before this can be judged.
-        if !s.problems.touches(&format!("{service}.probe.kind")) {
+    if let Some(message) = refuse(word, raw.promoter.is_some(), service, policy, defaults, probe) {
+        // What is wrong itself will be read anew before this can be judged.
+        let unread = match word {
+            Word::Replication(table) => format!("{service}.{}", table.word()),
+            _ => format!("{service}.probe.kind"),
+        };
+        if !s.problems.touches(&unread) {
             s.problem("promoter", message);
         }
     }
@@ -153,16 +208,25 @@ fn promoter_word(
 }
 
 /// Why nobody can promote in that way here, and what would be right.
-fn refuse(word: Word, written: bool, service: &str, policy: Policy, kind: Kind, probe: &Probe) -> Option<String> {
+fn refuse(
+    word: Word,
+    written: bool,
+    service: &str,
+    policy: Policy,
+    defaults: &Defaults,
+    probe: &Probe,
+) -> Option<String> {
     let unused = |because: &str| Some(format!("is never used with {because}; remove one of the two"));
     match word {
         Word::None => None,
         _ if policy.authority == Authority::Observe => unused("authority = \"observe\", where somebody else promotes"),
         _ if policy.standby_serves => unused("standby_serves = true, where every side serves already"),
         Word::Command => None,
-        Word::Postgres if kind == Kind::Cockroach => Some(
-            "\"postgres\" promotes PostgreSQL standbys, and this is kind = \"cockroach\"; write \"none\" or \"command\"".into(),
-        ),
+        Word::Replication(table) => refuse_replication(table, service, defaults),
+        Word::Postgres if defaults.kind == Kind::Cockroach => Some(format!(
+            "\"postgres\" promotes PostgreSQL standbys, and this is kind = \"cockroach\"; remove it and write \
+             [{service}.cockroach_cloud] or [{service}.cockroach_sql], or write \"none\" or \"command\""
+        )),
         Word::Postgres if matches!(probe.kind, ProbeKind::Sql { .. }) => None,
         Word::Postgres => {
             let is = if written { "is" } else { "is by default" };
@@ -170,6 +234,33 @@ fn refuse(word: Word, written: bool, service: &str, policy: Policy, kind: Kind, 
                 "{is} \"postgres\", which must see roles, timelines and replication, and a probe of kind {} does not; \
                  write kind = \"sql\" in [{service}.probe], or promoter = \"none\" if nobody is to be promoted here",
                 probe.kind.as_str()
+            ))
+        }
+    }
+}
+
+/// The promoter and its table come together.
+fn refuse_replication(table: Table, service: &str, defaults: &Defaults) -> Option<String> {
+    let word = table.word();
+    match defaults.table {
+        _ if defaults.kind == Kind::Postgres => Some(format!(
+            "\"{word}\" fails CockroachDB clusters over, and this is kind = \"postgres\"; write \"postgres\", \
+             \"command\" or \"none\""
+        )),
+        Some(there) if there == table => None,
+        Some(there) => Some(format!(
+            "\"{word}\" needs [{service}.{word}], and there is [{service}.{0}]; write promoter = \"{0}\", or the other \
+             table",
+            there.word()
+        )),
+        None => {
+            let needs = match table {
+                Table::Cloud => "the API's secret key, and a cluster_id at each backend",
+                Table::Sql => "a user for the system virtual cluster",
+            };
+            Some(format!(
+                "\"{word}\" needs [{service}.{word}], which is missing; write it with {needs}, or promoter = \"none\" if \
+                 nobody is to be promoted here"
             ))
         }
     }
@@ -196,6 +287,8 @@ fn promoter(s: &mut Section<'_>, raw: &raw::Failover, word: Word, probe: &Probe,
             Promoter::Command(argv.unwrap_or_default())
         }
         Word::Postgres => Promoter::Postgres { login: promoter_login(s, &raw.promoter_login, probe, files) },
+        Word::Replication(Table::Cloud) => Promoter::CockroachCloud,
+        Word::Replication(Table::Sql) => Promoter::CockroachSql,
     }
 }
 
@@ -219,39 +312,63 @@ fn promoter_login(s: &mut Section<'_>, raw: &raw::PromoterLogin, probe: &Probe, 
     }
 }
 
-fn check_authority(s: &mut Section<'_>, service: &str, policy: Policy, probe: &Probe) {
-    let sees_roles = matches!(probe.kind, ProbeKind::Sql { .. } | ProbeKind::Http(_));
+fn check_authority(s: &mut Section<'_>, service: &str, policy: Policy, defaults: &Defaults, probe: &Probe) {
     if policy.authority == Authority::Observe && policy.standby_serves {
         s.problem(
             "authority",
             "\"observe\" follows a promotion, and with standby_serves = true there is none; remove one of the two",
         );
-    } else if policy.authority == Authority::Observe && !sees_roles {
+    } else if policy.authority == Authority::Observe && !sees_roles(defaults, probe) {
+        let sees = match defaults.kind {
+            Kind::Postgres => format!("kind = \"sql\" in [{service}.probe], or"),
+            Kind::Cockroach => format!("[{service}.cockroach_cloud] or [{service}.cockroach_sql], or a probe of kind"),
+        };
         s.problem(
             "authority",
             format!(
-                "\"observe\" must see which side is primary, and a probe of kind {} does not; write kind = \"sql\" in \
-                 [{service}.probe], or \"http\" with a path that passes only on the primary",
+                "\"observe\" must see which side is primary, and a probe of kind {} does not; write {sees} \
+                 \"http\" with a path that passes only on the primary",
                 probe.kind.as_str()
             ),
         );
     }
 }
 
+fn sees_roles(defaults: &Defaults, probe: &Probe) -> bool {
+    sees_replication(defaults, probe) || matches!(probe.kind, ProbeKind::Http(_))
+}
+
+/// A server tells its own; of clusters only the stream does.
+fn sees_replication(defaults: &Defaults, probe: &Probe) -> bool {
+    let asks = defaults.kind == Kind::Postgres && matches!(probe.kind, ProbeKind::Sql { .. });
+    asks || defaults.table.is_some()
+}
+
 /// A failover without an operator needs somebody who saw the primary die.
-fn check_witness(s: &mut Section<'_>, service: &str, raw: &raw::Failover, policy: Policy, word: Word, probe: &Probe) {
+fn check_witness(
+    s: &mut Section<'_>,
+    service: &str,
+    raw: &raw::Failover,
+    policy: Policy,
+    word: Word,
+    defaults: &Defaults,
+    probe: &Probe,
+) {
     let promotes = policy.automatic && policy.authority == Authority::SelfDecides && word == Word::Command;
-    let sees = matches!(probe.kind, ProbeKind::Sql { .. });
+    let sees = sees_replication(defaults, probe);
     if !promotes || sees || policy.standby_serves || policy.witness == WitnessRule::Optional {
         return;
     }
     let is = if raw.witness.is_some() { "is" } else { "is by default" };
+    let way = match defaults.kind {
+        Kind::Postgres => format!("kind = \"sql\" in [{service}.probe]"),
+        Kind::Cockroach => format!("[{service}.cockroach_cloud] or [{service}.cockroach_sql]"),
+    };
     s.problem(
         "witness",
         format!(
             "{is} \"required\", but a probe of kind {} sees no replication, so no failover would ever be automatic; write \
-             kind = \"sql\" in [{service}.probe], or witness = \"optional\" to promote on the probe's word alone, or \
-             automatic = false",
+             {way}, or witness = \"optional\" to promote on the probe's word alone, or automatic = false",
             probe.kind.as_str()
         ),
     );

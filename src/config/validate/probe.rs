@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::super::raw::{self, Number, Raw, Share, Text};
 use super::super::{HttpProbe, Kind, Login, Probe, ProbeKind};
 use super::Problems;
+use super::replication::Table;
 use super::section::{Section, shown};
 use super::service::Defaults;
 use crate::types::Secret;
@@ -35,20 +36,14 @@ pub(super) fn build(
     let words = [("tcp", Word::Tcp), ("startup", Word::Startup), ("sql", Word::Sql), ("http", Word::Http)];
     let default = if defaults.kind == Kind::Postgres { Word::Sql } else { Word::Startup };
     let word = section.choice("kind", &raw.kind, &words, &[]).unwrap_or(default);
-    if defaults.kind == Kind::Cockroach && matches!(word, Word::Sql) {
-        section.problem(
-            "kind",
-            "\"sql\" asks about streaming replication, which CockroachDB does not have; write \"startup\" or \"http\"",
-        );
-    }
-    let login = login(&mut section, raw, defaults, files);
+    let login = login(&mut section, raw, defaults.database, files);
     let kind = match word {
         Word::Tcp => ProbeKind::Tcp,
         Word::Startup => ProbeKind::Startup { login: Login { password: None, ..login } },
         Word::Sql => ProbeKind::Sql { login },
         Word::Http => ProbeKind::Http(http(&mut section, raw.http.as_ref())),
     };
-    check_unused(&mut section, raw, &kind);
+    check_unused(&mut section, raw, &kind, defaults.table == Some(Table::Sql));
     times(&mut section, raw, defaults, kind)
 }
 
@@ -105,9 +100,10 @@ fn jitter(section: &mut Section<'_>, value: &Option<Share>, default: u8) -> u8 {
     }
 }
 
-fn login(section: &mut Section<'_>, raw: &raw::Probe, defaults: &Defaults, files: &Raw) -> Login {
+/// Who logs in, with `database` where none is written.
+pub(super) fn login(section: &mut Section<'_>, raw: &raw::Probe, database: &str, files: &Raw) -> Login {
     let user = section.text("user", &raw.user).unwrap_or_else(|| "pgpivot".into());
-    let database = section.text("database", &raw.database).unwrap_or_else(|| defaults.database.into());
+    let database = section.text("database", &raw.database).unwrap_or_else(|| database.into());
     let file = section.path("password_file", &raw.password_file);
     let from_file = file.and_then(|file| files.secret(&file));
     let from_file = from_file.and_then(|text| password(section, "password_file", text));
@@ -164,13 +160,13 @@ fn statuses(section: &mut Section<'_>, list: &[Number]) -> Vec<u16> {
         .collect()
 }
 
-/// A key that changes nothing misleads whoever reads the file.
-fn check_unused(section: &mut Section<'_>, raw: &raw::Probe, kind: &ProbeKind) {
+/// A key that changes nothing misleads whoever reads the file; `lent` = somebody else takes the login from here.
+fn check_unused(section: &mut Section<'_>, raw: &raw::Probe, kind: &ProbeKind, lent: bool) {
     let word = kind.as_str();
     if raw.http.is_some() && !matches!(kind, ProbeKind::Http(_)) && !section.faulty("kind") {
         section.problem("http", format!("is never used with kind = \"{word}\"; write kind = \"http\" or remove it"));
     }
-    let logs_in = matches!(kind, ProbeKind::Sql { .. });
+    let logs_in = lent || matches!(kind, ProbeKind::Sql { .. });
     let names_user = logs_in || matches!(kind, ProbeKind::Startup { .. });
     let unused: [(&str, &Option<Text>, bool); 3] = [
         ("user", &raw.user, names_user),

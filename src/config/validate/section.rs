@@ -166,7 +166,7 @@ pub(super) fn listed(words: &[String], last: &str) -> String {
 const UNITS: [(&str, u32); 5] = [("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10), ("B", 0)];
 
 /// Only units that mean one thing: `MB` is 1000 × 1000 to some and 1024 × 1024 to PostgreSQL.
-fn parse_size(text: &str) -> Option<u64> {
+pub(super) fn parse_size(text: &str) -> Option<u64> {
     let text = text.trim();
     if text == "0" {
         return Some(0);

@@ -7,6 +7,7 @@ use super::super::raw::{self, Raw, Text, backend_path, listener_path};
 use super::super::{
     Backend, ConfiguredRole, Connection, Kind, Listener, Mode, ProbeKind, Service, Target, Tls, TlsMode,
 };
+use super::replication::{self, Table};
 use super::section::{Section, shown};
 use super::{Problems, admin, check_name, failover, probe, service_path};
 use crate::types::{BackendName, HostPort, ServiceName};
@@ -14,6 +15,8 @@ use crate::types::{BackendName, HostPort, ServiceName};
 /// What a service is when its file says no more than its kind.
 pub(super) struct Defaults {
     pub(super) kind: Kind,
+    /// Where physical cluster replication is read and steered.
+    pub(super) table: Option<Table>,
     pub(super) interval: Duration,
     pub(super) fast_interval: Duration,
     pub(super) timeout: Duration,
@@ -23,14 +26,20 @@ pub(super) struct Defaults {
     pub(super) database: &'static str,
     pub(super) delay: Duration,
     pub(super) hold_timeout: Duration,
+    pub(super) promote_timeout: Duration,
+    pub(super) verify_wait: Duration,
 }
 
 impl Defaults {
-    fn of(kind: Kind) -> Self {
+    fn of(kind: Kind, table: Option<Table>) -> Self {
         let seconds = Duration::from_secs;
+        // A failover of clusters may take most of an hour, and both sides are asked over the net at the start.
+        let (promote_timeout, verify_wait) =
+            if table.is_some() { (seconds(3600), seconds(15)) } else { (seconds(60), seconds(2)) };
         match kind {
             Kind::Postgres => Self {
                 kind,
+                table,
                 interval: seconds(2),
                 fast_interval: Duration::from_millis(500),
                 timeout: seconds(1),
@@ -40,10 +49,13 @@ impl Defaults {
                 database: "postgres",
                 delay: seconds(0),
                 hold_timeout: seconds(30),
+                promote_timeout,
+                verify_wait,
             },
             // Even steps and no short cuts: 3 checks 30 s apart and 60 s of patience decide at 2:30.
             Kind::Cockroach => Self {
                 kind,
+                table,
                 interval: seconds(30),
                 fast_interval: seconds(30),
                 timeout: seconds(10),
@@ -53,6 +65,8 @@ impl Defaults {
                 database: "defaultdb",
                 delay: seconds(60),
                 hold_timeout: seconds(300),
+                promote_timeout,
+                verify_wait,
             },
         }
     }
@@ -67,7 +81,7 @@ pub(super) fn build(name: &str, raw: &raw::Service, files: &Raw, cores: usize, p
         section.missing("kind", "is missing; write kind = \"postgres\" or kind = \"cockroach\"");
     }
     let kind = section.choice("kind", &raw.kind, &kinds, &[]).unwrap_or(Kind::Postgres);
-    let defaults = Defaults::of(kind);
+    let defaults = Defaults::of(kind, Table::of(kind, raw));
     section.choice("engine", &raw.engine, &[("auto", ()), ("epoll", ())], &["io_uring"]);
     let workers = match section.number("workers", &raw.workers, 0..=256, 0) {
         0 => cores.clamp(1, 256),
@@ -75,14 +89,15 @@ pub(super) fn build(name: &str, raw: &raw::Service, files: &Raw, cores: usize, p
     };
     let listeners = listeners(&path, &raw.listener, problems);
     let probe = probe::build(&path, &raw.probe, &defaults, files, problems);
-    let mut backends = backends(&path, raw, problems);
+    let mut backends = backends(&path, raw, defaults.table, problems);
     // A probe that cannot tell roles must be told the side to start with; a lone one can only be that.
     if let [only] = backends.as_mut_slice()
         && only.role.is_none()
-        && !matches!(probe.kind, ProbeKind::Sql { .. })
+        && !tells_roles(kind, &probe.kind)
     {
         only.role = Some(ConfiguredRole::Primary);
     }
+    let replication = replication::build(&path, raw, kind, files, problems);
     let failover = failover::build(&path, &raw.failover, &defaults, &probe, files, problems);
     let connection = connection(&path, &raw.connection, problems);
     let service = Service {
@@ -93,11 +108,17 @@ pub(super) fn build(name: &str, raw: &raw::Service, files: &Raw, cores: usize, p
         backends,
         probe,
         failover,
-        replication: None,
+        replication,
         connection,
     };
     check_roles(&path, &service, problems);
+    replication::check(&path, &service, problems);
     service
+}
+
+/// Does this probe see who is primary? In a CockroachDB cluster nothing tells.
+fn tells_roles(kind: Kind, probe: &ProbeKind) -> bool {
+    kind == Kind::Postgres && matches!(probe, ProbeKind::Sql { .. })
 }
 
 fn listeners(path: &str, raw: &[raw::Listener], problems: &mut Problems) -> Vec<Listener> {
@@ -120,18 +141,20 @@ fn listeners(path: &str, raw: &[raw::Listener], problems: &mut Problems) -> Vec<
     listeners
 }
 
-fn backends(path: &str, raw: &raw::Service, problems: &mut Problems) -> Vec<Backend> {
+fn backends(path: &str, raw: &raw::Service, table: Option<Table>, problems: &mut Problems) -> Vec<Backend> {
     if raw.backend.is_empty() {
         problems.missing(
             format!("{path}.backend"),
             format!("there is none; write a [[{path}.backend]] with name and addresses for each server"),
         );
     }
+    let cloud = table == Some(Table::Cloud);
     let mut backends: Vec<Backend> = Vec::new();
     for (index, one) in raw.backend.iter().enumerate() {
         let backend_path = backend_path(path, index, one.name.as_ref().map(|Text(name)| name.as_str()));
         let mut section = Section::new(&backend_path, problems);
-        let addresses = addresses(&mut section, one);
+        let addresses = addresses(&mut section, one, cloud);
+        let cluster_id = replication::cluster_id(&mut section, path, one, raw.cockroach_cloud.is_some(), cloud);
         let roles = [("primary", ConfiguredRole::Primary), ("standby", ConfiguredRole::Standby)];
         let role = section.choice("role", &one.role, &roles, &[]);
         let weight = section.number("weight", &one.weight, 0..=65535, 100);
@@ -145,23 +168,18 @@ fn backends(path: &str, raw: &raw::Service, problems: &mut Problems) -> Vec<Back
         if backends.iter().any(|other| other.name.as_str() == name) {
             problems.add(&backend_path, format!("is the name of two backends of {path}; give each its own"));
         }
-        backends.push(Backend {
-            name: BackendName::new(name),
-            addresses,
-            role,
-            weight,
-            priority,
-            tls,
-            cluster_id: None,
-        });
+        backends.push(Backend { name: BackendName::new(name), addresses, role, weight, priority, tls, cluster_id });
     }
     backends
 }
 
-fn addresses(section: &mut Section<'_>, raw: &raw::Backend) -> Vec<HostPort> {
+/// May be left out where the Cloud API can be asked for them.
+fn addresses(section: &mut Section<'_>, raw: &raw::Backend, cloud: bool) -> Vec<HostPort> {
     let mut addresses: Vec<HostPort> = Vec::new();
     let Some(raw::Texts(texts)) = &raw.addresses else {
-        section.missing("addresses", "is missing; write for example addresses = [\"db1.example.com:5432\"]");
+        if !cloud {
+            section.missing("addresses", "is missing; write for example addresses = [\"db1.example.com:5432\"]");
+        }
         return addresses;
     };
     if texts.is_empty() {
@@ -241,7 +259,7 @@ fn check_roles(path: &str, service: &Service, problems: &mut Problems) {
         );
         return;
     }
-    let asks = matches!(service.probe.kind, ProbeKind::Sql { .. });
+    let asks = tells_roles(service.kind, &service.probe.kind);
     if primaries.is_empty() && (serves || !asks) && !service.backends.is_empty() {
         let why = if serves {
             "where every side serves nobody else can tell which comes first".to_owned()
