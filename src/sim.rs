@@ -8,7 +8,12 @@
 //! `SELECT sim_rebuild()` starts the other one as a standby of this one.
 
 mod backend;
+pub mod cloud;
+mod cloud_api;
+mod cockroach;
 mod connection;
+mod conversation;
+mod database;
 mod eval;
 mod extended;
 mod fault;
@@ -17,11 +22,13 @@ mod lexer;
 mod message;
 mod model;
 mod own;
+mod postgres;
 mod sql;
 mod statement;
 mod value;
 
 pub use backend::Pair;
+pub use cloud::Cloud;
 pub use model::Side;
 
 use crate::types::WallTime;

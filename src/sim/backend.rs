@@ -12,8 +12,11 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::connection;
-use super::eval::{Context, Effect, Session};
+use super::database::{Dialect, Host};
+use super::eval::{Context, Session};
 use super::model::{Entry, Model, Side};
+use super::postgres::{Effect, Server};
+use super::statement::Statement;
 use crate::types::SystemId;
 
 /// The same for every simulated pair.
@@ -33,6 +36,14 @@ pub(super) struct Shared {
     model: Mutex<Model>,
     lives: Mutex<[Option<Life>; 2]>,
     pids: AtomicU32,
+}
+
+/// A client's place at a server.
+#[derive(Debug)]
+pub(super) struct Seat {
+    shared: Arc<Shared>,
+    side: Side,
+    effect: Mutex<Option<Effect>>,
 }
 
 /// A server from its start to its crash.
@@ -111,15 +122,50 @@ impl Drop for Pair {
     }
 }
 
+impl Seat {
+    pub(super) fn new(shared: Arc<Shared>, side: Side) -> Self {
+        Self { shared, side, effect: Mutex::default() }
+    }
+
+    fn effect(&self) -> MutexGuard<'_, Option<Effect>> {
+        self.effect.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Host for Seat {
+    fn dialect(&self) -> Dialect {
+        Dialect::Postgres
+    }
+
+    fn context<T>(&self, session: &mut Session, run: impl FnOnce(&mut Context<'_>) -> T) -> T {
+        let (mut model, now) = (self.shared.model(), super::now());
+        // What has arrived by now has been received.
+        model.at(self.side, now);
+        let mut server = Server { model: &mut model, side: self.side, effect: None };
+        let result = run(&mut Context { server: &mut server, session, now });
+        if let Some(effect) = server.effect {
+            self.effect().get_or_insert(effect);
+        }
+        result
+    }
+
+    async fn wait(&self, _: &Statement) {}
+
+    fn has_effect(&self) -> bool {
+        self.effect().is_some()
+    }
+
+    fn carry_out(&self) {
+        let effect = self.effect().take();
+        if let Some(effect) = effect {
+            self.shared.carry_out(effect, self.side);
+        }
+    }
+}
+
 impl Shared {
     pub(super) fn model(&self) -> MutexGuard<'_, Model> {
         self.model.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Runs something for a session, with the whole pair standing still.
-    pub(super) fn context<T>(&self, side: Side, session: &mut Session, run: impl FnOnce(&mut Context<'_>) -> T) -> T {
-        let mut model = self.model();
-        run(&mut Context { model: &mut model, side, session, now: super::now(), effect: None })
     }
 
     pub(super) fn next_pid(&self) -> u32 {
@@ -138,7 +184,7 @@ impl Shared {
     }
 
     /// Does what a statement asked for beyond its answer.
-    pub(super) fn carry_out(self: &Arc<Self>, effect: Effect, side: Side) {
+    fn carry_out(self: &Arc<Self>, effect: Effect, side: Side) {
         let other = side.other();
         let life = self.lives()[side as usize].clone();
         match (effect, life) {
@@ -208,7 +254,7 @@ impl Shared {
 }
 
 /// The socket of a server that crashed a moment ago may still be closing.
-async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+pub(super) async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     const TRIES: u32 = 40;
     let mut tries = 1;
     loop {

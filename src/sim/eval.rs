@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use super::database::Database;
 use super::fault::Fault;
 use super::functions;
-use super::model::{Model, Node, Side};
 use super::statement::{Expr, Insert, Item, Parsed, Select, Statement};
 use super::value::{Column, Type, Value};
 use crate::types::WallTime;
@@ -32,23 +32,9 @@ pub(super) struct Transaction {
 
 /// Where a statement runs.
 pub(super) struct Context<'a> {
-    pub(super) model: &'a mut Model,
-    pub(super) side: Side,
+    pub(super) server: &'a mut dyn Database,
     pub(super) session: &'a mut Session,
     pub(super) now: WallTime,
-    /// Filled by functions that act on a server as a whole.
-    pub(super) effect: Option<Effect>,
-}
-
-/// What is done to a server once the statement is answered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Effect {
-    /// This one crashes.
-    Crash,
-    /// The other one starts, as it was.
-    Revive,
-    /// The other one starts, as a standby of this one.
-    Rebuild,
 }
 
 /// What a statement answers.
@@ -99,6 +85,7 @@ pub(super) fn columns(parsed: &Parsed) -> Option<Vec<Column>> {
         ],
         Statement::TimelineHistory(_) => vec![column("filename", Type::Text), column("content", Type::Text)],
         Statement::Own(own) => own.columns(),
+        Statement::Cockroach(statement) => return statement.columns(),
         _ => return None,
     })
 }
@@ -110,42 +97,35 @@ impl Context<'_> {
         answer.inspect_err(|_| self.session.fail())
     }
 
-    pub(super) fn node(&mut self) -> &mut Node {
-        self.model.at(self.side, self.now)
-    }
-
     /// A setting as this session sees it.
     pub(super) fn setting(&self, name: &str) -> Option<String> {
         let name = name.to_lowercase();
-        let own = self.session.settings.get(&name).or_else(|| self.model.node(self.side).settings.get(&name));
-        own.cloned().or_else(|| self.default_setting(&name).map(str::to_owned))
+        let own = self.session.settings.get(&name).cloned().or_else(|| self.server.setting(&name));
+        own.or_else(|| self.default_setting(&name).map(str::to_owned))
     }
 
+    /// What servers of every kind have.
     fn default_setting(&self, name: &str) -> Option<&'static str> {
         let on = |is: bool| if is { "on" } else { "off" };
         Some(match name {
-            "application_name" | "synchronous_standby_names" => "",
+            "application_name" => "",
             "client_encoding" | "server_encoding" => "UTF8",
             "datestyle" => "ISO, MDY",
             "default_transaction_read_only" => "off",
-            "in_hot_standby" => on(self.model.node(self.side).standby),
+            "extra_float_digits" => "1",
             "integer_datetimes" | "standard_conforming_strings" => "on",
             "intervalstyle" => "postgres",
-            "max_connections" => "100",
             "search_path" => "\"$user\", public",
-            "server_version" => super::SERVER_VERSION,
-            "statement_timeout" => "0",
+            "statement_timeout" | "lock_timeout" | "idle_in_transaction_session_timeout" => "0",
             "timezone" => "UTC",
-            "transaction_isolation" => "read committed",
             "transaction_read_only" => on(self.is_read_only()),
-            "wal_receiver_timeout" => "3s",
             _ => return None,
         })
     }
 
     fn is_read_only(&self) -> bool {
         let on = |value: String| matches!(value.as_str(), "on" | "true" | "1" | "yes");
-        self.model.node(self.side).standby || self.setting("default_transaction_read_only").is_some_and(on)
+        self.server.is_standby() || self.setting("default_transaction_read_only").is_some_and(on)
     }
 
     fn run(&mut self, statement: &Statement, parameters: &[Value]) -> Result<Answer, Fault> {
@@ -153,7 +133,6 @@ impl Context<'_> {
         if !ends_block && self.session.status() == b'E' {
             return Err(Fault::Aborted);
         }
-        self.node();
         match statement {
             Statement::Select(select) => self.select(select, parameters),
             Statement::Insert(insert) => self.insert(insert, parameters),
@@ -171,31 +150,13 @@ impl Context<'_> {
                 let value = self.setting(name).ok_or_else(|| Fault::NoSetting(name.clone()))?;
                 Ok(Answer { rows: vec![vec![Value::Text(value)]], tag: "SHOW".into() })
             }
-            Statement::AlterSystem { name, value } => {
-                self.setting(name).ok_or_else(|| Fault::NoSetting(name.clone()))?;
-                match value {
-                    Some(value) => self.node().settings.insert(name.clone(), value.clone()),
-                    None => self.node().settings.remove(name),
-                };
-                done("ALTER SYSTEM")
-            }
             Statement::Accepted(tag) => done(tag),
-            Statement::IdentifySystem => {
-                let system = self.model.system_id.to_string();
-                let node = self.node();
-                let (timeline, lsn) = (Value::Int(node.timeline.0.into()), Value::Text(node.lsn.to_string()));
-                let row = vec![Value::Text(system), timeline, lsn, Value::Null];
-                Ok(Answer { rows: vec![row], tag: "IDENTIFY_SYSTEM".into() })
+            Statement::AlterSystem { name, .. } => {
+                self.setting(name).ok_or_else(|| Fault::NoSetting(name.clone()))?;
+                self.server.perform(statement, self.session, self.now)
             }
-            Statement::TimelineHistory(timeline) => {
-                let older = self.node().history.iter().take_while(|(older, _)| i64::from(older.0) < *timeline);
-                let lines: String = older.map(|(older, lsn)| format!("{older}\t{lsn}\tsimulated\n")).collect();
-                let row = vec![Value::Text(format!("{timeline:08X}.history")), Value::Text(lines)];
-                Ok(Answer { rows: vec![row], tag: "TIMELINE_HISTORY".into() })
-            }
-            Statement::Own(own) => {
-                let rows = own.answer(self);
-                Ok(Answer { tag: format!("SELECT {}", rows.len()), rows })
+            Statement::Cockroach(_) | Statement::IdentifySystem | Statement::Own(_) | Statement::TimelineHistory(_) => {
+                self.server.perform(statement, self.session, self.now)
             }
         }
     }
@@ -216,7 +177,7 @@ impl Context<'_> {
 
     /// The ids of the rows that a selection names, in its order.
     fn matching(&mut self, select: &Select, parameters: &[Value]) -> Result<Vec<i64>, Fault> {
-        let mut ids: Vec<i64> = self.node().rows.keys().copied().collect();
+        let mut ids: Vec<i64> = self.server.rows().keys().copied().collect();
         ids.extend(self.session.transaction.iter().flat_map(|transaction| &transaction.ids));
         ids.sort_unstable();
         if let Some((comparison, expr)) = &select.filter {
@@ -247,9 +208,9 @@ impl Context<'_> {
             Expr::Parameter(number) => parameters.get(*number).cloned().ok_or(Fault::NoParameter(number + 1))?,
             Expr::Id => id.map_or(Value::Null, Value::Int),
             // A row of the open transaction has the transaction's time.
-            Expr::At => id.map_or(Value::Null, |id| {
-                Value::Time(self.model.node(self.side).rows.get(&id).copied().unwrap_or(self.now))
-            }),
+            Expr::At => {
+                id.map_or(Value::Null, |id| Value::Time(self.server.rows().get(&id).copied().unwrap_or(self.now)))
+            }
             Expr::Call(name, arguments) => {
                 let arguments = arguments.iter().map(|argument| self.value(argument, parameters, id));
                 let arguments = arguments.collect::<Result<Vec<_>, _>>()?;
@@ -280,22 +241,20 @@ impl Context<'_> {
                 None => return Err(Fault::BadValue(value.to_text().unwrap_or_default())),
             };
             let pending = self.session.transaction.iter().any(|transaction| transaction.ids.contains(&id));
-            match pending || new.contains(&id) || self.node().rows.contains_key(&id) {
+            match pending || new.contains(&id) || self.server.rows().contains_key(&id) {
                 false => new.push(id),
                 true if insert.or_nothing => {}
                 true => return Err(Fault::Duplicate(id)),
             }
         }
-        if self.node().rows.len() + new.len() > MOST_ROWS {
+        if self.server.rows().len() + new.len() > MOST_ROWS {
             return Err(Fault::Full(MOST_ROWS));
         }
         let now = self.now;
         match &mut self.session.transaction {
             Some(transaction) => transaction.ids.extend(&new),
             None if new.is_empty() => {}
-            None => {
-                self.node().commit(new.clone(), now);
-            }
+            None => self.server.commit(new.clone(), now)?,
         }
         let mut rows = Vec::new();
         if !insert.returning.is_empty() {
@@ -308,13 +267,11 @@ impl Context<'_> {
         match self.session.transaction.take() {
             Some(Transaction { failed: true, .. }) => return done("ROLLBACK"),
             Some(Transaction { ids, .. }) if !ids.is_empty() => {
-                let now = self.now;
-                let node = self.node();
                 // Somebody else may have committed the same id meanwhile.
-                if let Some(id) = ids.iter().find(|id| node.rows.contains_key(id)) {
+                if let Some(id) = ids.iter().find(|id| self.server.rows().contains_key(id)) {
                     return Err(Fault::Duplicate(*id));
                 }
-                node.commit(ids, now);
+                self.server.commit(ids, self.now)?;
             }
             _ => {}
         }
@@ -330,14 +287,11 @@ impl Context<'_> {
             Some(value) => self.session.settings.insert(name.to_owned(), value.to_owned()),
             None => self.session.settings.remove(name),
         };
-        let (pid, known_as) = (self.session.pid, self.session.application_name());
-        if let Some(entry) = self.node().sessions.get_mut(&pid) {
-            entry.application_name = known_as;
-        }
+        self.server.rename(self.session);
         done("SET")
     }
 }
 
-fn done(tag: &str) -> Result<Answer, Fault> {
+pub(super) fn done(tag: &str) -> Result<Answer, Fault> {
     Ok(Answer { rows: Vec::new(), tag: tag.to_owned() })
 }

@@ -4,12 +4,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::vec::IntoIter;
 
-use super::backend::Shared;
-use super::connection::error;
-use super::eval::{self, Effect, Session};
+use super::conversation::error;
+use super::database::{Dialect, Host};
+use super::eval::{self, Session};
 use super::fault::Fault;
 use super::message::{Fields, Formats, Outgoing};
-use super::model::Side;
 use super::sql;
 use super::statement::Parsed;
 use super::value::{Column, Type, Value};
@@ -46,24 +45,22 @@ struct Portal {
 
 impl Extended {
     /// Handles one message; a failure is answered, and what follows skipped.
-    pub(super) fn handle(
+    pub(super) async fn handle(
         &mut self,
         kind: u8,
         mut fields: Fields<'_>,
         session: &mut Session,
-        shared: &Shared,
-        side: Side,
+        host: &impl Host,
         out: &mut Outgoing,
-    ) -> Option<Effect> {
+    ) {
         if self.skipping {
-            return None;
+            return;
         }
-        let mut effect = None;
         let handled = match kind {
-            b'P' => self.parse(&mut fields, out),
+            b'P' => self.parse(&mut fields, host.dialect(), out),
             b'B' => self.bind(&mut fields, out),
             b'D' => self.describe(&mut fields, out),
-            b'E' => self.execute(&mut fields, session, shared, side, out).map(|done| effect = done),
+            b'E' => self.execute(&mut fields, session, host, out).await,
             b'C' => self.close(&mut fields, out),
             b'H' => Ok(()),
             _ => Err(Fault::Protocol("unexpected message type")),
@@ -71,14 +68,13 @@ impl Extended {
         if let Err(fault) = handled {
             session.fail();
             self.skipping = true;
-            out.0.extend(error(Severity::Error, &fault));
+            out.0.extend(error(Severity::Error, &fault, host.dialect()));
         }
-        effect
     }
 
-    fn parse(&mut self, fields: &mut Fields<'_>, out: &mut Outgoing) -> Result<(), Fault> {
+    fn parse(&mut self, fields: &mut Fields<'_>, dialect: Dialect, out: &mut Outgoing) -> Result<(), Fault> {
         let name = fields.text()?.to_owned();
-        let mut parsed = sql::parse(fields.text()?)?;
+        let mut parsed = sql::parse(fields.text()?, dialect)?;
         if parsed.len() > 1 {
             return Err(Fault::Several);
         }
@@ -140,30 +136,26 @@ impl Extended {
         Ok(())
     }
 
-    fn execute(
+    async fn execute(
         &mut self,
         fields: &mut Fields<'_>,
         session: &mut Session,
-        shared: &Shared,
-        side: Side,
+        host: &impl Host,
         out: &mut Outgoing,
-    ) -> Result<Option<Effect>, Fault> {
+    ) -> Result<(), Fault> {
         let name = fields.text()?;
         let most = usize::try_from(fields.int32()?).unwrap_or(0);
         let portal = self.portals.get_mut(name).ok_or_else(|| Fault::NoPortal(name.to_owned()))?;
         let Some(parsed) = &portal.prepared.parsed else {
             out.empty(b'I');
-            return Ok(None);
+            return Ok(());
         };
-        let mut effect = None;
         let (rows, tag) = match &mut portal.running {
             Some(running) => running,
             None => {
-                let answer = shared.context(side, session, |context| {
-                    let answer = context.execute(&parsed.statement, &portal.parameters);
-                    effect = context.effect;
-                    answer
-                })?;
+                host.wait(&parsed.statement).await;
+                let run = |context: &mut eval::Context<'_>| context.execute(&parsed.statement, &portal.parameters);
+                let answer = host.context(session, run)?;
                 portal.running.insert((answer.rows.into_iter(), answer.tag))
             }
         };
@@ -176,7 +168,7 @@ impl Extended {
             0 => out.complete(tag),
             _ => out.empty(b's'),
         }
-        Ok(effect)
+        Ok(())
     }
 
     fn close(&mut self, fields: &mut Fields<'_>, out: &mut Outgoing) -> Result<(), Fault> {

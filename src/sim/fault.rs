@@ -1,5 +1,6 @@
-//! What the simulated server refuses, with the SQLSTATE that PostgreSQL gives for it. Pure.
+//! What the simulated servers refuse, with the SQLSTATE that a real one gives for it. Pure.
 
+use super::cloud::refusal::Refusal;
 use crate::wire::sqlstate::Sqlstate;
 
 /// Why a statement failed.
@@ -52,6 +53,12 @@ pub(super) enum Fault {
     Several,
     #[error("too many prepared statements or portals")]
     TooMany,
+    #[error("only the system virtual cluster can do this: connect with options=-ccluster=system")]
+    NotSystem,
+    #[error("the virtual cluster is not served here any more")]
+    NotServed,
+    #[error(transparent)]
+    Refused(#[from] Refusal),
 }
 
 impl Fault {
@@ -75,6 +82,11 @@ impl Fault {
             Fault::Protocol(_) => b"08P01",
             Fault::Full(_) => b"53100",
             Fault::TooMany => b"53200",
+            Fault::NotSystem => b"42501",
+            Fault::NotServed => b"57P01",
+            Fault::Refused(Refusal::NoCluster(_) | Refusal::NoStream | Refusal::NoJob(_)) => b"42704",
+            Fault::Refused(Refusal::BadTime(_) | Refusal::BadField(_)) => b"22023",
+            Fault::Refused(_) => b"55000",
         })
     }
 }

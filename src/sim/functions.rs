@@ -1,57 +1,29 @@
-//! The functions that the simulated server knows. Pure but for what `eval`'s context lets them do.
+//! The functions that every simulated server knows, and the types of all. Pure but for what `eval`'s context lets
+//! them do.
 
-use super::eval::{Context, Effect};
+use super::eval::Context;
 use super::fault::Fault;
 use super::statement::Expr;
 use super::value::{Type, Value};
-use crate::types::Lsn;
 
 /// Calls a function that stands in a row.
 pub(super) fn call(context: &mut Context<'_>, name: &str, arguments: &[Value]) -> Result<Value, Fault> {
     let text = |n: usize| arguments.get(n).and_then(Value::to_text).unwrap_or_default();
-    let (side, now, pid) = (context.side, context.now, context.session.pid);
-    let address = context.model.address(side);
-    let node = context.node();
     Ok(match name {
-        "pg_is_in_recovery" => Value::Bool(node.standby),
-        "pg_promote" => match node.promote() {
-            true => Value::Bool(true),
-            false => return Err(Fault::NotRecovering("pg_promote()")),
-        },
-        "pg_current_wal_lsn" | "pg_current_wal_insert_lsn" | "pg_current_wal_flush_lsn" => match node.standby {
-            true => return Err(Fault::Recovering("WAL control functions")),
-            false => Value::Lsn(node.lsn),
-        },
-        "pg_last_wal_receive_lsn" | "pg_last_wal_replay_lsn" => when(node.standby, node.lsn),
-        "pg_try_advisory_lock" => {
-            let key = Value::cast(arguments.first().cloned().unwrap_or(Value::Null), Type::Int8);
-            let Some(Value::Int(key)) = key else {
-                return Err(Fault::BadValue(text(0)));
-            };
-            Value::Bool(*node.locks.entry(key).or_insert(pid) == pid)
+        "pg_backend_pid" => Value::Int(context.session.pid.into()),
+        "now" | "current_timestamp" | "clock_timestamp" | "transaction_timestamp" | "statement_timestamp" => {
+            Value::Time(context.now)
         }
-        "pg_advisory_unlock_all" => {
-            node.locks.retain(|_, holder| *holder != pid);
-            Value::Void
-        }
-        "pg_reload_conf" | "pg_has_role" | "has_function_privilege" => Value::Bool(true),
-        "pg_backend_pid" => Value::Int(pid.into()),
-        "inet_server_addr" => Value::Text(address.ip().to_string()),
-        "inet_server_port" => Value::Int(address.port().into()),
-        "now" | "current_timestamp" | "clock_timestamp" => Value::Time(now),
         "current_user" | "session_user" | "current_role" | "user" => Value::Text(context.session.user.clone()),
         "current_database" | "current_catalog" => Value::Text(context.session.database.clone()),
-        "version" => Value::Text(format!("PostgreSQL {}", super::SERVER_VERSION)),
+        "current_schema" => Value::Text("public".into()),
         "quote_ident" => Value::Text(quote_ident(&text(0))),
         "current_setting" => match context.setting(&text(0)) {
             Some(value) => Value::Text(value),
             None if arguments.get(1) == Some(&Value::Bool(true)) => Value::Null,
             None => return Err(Fault::NoSetting(text(0))),
         },
-        "sim_crash" => act(context, Effect::Crash),
-        "sim_revive" => act(context, Effect::Revive),
-        "sim_rebuild" => act(context, Effect::Rebuild),
-        _ => return Err(Fault::NotSupported(format!("{name}()"))),
+        _ => context.server.call(name, arguments, context.session, context.now)?,
     })
 }
 
@@ -79,7 +51,10 @@ pub(super) fn kind_of(expr: &Expr, parameters: &[Type]) -> Type {
             | "pg_last_wal_replay_lsn" => Type::Lsn,
             "count" | "min" | "max" => Type::Int8,
             "pg_backend_pid" | "inet_server_port" => Type::Int4,
-            "now" | "current_timestamp" | "clock_timestamp" => Type::Time,
+            "now" | "current_timestamp" | "clock_timestamp" | "transaction_timestamp" | "statement_timestamp" => {
+                Type::Time
+            }
+            "cluster_logical_timestamp" => Type::Decimal,
             "pg_advisory_unlock_all" => Type::Void,
             _ => Type::Text,
         },
@@ -119,15 +94,6 @@ pub(super) fn holds(id: i64, comparison: &str, than: i64) -> bool {
         "=" => id == than,
         _ => id != than,
     }
-}
-
-fn when(is: bool, lsn: Lsn) -> Value {
-    if is { Value::Lsn(lsn) } else { Value::Null }
-}
-
-fn act(context: &mut Context<'_>, effect: Effect) -> Value {
-    context.effect = Some(effect);
-    Value::Text("as you wish".into())
 }
 
 fn quote_ident(name: &str) -> String {

@@ -131,7 +131,7 @@ impl Model {
         self.addresses[side as usize]
     }
 
-    fn node_mut(&mut self, side: Side) -> &mut Node {
+    pub(super) fn node_mut(&mut self, side: Side) -> &mut Node {
         &mut self.nodes[side as usize]
     }
 

@@ -1,8 +1,9 @@
 //! The queries that pgpivot itself sends and that are too rich for `sql`: known by their words, answered from the
 //! model. Pure. Their texts are owned by the probe and the promoter; a test asks them all.
 
-use super::eval::Context;
-use super::model::Side;
+use super::database::Database;
+use super::eval::Session;
+use super::postgres::Server;
 use super::value::{Column, Type, Value};
 use crate::types::{Lsn, WallTime};
 
@@ -82,33 +83,33 @@ impl Own {
         kinds.iter().map(|&kind| Column { name: "?column?".into(), kind }).collect()
     }
 
-    pub(super) fn answer(self, context: &mut Context<'_>) -> Vec<Vec<Value>> {
-        let side = context.side;
+    pub(super) fn answer(self, server: &mut Server<'_>, session: &Session, now: WallTime) -> Vec<Vec<Value>> {
+        let side = server.side;
         let count = |n: usize| Value::Int(i64::try_from(n).unwrap_or(i64::MAX));
         match self {
-            Own::Probe { system_id } => vec![probe(context, system_id)],
+            Own::Probe { system_id } => vec![probe(server, session, now, system_id)],
             Own::Overrides => Vec::new(),
             Own::LeftReadOnly => {
-                let left = context.model.node(side).settings.get("default_transaction_read_only");
+                let left = server.model.node(side).settings.get("default_transaction_read_only");
                 vec![vec![count(usize::from(left.is_some_and(|value| value == "on")))]]
             }
-            Own::Began => vec![vec![Value::Time(context.session.started)]],
+            Own::Began => vec![vec![Value::Time(session.started)]],
             Own::EndClients => {
-                let clients = clients(context).filter(|(_, entry)| !entry.end.is_cancelled());
+                let clients = clients(server, session).filter(|(_, entry)| !entry.end.is_cancelled());
                 clients.map(|(_, entry)| entry.end.cancel()).map(|()| vec![Value::Bool(true)]).collect()
             }
             Own::ClientsLeft { since } => {
-                let left = clients(context).filter(|(_, entry)| entry.started < since).count();
+                let left = clients(server, session).filter(|(_, entry)| entry.started < since).count();
                 vec![vec![count(left), Value::Int(0), Value::Null]]
             }
             Own::Missing => vec![vec![Value::Text(String::new())]],
             Own::TryLock => {
-                let pid = context.session.pid;
-                let holder = *context.model.at(side, context.now).locks.entry(DAEMONS_LOCK).or_insert(pid);
+                let pid = session.pid;
+                let holder = *server.model.at(side, now).locks.entry(DAEMONS_LOCK).or_insert(pid);
                 vec![vec![Value::Bool(holder == pid)]]
             }
             Own::LockHolder => {
-                let node = context.model.node(side);
+                let node = server.model.node(side);
                 let holder = node.locks.get(&DAEMONS_LOCK).and_then(|pid| node.sessions.get(pid));
                 holder.map(|entry| vec![Value::Text(entry.application_name.clone())]).into_iter().collect()
             }
@@ -125,32 +126,31 @@ const PROBE: [Type; 21] = {
 };
 
 /// Client sessions of everybody but this one and others of pgpivot's.
-fn clients<'a>(context: &'a Context<'_>) -> impl Iterator<Item = (&'a u32, &'a super::model::Entry)> {
-    let me = &context.session;
+fn clients<'a>(server: &'a Server<'_>, me: &'a Session) -> impl Iterator<Item = (&'a u32, &'a super::model::Entry)> {
     let ours = |entry: &super::model::Entry| entry.application_name.starts_with("pgpivot/") && entry.user == me.user;
-    let sessions = context.model.node(context.side).sessions.iter();
+    let sessions = server.model.node(server.side).sessions.iter();
     sessions.filter(move |(pid, entry)| **pid != me.pid && !ours(entry))
 }
 
-fn probe(context: &Context<'_>, system_id: bool) -> Vec<Value> {
-    let (side, now) = (context.side, context.now);
-    let node = context.model.node(side);
+fn probe(server: &Server<'_>, session: &Session, now: WallTime, system_id: bool) -> Vec<Value> {
+    let side = server.side;
+    let node = server.model.node(side);
     let text = |text: &str| Value::Text(text.to_owned());
     let when = |is: bool, value: Value| if is { value } else { Value::Null };
     let micros = |at: WallTime| Value::Int(at.0);
     let position = |lsn: Lsn| Value::Lsn(lsn);
 
-    let stream = context.model.stream(side, now);
+    let stream = server.model.stream(side, now);
     let received = |value: &dyn Fn(&super::model::Stream) -> Value| stream.as_ref().map_or(Value::Null, value);
-    let system = Value::Int(context.model.system_id.0.cast_signed());
-    let standby_name = when(context.model.streams(side.other()), text(side.other().as_str()));
+    let system = Value::Int(server.model.system_id.0.cast_signed());
+    let standby_name = when(server.model.streams(side.other()), text(side.other().as_str()));
     vec![
         Value::Bool(node.standby),
         when(system_id, system),
         when(!node.standby, Value::Text(format!("{:08X}", node.timeline.0))),
         position(node.lsn),
         when(node.standby, position(node.lsn)),
-        Value::Text(context.model.address(side).to_string()),
+        Value::Text(server.model.address(side).to_string()),
         micros(now),
         Value::Int(i64::from(stream.is_some())),
         received(&|_| text("streaming")),
@@ -158,22 +158,22 @@ fn probe(context: &Context<'_>, system_id: bool) -> Vec<Value> {
         received(&|_| position(node.lsn)),
         received(&|stream| micros(stream.spoke)),
         received(&|stream| micros(stream.spoke)),
-        received(&|_| Value::Text(context.model.address(side.other()).to_string())),
+        received(&|_| Value::Text(server.model.address(side.other()).to_string())),
         Value::Int(3_000),
         Value::Bool(true),
         Value::Bool(true),
-        Value::Text(context.setting("synchronous_standby_names").unwrap_or_default()),
+        Value::Text(server.setting("synchronous_standby_names").unwrap_or_default()),
         Value::Null,
         standby_name,
-        daemons(context, side),
+        daemons(server, session),
     ]
 }
 
 /// The other daemons' names, one a line.
-fn daemons(context: &Context<'_>, side: Side) -> Value {
+fn daemons(server: &Server<'_>, session: &Session) -> Value {
     let daemon = |name: &str| name.split('/').nth(1).unwrap_or_default().to_owned();
-    let own = daemon(&context.session.application_name());
-    let names = context.model.node(side).sessions.values().map(|entry| entry.application_name.clone());
+    let own = daemon(&session.application_name());
+    let names = server.model.node(server.side).sessions.values().map(|entry| entry.application_name.clone());
     let mut others: Vec<String> = names.filter(|name| name.starts_with("pgpivot/") && daemon(name) != own).collect();
     others.sort();
     others.dedup();

@@ -1,5 +1,7 @@
 //! The SQL that the simulated server knows: tokens into statements. Pure; what they do is `eval`'s.
 
+use super::cockroach;
+use super::database::Dialect;
 use super::fault::Fault;
 use super::lexer::{self, Token};
 use super::own;
@@ -12,9 +14,9 @@ const BARE: [&str; 6] =
     ["current_user", "session_user", "current_catalog", "current_timestamp", "current_role", "user"];
 
 /// Reads a query text.
-pub(super) fn parse(text: &str) -> Result<Vec<Parsed>, Fault> {
-    let read = |(source, tokens): lexer::Piece<'_>| match own::recognise(source) {
-        Some(own) => Ok(Parsed { statement: Statement::Own(own), parameters: Vec::new() }),
+pub(super) fn parse(text: &str, dialect: Dialect) -> Result<Vec<Parsed>, Fault> {
+    let read = |(source, tokens): lexer::Piece<'_>| match recognise(source, &tokens, dialect)? {
+        Some(statement) => Ok(Parsed { statement, parameters: Vec::new() }),
         None => {
             let mut parser = Parser { tokens: &tokens, parameters: Vec::new(), depth: 0 };
             let statement = parser.statement()?;
@@ -24,6 +26,17 @@ pub(super) fn parse(text: &str) -> Result<Vec<Parsed>, Fault> {
         }
     };
     lexer::split(text)?.into_iter().map(read).collect()
+}
+
+/// What only one kind of server knows.
+fn recognise(source: &str, tokens: &[Token], dialect: Dialect) -> Result<Option<Statement>, Fault> {
+    match dialect {
+        Dialect::Postgres => Ok(own::recognise(source).map(Statement::Own)),
+        Dialect::Cockroach | Dialect::CockroachSystem => {
+            let system = dialect == Dialect::CockroachSystem;
+            cockroach::sql::recognise(tokens, system).map(|known| known.map(Statement::Cockroach))
+        }
+    }
 }
 
 struct Parser<'a> {
@@ -48,7 +61,7 @@ impl Parser<'_> {
             "rollback" | "abort" => accept(self, Statement::Rollback),
             "set" => self.set(),
             "reset" => Ok(Statement::Set { name: self.word()?, value: None }),
-            "show" => Ok(Statement::Show(self.word()?)),
+            "show" => self.show(),
             "alter" => self.alter_system(),
             "discard" => accept(self, Statement::Accepted("DISCARD ALL")),
             "deallocate" => accept(self, Statement::Accepted("DEALLOCATE")),
@@ -133,6 +146,15 @@ impl Parser<'_> {
             return Ok(Statement::Accepted("SET"));
         }
         Ok(Statement::Set { name, value: self.setting()? })
+    }
+
+    fn show(&mut self) -> Result<Statement, Fault> {
+        let mut name = self.word()?;
+        if name == "transaction" && self.take_word("isolation") {
+            self.expect_word("level")?;
+            name = "transaction_isolation".into();
+        }
+        Ok(Statement::Show(name))
     }
 
     fn alter_system(&mut self) -> Result<Statement, Fault> {
@@ -371,7 +393,7 @@ mod tests {
     use super::*;
 
     fn one(text: &str) -> Result<Statement, Fault> {
-        let mut parsed = parse(text)?;
+        let mut parsed = parse(text, Dialect::Postgres)?;
         assert_eq!(parsed.len(), 1, "{text}");
         Ok(parsed.remove(0).statement)
     }
@@ -420,7 +442,7 @@ mod tests {
 
     #[test]
     fn parameters_get_their_types_from_where_they_stand() {
-        let types = |text: &str| parse(text).unwrap().remove(0).parameters;
+        let types = |text: &str| parse(text, Dialect::Postgres).unwrap().remove(0).parameters;
         assert_eq!(types("INSERT INTO commits (id) VALUES ($1)"), [Type::Int8]);
         assert_eq!(types("SELECT count(*) FROM commits WHERE id < $1 LIMIT $2"), [Type::Int8, Type::Int8]);
         assert_eq!(types("SELECT $2::int4, $1"), [Type::Text, Type::Int4]);
@@ -428,7 +450,7 @@ mod tests {
 
     #[test]
     fn several_statements_come_in_one_text() {
-        assert_eq!(parse("SET a = 1; SELECT 1;").unwrap().len(), 2);
-        assert_eq!(parse(" ; -- nothing").unwrap().len(), 0);
+        assert_eq!(parse("SET a = 1; SELECT 1;", Dialect::Postgres).unwrap().len(), 2);
+        assert_eq!(parse(" ; -- nothing", Dialect::Postgres).unwrap().len(), 0);
     }
 }

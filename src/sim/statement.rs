@@ -1,5 +1,6 @@
 //! The statements that the simulated server knows, as `sql` reads them and `eval` runs them. Pure data.
 
+use super::cockroach;
 use super::own::Own;
 use super::value::{Type, Value};
 
@@ -32,6 +33,7 @@ pub(super) enum Statement {
     IdentifySystem,
     TimelineHistory(i64),
     Own(Own),
+    Cockroach(cockroach::sql::Statement),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

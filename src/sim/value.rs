@@ -6,8 +6,10 @@ use crate::types::{Lsn, WallTime};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Type {
     Bool,
+    Decimal,
     Int4,
     Int8,
+    Interval,
     Lsn,
     Text,
     Time,
@@ -20,6 +22,8 @@ pub(super) enum Value {
     Null,
     Bool(bool),
     Int(i64),
+    /// Microseconds.
+    Interval(i64),
     Lsn(Lsn),
     Text(String),
     Time(WallTime),
@@ -37,8 +41,10 @@ pub(super) struct Column {
 const POSTGRES_EPOCH: i64 = 946_684_800_000_000;
 
 impl Type {
-    const ALL: [(Type, u32, i16, &'static [&'static str]); 7] = [
+    const ALL: [(Type, u32, i16, &'static [&'static str]); 9] = [
         (Type::Bool, 16, 1, &["bool", "boolean"]),
+        (Type::Decimal, 1700, -1, &["decimal", "numeric"]),
+        (Type::Interval, 1186, 16, &["interval"]),
         (Type::Int4, 23, 4, &["int4", "int", "integer"]),
         (Type::Int8, 20, 8, &["int8", "bigint"]),
         (Type::Lsn, 3220, 8, &["pg_lsn"]),
@@ -71,6 +77,9 @@ impl Value {
                 "f" | "false" | "off" | "0" => Value::Bool(false),
                 _ => return None,
             },
+            // Kept as it is spelt: it is more than an integer holds, and nothing is calculated with it.
+            Type::Decimal if text.bytes().all(|c| c.is_ascii_digit() || c == b'.') => Value::Text(text.to_owned()),
+            Type::Decimal | Type::Interval => return None,
             Type::Int4 | Type::Int8 => Value::Int(text.trim().parse().ok()?),
             Type::Lsn => Value::Lsn(text.parse().ok()?),
             Type::Text => Value::Text(text.to_owned()),
@@ -91,6 +100,7 @@ impl Value {
             Type::Bool => Value::Bool(*bytes.first()? != 0),
             Type::Int4 | Type::Int8 => Value::Int(int(bytes)?),
             Type::Lsn => Value::Lsn(Lsn(int(bytes)?.cast_unsigned())),
+            Type::Decimal | Type::Interval => return None,
             Type::Text => Value::Text(std::str::from_utf8(bytes).ok()?.to_owned()),
             Type::Time => Value::Time(WallTime(int(bytes)?.checked_add(POSTGRES_EPOCH)?)),
             Type::Void => Value::Void,
@@ -113,6 +123,12 @@ impl Value {
             Value::Null => return None,
             Value::Bool(value) => if *value { "t" } else { "f" }.into(),
             Value::Int(value) => value.to_string(),
+            Value::Interval(micros) => {
+                let (sign, micros) = (if *micros < 0 { "-" } else { "" }, micros.unsigned_abs());
+                let seconds = micros / 1_000_000;
+                let (hours, minutes) = (seconds / 3600, seconds / 60 % 60);
+                format!("{sign}{hours:02}:{minutes:02}:{:02}.{:06}", seconds % 60, micros % 1_000_000)
+            }
             Value::Lsn(value) => value.to_string(),
             Value::Text(value) => value.clone(),
             Value::Time(at) => {
@@ -130,11 +146,27 @@ impl Value {
             (Value::Bool(value), _) => vec![u8::from(*value)],
             (Value::Int(value), Type::Int4) => i32::try_from(*value).unwrap_or(i32::MAX).to_be_bytes().into(),
             (Value::Int(value), _) => value.to_be_bytes().into(),
+            (Value::Interval(micros), _) => [&micros.to_be_bytes()[..], &[0; 8]].concat(),
+            (Value::Text(digits), Type::Decimal) => decimal(digits),
             (Value::Lsn(value), _) => value.0.to_be_bytes().into(),
             (Value::Time(at), _) => at.0.saturating_sub(POSTGRES_EPOCH).to_be_bytes().into(),
             (Value::Text(_) | Value::Void, _) => self.to_text()?.into_bytes(),
         })
     }
+}
+
+/// A decimal number's digits as the wire has them: groups of four around the point, and their weight.
+fn decimal(text: &str) -> Vec<u8> {
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+    let padded = format!("{}{whole}", "0".repeat((4 - whole.len() % 4) % 4));
+    let tail = format!("{fraction}{}", "0".repeat((4 - fraction.len() % 4) % 4));
+    let weight = i16::try_from(padded.len() / 4).unwrap_or(i16::MAX) - 1;
+    let digits: Vec<u8> = padded.bytes().chain(tail.bytes()).map(|digit| digit.saturating_sub(b'0')).collect();
+    let groups = digits.chunks(4).map(|group| group.iter().fold(0_i16, |sum, digit| sum * 10 + i16::from(*digit)));
+    let groups: Vec<i16> = groups.collect();
+    let count = i16::try_from(groups.len()).unwrap_or(i16::MAX);
+    let scale = i16::try_from(fraction.len()).unwrap_or(i16::MAX);
+    [count, weight, 0, scale].into_iter().chain(groups).flat_map(i16::to_be_bytes).collect()
 }
 
 #[cfg(test)]
@@ -170,6 +202,15 @@ mod tests {
             assert_eq!(Value::from_binary(&value.to_binary(kind).unwrap(), kind), Some(value));
         }
         assert_eq!(Value::from_binary(&[1, 2, 3], Type::Int4), None);
+    }
+
+    #[test]
+    fn decimals_and_intervals_are_spelt_as_the_wire_has_them() {
+        let decimal = Value::Text("12345.0600".into()).to_binary(Type::Decimal).unwrap();
+        assert_eq!(decimal, [0, 3, 0, 1, 0, 0, 0, 4, 0, 1, 9, 41, 2, 88]);
+        let lag = Value::Interval(3_723_000_500);
+        assert_eq!(lag.to_text().unwrap(), "01:02:03.000500");
+        assert_eq!(lag.to_binary(Type::Interval).unwrap().len(), 16);
     }
 
     #[test]
