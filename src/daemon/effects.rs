@@ -99,31 +99,31 @@ impl Driver {
                     reply(Outcome::Promotion { episode, result });
                 });
             }
-            Action::Freeze { episode, backend } => {
+            Action::Freeze { episode, backend, latched } => {
                 let address = self.address(&backend);
                 self.tasks.spawn(async move {
                     let result = match address {
-                        Some(address) => effects.freeze(&backend, address).await,
+                        Some(address) => effects.freeze(&backend, address, latched.as_ref()).await,
                         None => Err(no_address(&backend)),
                     };
                     reply(Outcome::Frozen { episode, result });
                 });
             }
-            Action::Unfreeze { episode, backend } => {
+            Action::Unfreeze { episode, backend, latched } => {
                 let address = self.address(&backend);
                 self.tasks.spawn(async move {
                     let result = match address {
-                        Some(address) => effects.unfreeze(&backend, address).await,
+                        Some(address) => effects.unfreeze(&backend, address, latched.as_ref()).await,
                         None => Err(no_address(&backend)),
                     };
                     reply(Outcome::Unfrozen { episode, result });
                 });
             }
-            Action::ReadFlush { episode, backend } => {
+            Action::ReadFlush { episode, backend, latched } => {
                 let address = self.address(&backend);
                 self.tasks.spawn(async move {
                     let result = match address {
-                        Some(address) => effects.read_flush(&backend, address).await,
+                        Some(address) => effects.read_flush(&backend, address, latched.as_ref()).await,
                         None => Err(no_address(&backend)),
                     };
                     reply(Outcome::FlushRead { episode, result });

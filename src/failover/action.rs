@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::phase::{EpisodeId, EpisodeKind, Intent, Record};
-use crate::types::{BackendName, Epoch, Lsn, WallTime};
+use crate::types::{BackendName, Epoch, Lsn, SystemId, Timeline, WallTime};
 
 /// An order to the driver. It carries them out in the order given; `Publish` and `Cut` before anything that waits.
 #[derive(Debug, Clone, PartialEq)]
@@ -70,6 +70,8 @@ pub enum Action {
         episode: EpisodeId,
         /// The old primary.
         backend: BackendName,
+        /// Whom to find there; anybody else is left as he is. `None` = the latch tells nobody.
+        latched: Option<Latched>,
     },
     /// Undo [`Action::Freeze`], report [`Outcome::Unfrozen`]. Idempotent.
     Unfreeze {
@@ -77,6 +79,8 @@ pub enum Action {
         episode: EpisodeId,
         /// The old primary.
         backend: BackendName,
+        /// As for [`Action::Freeze`].
+        latched: Option<Latched>,
     },
     /// Read the old primary's flush position once more, report [`Outcome::FlushRead`].
     ReadFlush {
@@ -84,6 +88,8 @@ pub enum Action {
         episode: EpisodeId,
         /// The old primary.
         backend: BackendName,
+        /// As for [`Action::Freeze`].
+        latched: Option<Latched>,
     },
     /// Empty `synchronous_standby_names` on the new primary, report [`Outcome::SyncCleared`].
     ClearSync {
@@ -92,6 +98,17 @@ pub enum Action {
         /// The new primary.
         backend: BackendName,
     },
+}
+
+/// The latched server as it was last heard: a server may be swapped before a probe hears it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Latched {
+    /// Its system identifier.
+    pub system_id: SystemId,
+    /// Its timeline.
+    pub timeline: Timeline,
+    /// `address:port` as it sees the address it is reached at; `None` = it did not tell, or a pooler stands between.
+    pub node: Option<String>,
 }
 
 /// Proof of a successful recheck: only the machine can make one.

@@ -11,6 +11,8 @@ use crate::types::{Lsn, WallTime};
 pub(super) enum Own {
     /// Everything a probe reads.
     Probe { system_id: bool },
+    /// Timeline, node and system: is this the latched server?
+    Who,
     /// Roles and databases that set `default_transaction_read_only` themselves: none.
     Overrides,
     /// Was `default_transaction_read_only` set by ALTER SYSTEM?
@@ -37,6 +39,8 @@ pub(super) fn recognise(source: &str) -> Option<Own> {
     let has = |words: &str| source.contains(words);
     Some(if has("pg_stat_wal_receiver r LIMIT 1") {
         Own::Probe { system_id: has("pg_control_system()") }
+    } else if has("THEN substr(pg_walfile_name(") && has("FROM pg_control_system()") {
+        Own::Who
     } else if has("FROM pg_db_role_setting") {
         Own::Overrides
     } else if has("FROM pg_settings WHERE name = 'default_transaction_read_only'") {
@@ -73,6 +77,7 @@ impl Own {
         use Type::{Bool, Int8, Text, Time};
         let kinds: &[Type] = match self {
             Own::Probe { .. } => &PROBE,
+            Own::Who => &[Text, Text, Int8],
             Own::Overrides | Own::LockHolder | Own::Missing => &[Text],
             Own::LeftReadOnly => &[Int8],
             Own::Began => &[Time],
@@ -87,6 +92,7 @@ impl Own {
         let count = |n: usize| Value::Int(i64::try_from(n).unwrap_or(i64::MAX));
         match self {
             Own::Probe { system_id } => vec![probe(context, system_id)],
+            Own::Who => vec![who(context)],
             Own::Overrides => Vec::new(),
             Own::LeftReadOnly => {
                 let left = context.model.node(side).settings.get("default_transaction_read_only");
@@ -130,6 +136,13 @@ fn clients<'a>(context: &'a Context<'_>) -> impl Iterator<Item = (&'a u32, &'a s
     let ours = |entry: &super::model::Entry| entry.application_name.starts_with("pgpivot/") && entry.user == me.user;
     let sessions = context.model.node(context.side).sessions.iter();
     sessions.filter(move |(pid, entry)| **pid != me.pid && !ours(entry))
+}
+
+fn who(context: &Context<'_>) -> Vec<Value> {
+    let (side, node) = (context.side, context.model.node(context.side));
+    let timeline = if node.standby { Value::Null } else { Value::Text(format!("{:08X}", node.timeline.0)) };
+    let address = context.model.address(side).to_string();
+    vec![timeline, Value::Text(address), Value::Int(context.model.system_id.0.cast_signed())]
 }
 
 fn probe(context: &Context<'_>, system_id: bool) -> Vec<Value> {

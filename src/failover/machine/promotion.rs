@@ -215,7 +215,8 @@ impl Machine {
         let (kind, from) = (run.intent.kind, run.intent.from.clone());
         self.actions.push_back(Action::Promote { episode, epoch, backend, rechecked });
         if let (EpisodeKind::Switchover, Some(backend)) = (kind, from) {
-            self.actions.push_back(Action::ReadFlush { episode, backend });
+            let latched = self.latched_server(&backend);
+            self.actions.push_back(Action::ReadFlush { episode, backend, latched });
         }
     }
 

@@ -8,6 +8,7 @@ mod plan;
 mod resumed;
 mod stage;
 mod stale;
+mod swapped;
 
 use super::*;
 use crate::config::{ForeignPromotion, SyncRule, WitnessRule};
