@@ -1,6 +1,6 @@
 //! The failover machine of one pair: inputs come in through `handle_*`, outputs leave through `poll_*`.
 //! After any `handle_*` the driver drains all output before the next. Time is an argument. What each state does stands
-//! in `machine/{start,resume,watch,episode,switchover,promotion,command,gate}`.
+//! in `machine/{start,resume,watch,episode,switchover,promotion,route,command,gate}`.
 
 mod claims;
 mod command;
@@ -12,6 +12,7 @@ mod outcome;
 mod phases;
 mod promotion;
 mod resume;
+mod route;
 mod start;
 mod steps;
 mod switchover;

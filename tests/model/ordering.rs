@@ -192,6 +192,10 @@ impl Laws {
         if course.intent.kind == EpisodeKind::Route && !course.intent.forced {
             self.looks_again(scene);
         }
+        if course.intent.kind == EpisodeKind::Route && self.sql() && !self.service.failover.standby_serves {
+            let silenced = course.fenced == Some(true) || self.takes_no_writes(&course.intent, scene);
+            self.demand(Law::Fence, silenced, || "opened beside a side that nothing keeps from writing".into());
+        }
         let cooled = course.intent.from.is_none() || course.intent.kind == EpisodeKind::Follow;
         let until = scene.clock.wall.plus(self.service.failover.cooldown);
         self.demand(Law::Cooldown, cooled || record.cooldown_until == Some(until), || {

@@ -322,7 +322,11 @@ impl Machine {
         if !dry_run {
             let closed = kind != EpisodeKind::Switchover;
             let mut run = Run::new(intent, Step::Deciding { ticket: 0 }, closed, now.at);
-            run.fence_needed = self.service.failover.fence_required && kind == EpisodeKind::Failover;
+            run.fence_needed = match kind {
+                EpisodeKind::Failover => self.service.failover.fence_required,
+                EpisodeKind::Route => self.fences_first(now),
+                EpisodeKind::Switchover | EpisodeKind::Follow => false,
+            };
             if self.suspicion.is_none() {
                 for side in &mut self.sides {
                     side.witness.begin(now.at, None);

@@ -21,7 +21,9 @@ impl Machine {
             return;
         }
         let (needed, step) = (run.fence_needed, run.step.clone());
+        let routes = run.intent.kind == EpisodeKind::Route;
         match (outcome, step) {
+            (Outcome::Fenced { result: Ok(()), .. }, Step::Fencing) if routes => self.route_fenced(now),
             (Outcome::Fenced { result: Ok(()), .. }, Step::Fencing) => {
                 self.lock("the node fence succeeded".into(), now)
             }
