@@ -189,6 +189,25 @@ async fn on_an_asynchronous_pair_the_younger_daemon_decides_nothing_beside_the_o
     second.until_active("west", FAILOVER).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn traffic_leaves_a_living_primary_for_one_promoted_by_hand_once_its_fence_has_succeeded() {
+    let pair = Pair::start().await;
+    let pid_file = pair.east.data().join("postmaster.pid");
+    let script = format!("test \"$1\" = east && kill -9 $(head -1 {})", pid_file.display());
+    let argv = ["/bin/sh", "-c", &script, "fence", "{backend}"].map(|word| toml::Value::from(word)).to_vec();
+    let daemon = Daemon::plan(&[&pair.east, &pair.west]).failover("fence_command", argv).start().await;
+    let before = daemon.service().await;
+    pair.west.promote();
+    daemon.until("both are primary", SOON, |s| blocked(s) == "split brain").await;
+    let explained = daemon.ctl_done(&["failover", "--to", "west", "--route-only", "--dry-run"]).await;
+    assert!(format!("{}{}", explained.out, explained.talk).contains("run the node fence on east"), "{explained:#?}");
+    assert!(pair.east.runs());
+    daemon.ctl_done(&["failover", "--to", "west", "--route-only", "--yes"]).await;
+    let after = daemon.until_active("west", SOON).await;
+    assert_eq!(after.epoch, before.epoch.next());
+    assert!(!pair.east.runs(), "it was opened and the old side was not fenced");
+}
+
 /// The worst that a promotion left undone can meet: somebody else did it, and more.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_daemon_that_died_before_it_ordered_a_promotion_does_not_order_it_after_traffic_went_home() {
