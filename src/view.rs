@@ -78,7 +78,7 @@ pub struct ServiceStatus {
     pub promoter: String,
     /// At least one standby could be promoted right now.
     pub armed: bool,
-    /// Other daemons seen on this pair.
+    /// Other daemons seen on this pair, and other pairs of this daemon that lead the same servers.
     pub other_daemons: Vec<String>,
     /// The episode under way.
     pub episode: Option<Episode>,

@@ -145,7 +145,11 @@ fn decision(sheet: &Sheet, services: &[ServiceStatus]) -> Filled {
     let cooldown = "No automatic episode before this, seconds since 1970; 0 = none.";
     let cooldown = sheet.float("pgpivot_cooldown_until_seconds", cooldown, one)?;
     let armed = sheet.gauge("pgpivot_armed", "1 while at least one standby could be promoted right now.", one)?;
-    let others = sheet.gauge("pgpivot_other_daemons", "Other daemons seen on this pair.", one)?;
+    let others = sheet.gauge(
+        "pgpivot_other_daemons",
+        "Other daemons, and other pairs of this one, on the same servers.",
+        one,
+    )?;
     let episodes = sheet.counter("pgpivot_episodes_total", "Episodes since the first start.", one)?;
     let labels = &["service", "trigger", "kind", "outcome"];
     let switches = sheet.counter("pgpivot_failovers_total", "Episodes since the start, by how they ended.", labels)?;

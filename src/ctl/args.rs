@@ -73,7 +73,7 @@ pub(super) enum Command {
         /// The backend to promote [default: the best candidate]
         #[arg(long, value_name = "BACKEND")]
         to: Option<String>,
-        /// Move traffic without promoting; an active side that is neither down nor in recovery is fenced first
+        /// Move traffic without promoting (a living side is fenced)
         #[arg(long)]
         route_only: bool,
         /// Override witness, lag, cool-down and budget

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::board::Board;
 use super::clock;
+use super::siblings::{Place, Siblings};
 use crate::admin::{CommandRequest, Order, ServiceEvent};
 use crate::config::{self, report};
 use crate::connections::Connections;
@@ -39,6 +40,7 @@ pub(super) struct Shared {
     pub(super) writer: Arc<Writer>,
     pub(super) board: Arc<Board>,
     pub(super) events: broadcast::Sender<ServiceEvent>,
+    pub(super) siblings: Siblings,
 }
 
 /// The way into a driver.
@@ -68,6 +70,7 @@ pub(super) struct Driver {
     report_sender: mpsc::Sender<ProbeReport>,
     heard: Heard,
     pulse: Arc<AtomicU64>,
+    place: Place,
     kept: Option<Instant>,
     /// When the data plane was last asked what it saw.
     watched: Instant,
@@ -123,6 +126,7 @@ impl Driver {
         let effects = Arc::new(Effects::build(&first, &shared.daemon));
         let machine = Machine::new(first, shared.daemon.clone(), record, clock::now());
         let pulse = shared.board.pulse(&key);
+        let place = shared.siblings.join(machine.as_sibling());
         let driver = Self {
             shared,
             key,
@@ -145,6 +149,7 @@ impl Driver {
                 config: heard_config,
             },
             pulse,
+            place,
             kept: None,
             watched: Instant::now(),
             touched: Instant::now(),
@@ -180,6 +185,7 @@ impl Driver {
             self.machine.handle_delay(late, now);
             self.drain_machine();
         }
+        self.meet_siblings(now);
         let goes_on = !matches!(input, Input::Stop);
         // Also where one input follows upon the other.
         if matches!(input, Input::Timeout) || self.watched.elapsed() >= self.tick() {
@@ -189,6 +195,12 @@ impl Driver {
         self.take(input, now);
         self.chores();
         goes_on
+    }
+
+    /// What the other pairs of this daemon are by now, before anything is decided.
+    fn meet_siblings(&mut self, now: Now) {
+        self.machine.handle_siblings(self.shared.siblings.others(self.place), now);
+        self.drain_machine();
     }
 
     async fn next(&mut self, patience: Duration, stop: &CancellationToken) -> Input {
@@ -255,6 +267,8 @@ impl Driver {
         };
         self.effects.set_epoch(epoch);
         self.probes.set_active(active, epoch);
+        // Before any other pair has its turn.
+        self.shared.siblings.post(self.place, self.machine.as_sibling());
     }
 
     fn write_down(&mut self, event: Event) {

@@ -8,6 +8,7 @@ mod command_special;
 mod episode;
 mod gate;
 mod latch;
+mod others;
 mod outcome;
 mod phases;
 mod promotion;
@@ -32,6 +33,7 @@ use super::side::Side;
 use crate::config::{Authority, ProbeKind, Promoter, Service};
 use crate::types::{BackendName, Epoch, HostPort, Moment, Now, Timeline, WallTime};
 
+pub use others::Sibling;
 pub(super) use steps::{Aside, Lock, Run, Step};
 
 /// The machine.
@@ -52,6 +54,8 @@ pub struct Machine {
     pub(super) disk_error: Option<String>,
     /// Other daemons of this pair: name and when they were last seen.
     pub(super) daemons: BTreeMap<String, Moment>,
+    /// Other pairs of this daemon.
+    siblings: Vec<Sibling>,
     pub(super) settling: Option<Moment>,
     /// When this daemon last woke late: what began before is worth nothing.
     woke: Moment,
@@ -119,6 +123,7 @@ impl Machine {
             cadence: Cadence::Calm,
             disk_error: None,
             daemons: BTreeMap::new(),
+            siblings: Vec::new(),
             settling: None,
             woke: now.at,
             owed: None,
@@ -471,25 +476,6 @@ impl Machine {
 
     fn can_move(&self) -> bool {
         self.service.failover.standby_serves || !matches!(self.service.failover.promoter, Promoter::None)
-    }
-
-    /// An older daemon that decides on this pair, unless something else keeps two apart.
-    pub(super) fn older_decider(&self) -> Option<&String> {
-        if self.service.failover.fence_required || self.only_sync_candidate() {
-            return None;
-        }
-        self.daemons.keys().find(|name| name.starts_with("s-") && **name < self.daemon)
-    }
-
-    /// Is the one standby here the one that commits wait for? Names do not tell who is who: nobody else may stream.
-    fn only_sync_candidate(&self) -> bool {
-        let Some(active) = self.active_side() else { return false };
-        let Some(facts) = active.facts.as_ref().map(|heard| &heard.facts) else { return false };
-        let mut standbys = self.sides.iter().filter(|side| !self.is_active(&side.name));
-        let (Some(standby), None) = (standbys.next(), standbys.next()) else { return false };
-        let streams = standby.witness.sender().is_some_and(|sender| analysis::is_at(active, sender));
-        let synchronous = facts.sync.as_ref().is_some_and(|sync| sync.synchronous == facts.standbys);
-        streams && synchronous && facts.standbys.len() == 1
     }
 }
 

@@ -57,6 +57,9 @@ impl Machine {
                 Err(refusal("starting", format!("the start checks have not passed: {}", self.evidence)))
             }
             State::Watching => match self.latch() {
+                Some(_) if let Some(said) = self.elder_sibling() => {
+                    Err(refusal("second_decider", format!("command it there: {said}")))
+                }
                 Some(latch) if self.disk_error.is_none() => Ok(latch.clone()),
                 Some(_) => Err(refusal("disk", "the state cannot be written, so nothing may be switched")),
                 None => Err(refusal("no_latch", "no side is latched yet: `proxyctl adopt BACKEND`")),

@@ -7,6 +7,7 @@ mod orders;
 mod overtaken;
 mod plan;
 mod resumed;
+mod siblings;
 mod stage;
 mod stale;
 mod swapped;

@@ -151,7 +151,8 @@ impl Machine {
         if let Some(said) = analysis::same_server(&self.sides) {
             return Some((BlockReason::SameServer, said));
         }
-        self.rival()
+        let elder = self.elder_sibling().filter(|_| self.decides()).map(|said| (BlockReason::SecondDecider, said));
+        self.rival().or(elder)
     }
 
     /// What keeps an established decision from being carried out automatically.
