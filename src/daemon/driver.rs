@@ -222,7 +222,10 @@ impl Driver {
 
     fn take(&mut self, input: Input, now: Now) {
         match input {
-            Input::Report(ProbeReport::Observation(seen)) => self.machine.handle_observation(&seen, now),
+            Input::Report(ProbeReport::Observation(seen)) => {
+                self.count_traffic(now);
+                self.machine.handle_observation(&seen, now);
+            }
             Input::Report(ProbeReport::Evidence(evidence)) | Input::Evidence(evidence) => {
                 let evidence = self.over_all_services(evidence);
                 self.machine.handle_evidence(&evidence, now);
@@ -326,6 +329,18 @@ impl Driver {
         self.services.iter().map(|service| self.shared.connections.live(&service.name, backend)).sum()
     }
 
+    /// Bytes handed to a side, over all services of the pair.
+    pub(super) fn relayed(&self, backend: &BackendName) -> u64 {
+        self.services.iter().map(|service| self.shared.connections.relayed(&service.name, backend)).sum()
+    }
+
+    /// What the active side was handed by now: if another one turns out to be promoted, it counts.
+    fn count_traffic(&mut self, now: Now) {
+        let Some(backend) = self.machine.active().map(|(active, _)| active.clone()) else { return };
+        let bytes = self.relayed(&backend);
+        self.machine.handle_evidence(&Evidence::Relayed { backend, bytes }, now);
+    }
+
     fn over_all_services(&self, evidence: Evidence) -> Evidence {
         match evidence {
             Evidence::Connections { backend, .. } => Evidence::Connections { live: self.live(&backend), backend },
@@ -338,6 +353,7 @@ impl Driver {
         let Some(active) = self.machine.active().map(|(active, _)| active.clone()) else { return };
         let live = self.live(&active);
         self.machine.handle_evidence(&Evidence::Connections { backend: active.clone(), live }, now);
+        self.count_traffic(now);
         for service in &self.services {
             let activity = self.shared.connections.activity(&service.name, &active);
             if let (Some(at), true) = (activity.answered_at, self.machine.phase() != Phase::Steady) {

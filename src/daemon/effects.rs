@@ -26,10 +26,15 @@ impl Driver {
             }
             Action::Publish(gate) => self.publish(&gate),
             Action::Cut { backend } => {
+                let mut connections = 0;
                 for service in &self.services {
                     let cut = self.shared.connections.cut(&service.name, &backend, Cut::Demoted);
                     tracing::info!(service = %service.name, %backend, cut, "connections cut");
+                    connections += cut;
                 }
+                // As below: nobody hears it when this driver ends.
+                let bytes = self.relayed(&backend);
+                let _ = self.outcomes.send(Outcome::Cut { backend, connections, bytes });
             }
             Action::ProbeNow { backend } => self.probes.probe_now(&backend),
             Action::Unlock { episode } => {

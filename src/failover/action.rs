@@ -21,7 +21,7 @@ pub enum Action {
     },
     /// Swap the routing snapshot.
     Publish(Gate),
-    /// Cut every connection of this side, both directions, now; linger 0 towards the server.
+    /// Cut every connection of this side, both directions, now; linger 0 towards the server. Report [`Outcome::Cut`].
     Cut {
         /// Which side.
         backend: BackendName,
@@ -167,6 +167,15 @@ pub enum Outcome {
         ticket: u64,
         /// `Err` = the sentence of the store.
         result: Result<(), String>,
+    },
+    /// The side is cut.
+    Cut {
+        /// Which side.
+        backend: BackendName,
+        /// How many connections it had.
+        connections: usize,
+        /// Bytes that it had been handed for clients by then, since the daemon started.
+        bytes: u64,
     },
     /// The node fence ended; `Ok` = the old side cannot write any more.
     Fenced {

@@ -76,6 +76,7 @@ impl Machine {
             episode: self.episode(),
             episodes: self.record.last_episode.0,
             switches: self.switches(),
+            beside: self.beside,
             detection_crash_ms: 0,
             detection_hang_ms: None,
             backends,

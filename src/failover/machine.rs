@@ -2,6 +2,7 @@
 //! After any `handle_*` the driver drains all output before the next. Time is an argument. What each state does stands
 //! in `machine/{start,resume,watch,episode,switchover,promotion,route,command,gate}`.
 
+mod beside;
 mod claims;
 mod command;
 mod command_special;
@@ -54,6 +55,9 @@ pub struct Machine {
     pub(super) disk_error: Option<String>,
     /// Other daemons of this pair: name and when they were last seen.
     pub(super) daemons: BTreeMap<String, Moment>,
+    /// A promotion of somebody else was followed: what the side that was left shows since is still to be told.
+    aftermath: Option<beside::Aftermath>,
+    pub(super) beside: crate::view::Beside,
     /// Other pairs of this daemon.
     siblings: Vec<Sibling>,
     pub(super) settling: Option<Moment>,
@@ -123,6 +127,8 @@ impl Machine {
             cadence: Cadence::Calm,
             disk_error: None,
             daemons: BTreeMap::new(),
+            aftermath: None,
+            beside: crate::view::Beside::default(),
             siblings: Vec::new(),
             settling: None,
             woke: now.at,
@@ -169,6 +175,7 @@ impl Machine {
         let latched = self.timeline();
         let active = self.active_name();
         let cascade = matches!(&seen.verdict, Verdict::Answered(facts) if self.is_cascade(&seen.backend, facts));
+        let relayed = self.active_side().and_then(|side| side.relayed.at(seen.started));
         let Some(side) = self.side_mut(&seen.backend) else {
             return;
         };
@@ -177,6 +184,7 @@ impl Machine {
         }
         if let Verdict::Answered(facts) = &seen.verdict {
             if active.as_ref() != Some(&seen.backend) {
+                side.answers_beside(seen.started, facts.role, relayed);
                 side.witness.sample(seen.started, seen.finished, facts, latched, cascade);
             }
             for application in &facts.daemons {
@@ -227,6 +235,7 @@ impl Machine {
                 adverse = Some(format!("a request stands without any byte back for {waited} ms"));
             }
             Evidence::Unanswered { .. } => {}
+            Evidence::Relayed { bytes, .. } => return side.relayed.note(now.at, *bytes),
         }
         if is_active && passive {
             if let Some(why) = adverse {
@@ -245,6 +254,7 @@ impl Machine {
     pub fn handle_outcome(&mut self, outcome: Outcome, now: Now) {
         match outcome {
             Outcome::Persisted { ticket, result } => self.persisted(ticket, result, now),
+            Outcome::Cut { backend, connections, bytes } => self.was_cut(&backend, connections, bytes, now),
             Outcome::Unfrozen { episode, result } => self.unfrozen(episode, result, now),
             other => self.episode_outcome(other, now),
         }
@@ -361,6 +371,7 @@ impl Machine {
         self.expire(now);
         self.retry_aside(now);
         self.judge_claims(now);
+        self.tell_aftermath(now);
         for _ in 0..16 {
             let before = self.marker();
             match &self.state {

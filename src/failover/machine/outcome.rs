@@ -174,10 +174,10 @@ impl Machine {
 }
 
 impl Outcome {
-    /// Whose it is; `None` for a write.
+    /// Whose it is; `None` for a write or a cut.
     pub fn episode(&self) -> Option<EpisodeId> {
         match self {
-            Self::Persisted { .. } => None,
+            Self::Persisted { .. } | Self::Cut { .. } => None,
             Self::Fenced { episode, .. }
             | Self::Locked { episode, .. }
             | Self::Promotion { episode, .. }

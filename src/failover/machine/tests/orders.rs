@@ -24,7 +24,11 @@ impl Stage {
             }
             Action::Publish(_) => {}
             Action::Unlock { .. } => self.unlocks += 1,
-            Action::Cut { backend } => self.cuts.push(backend),
+            Action::Cut { backend } => {
+                self.cuts.push(backend.clone());
+                let (connections, bytes) = (self.attached, self.relayed);
+                self.told(Outcome::Cut { backend, connections, bytes });
+            }
             Action::ProbeNow { backend } => {
                 let i = Self::index(&backend);
                 self.next_probe[i] = self.now;
