@@ -172,6 +172,11 @@ impl Connections {
         self.side(service, backend).activity()
     }
 
+    /// Bytes handed to this side for clients since the start.
+    pub fn relayed(&self, service: &ServiceName, backend: &BackendName) -> u64 {
+        self.side(service, backend).relayed()
+    }
+
     /// Every address of this side that was ever dialled, in order of address.
     pub fn endpoints(&self, service: &ServiceName, backend: &BackendName) -> Vec<EndpointCount> {
         self.side(service, backend).endpoints()

@@ -8,6 +8,7 @@ mod driver;
 mod effects;
 mod pairs;
 mod reload;
+mod siblings;
 pub mod signals;
 pub mod telemetry;
 
@@ -35,6 +36,7 @@ use crate::types::ServiceName;
 use board::Board;
 use driver::{Driver, Inbox, Shared};
 use pairs::Pair;
+use siblings::Siblings;
 
 /// What the daemon runs on.
 #[derive(Debug)]
@@ -149,6 +151,7 @@ pub async fn run(options: Options) -> Result<Report, DaemonError> {
         writer,
         board,
         events,
+        siblings: Siblings::default(),
     };
     let inner = CancellationToken::new();
     let admin =

@@ -8,6 +8,7 @@ mod command;
 pub mod error;
 mod fence;
 mod freeze;
+mod latched;
 pub mod lock;
 mod none;
 mod postgres;
@@ -19,7 +20,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::config::{Backend, Failover, ProbeKind, Promoter as Configured, Replication, Service};
-use crate::failover::action::{LockResult, PromotionResult};
+use crate::failover::action::{Latched, LockResult, PromotionResult};
 use crate::failover::phase::StreamOrder;
 use crate::types::{BackendName, Epoch, HostPort, Lsn, WallTime};
 
@@ -135,20 +136,35 @@ impl Effects {
         lock::take(&self.access, backends, needed).await
     }
 
-    /// Makes a primary read-only, ends its clients, and waits until its log stands still.
+    /// Makes the latched primary read-only, ends its clients, and waits until its log stands still.
     /// At most 20 s. See `freeze` for what it does not bind.
-    pub async fn freeze(&self, backend: &BackendName, address: SocketAddr) -> Result<Lsn, String> {
-        said(freeze::freeze(&self.access, backend, address).await)
+    pub async fn freeze(
+        &self,
+        backend: &BackendName,
+        address: SocketAddr,
+        latched: Option<&Latched>,
+    ) -> Result<Lsn, String> {
+        said(freeze::freeze(&self.access, backend, address, latched).await)
     }
 
     /// Undoes [`Effects::freeze`], also one that was only half done. At most 6 s.
-    pub async fn unfreeze(&self, backend: &BackendName, address: SocketAddr) -> Result<(), String> {
-        said(freeze::unfreeze(&self.access, backend, address).await)
+    pub async fn unfreeze(
+        &self,
+        backend: &BackendName,
+        address: SocketAddr,
+        latched: Option<&Latched>,
+    ) -> Result<(), String> {
+        said(freeze::unfreeze(&self.access, backend, address, latched).await)
     }
 
-    /// Reads the flush position of a primary. At most 2 s.
-    pub async fn read_flush(&self, backend: &BackendName, address: SocketAddr) -> Result<Lsn, String> {
-        said(freeze::read_flush(&self.access, backend, address).await)
+    /// Reads the flush position of the latched primary. At most 2 s.
+    pub async fn read_flush(
+        &self,
+        backend: &BackendName,
+        address: SocketAddr,
+        latched: Option<&Latched>,
+    ) -> Result<Lsn, String> {
+        said(freeze::read_flush(&self.access, backend, address, latched).await)
     }
 
     /// Empties `synchronous_standby_names`. At most 6 s.

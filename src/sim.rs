@@ -282,12 +282,12 @@ mod tests {
         let app = connect(&pair, Side::East).await;
         app.batch_execute("INSERT INTO commits (id) VALUES (1)").await.unwrap();
 
-        let lsn = effects.freeze(&east.0, east.1).await.unwrap();
+        let lsn = effects.freeze(&east.0, east.1, None).await.unwrap();
         assert!(app.batch_execute("SELECT 1").await.is_err(), "clients are ended");
         let late = connect(&pair, Side::East).await;
         assert_eq!(code(&late.batch_execute("INSERT INTO commits (id) VALUES (2)").await.unwrap_err()), "25006");
-        assert_eq!(effects.read_flush(&east.0, east.1).await, Ok(lsn));
-        effects.unfreeze(&east.0, east.1).await.unwrap();
+        assert_eq!(effects.read_flush(&east.0, east.1, None).await, Ok(lsn));
+        effects.unfreeze(&east.0, east.1, None).await.unwrap();
         let late = connect(&pair, Side::East).await;
         late.batch_execute("INSERT INTO commits (id) VALUES (2)").await.unwrap();
 

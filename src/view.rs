@@ -78,7 +78,7 @@ pub struct ServiceStatus {
     pub promoter: String,
     /// At least one standby could be promoted right now.
     pub armed: bool,
-    /// Other daemons seen on this pair.
+    /// Other daemons seen on this pair, and other pairs of this daemon that lead the same servers.
     pub other_daemons: Vec<String>,
     /// The episode under way.
     pub episode: Option<Episode>,
@@ -86,6 +86,9 @@ pub struct ServiceStatus {
     pub episodes: u64,
     /// Failovers that ended with a new active side since the daemon started, by (trigger, outcome).
     pub switches: Vec<SwitchCount>,
+    /// What was written beside promotions of others.
+    #[serde(default)]
+    pub beside: Beside,
     /// Worst case from the crash of the primary to the decision, milliseconds.
     pub detection_crash_ms: u64,
     /// Worst case from its hang to the decision, milliseconds; `None` = no automatic decision.
@@ -94,6 +97,17 @@ pub struct ServiceStatus {
     pub backends: Vec<BackendStatus>,
     /// In the order of the configuration.
     pub listeners: Vec<ListenerStatus>,
+}
+
+/// What was found on sides that were left when a promotion of somebody else was followed, since the start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Beside {
+    /// Client connections that were cut there.
+    pub connections: u64,
+    /// Bytes that were relayed there since the new side was last seen as a standby.
+    pub relayed_bytes: u64,
+    /// Bytes of log that stand only there.
+    pub log_bytes: u64,
 }
 
 /// How often episodes ended how.

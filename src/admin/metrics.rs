@@ -145,10 +145,18 @@ fn decision(sheet: &Sheet, services: &[ServiceStatus]) -> Filled {
     let cooldown = "No automatic episode before this, seconds since 1970; 0 = none.";
     let cooldown = sheet.float("pgpivot_cooldown_until_seconds", cooldown, one)?;
     let armed = sheet.gauge("pgpivot_armed", "1 while at least one standby could be promoted right now.", one)?;
-    let others = sheet.gauge("pgpivot_other_daemons", "Other daemons seen on this pair.", one)?;
+    let others = sheet.gauge(
+        "pgpivot_other_daemons",
+        "Other daemons, and other pairs of this one, on the same servers.",
+        one,
+    )?;
     let episodes = sheet.counter("pgpivot_episodes_total", "Episodes since the first start.", one)?;
     let labels = &["service", "trigger", "kind", "outcome"];
     let switches = sheet.counter("pgpivot_failovers_total", "Episodes since the start, by how they ended.", labels)?;
+    let relayed = "Bytes relayed to a side after another one was promoted by somebody else, until that was known.";
+    let relayed = sheet.counter("pgpivot_beside_relayed_bytes_total", relayed, one)?;
+    let log = "Bytes of log that stand only on sides that were left when a promotion of somebody else was followed.";
+    let log = sheet.counter("pgpivot_beside_log_bytes_total", log, one)?;
     let worst = "Worst case from the failure to the decision; no value = no automatic decision.";
     let worst = sheet.float("pgpivot_detection_seconds", worst, &["service", "failure"])?;
     for s in services {
@@ -173,6 +181,8 @@ fn decision(sheet: &Sheet, services: &[ServiceStatus]) -> Filled {
         for w in &s.switches {
             switches.with_label_values(&[name[0], &w.trigger, &w.kind, &w.outcome]).inc_by(w.count);
         }
+        relayed.with_label_values(&name).inc_by(s.beside.relayed_bytes);
+        log.with_label_values(&name).inc_by(s.beside.log_bytes);
         worst.with_label_values(&[name[0], "crash"]).set(s.detection_crash_ms as f64 / 1e3);
         if let Some(hang) = s.detection_hang_ms {
             worst.with_label_values(&[name[0], "hang"]).set(hang as f64 / 1e3);

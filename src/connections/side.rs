@@ -269,6 +269,13 @@ impl Side {
         counts
     }
 
+    pub(super) fn relayed(&self) -> u64 {
+        let state = self.lock();
+        let meters = state.endpoints.values().flat_map(|endpoint| endpoint.meters.values());
+        let forgotten: u64 = state.forgotten.values().map(|(bytes_in, _)| bytes_in).sum();
+        meters.fold(forgotten, |sum, meter| sum + meter.bytes_in())
+    }
+
     /// Bytes (in, out) that came through one listener.
     pub(super) fn bytes_of(&self, listener: &SocketAddr) -> (u64, u64) {
         let state = self.lock();

@@ -73,13 +73,13 @@ pub(super) enum Command {
         /// The backend to promote [default: the best candidate]
         #[arg(long, value_name = "BACKEND")]
         to: Option<String>,
-        /// Move traffic without promoting
+        /// Move traffic without promoting (a living side is fenced)
         #[arg(long)]
         route_only: bool,
         /// Override witness, lag, cool-down and budget
         #[arg(long)]
         force: bool,
-        /// Clusters: fail over to this moment (RFC 3339) instead of the latest consistent one
+        /// Clusters: to this moment [default: the latest consistent one]
         #[arg(long, value_name = "TIME")]
         at: Option<jiff::Timestamp>,
         /// Show what would happen, and change nothing
@@ -104,7 +104,7 @@ pub(super) enum Command {
         /// The backend to return to [default: the configured primary]
         #[arg(long, value_name = "BACKEND")]
         to: Option<String>,
-        /// Clusters: although no reverse stream completed; what was written since is missing there
+        /// Clusters: although what was written since is missing there
         #[arg(long)]
         force: bool,
         /// Show what would happen, and change nothing

@@ -98,7 +98,7 @@ fn one(out: &mut String, status: &Status, s: &ServiceStatus, paint: Paint) {
         );
     }
     if !s.other_daemons.is_empty() {
-        line("  others", Some(Level::Warn), &format!("other daemons watch this pair: {}", s.other_daemons.join(", ")));
+        line("  others", Some(Level::Warn), &format!("they watch this pair, too: {}", s.other_daemons.join(", ")));
     }
     for b in &s.backends {
         for (level, sentence) in backend(status, b) {

@@ -113,6 +113,7 @@ fn service() -> ServiceStatus {
         episode: None,
         episodes: 4,
         switches: Vec::new(),
+        beside: crate::view::Beside::default(),
         detection_crash_ms: 500,
         detection_hang_ms: Some(3000),
         backends: vec![backend("us-east", true), backend("us-west", false)],

@@ -65,7 +65,7 @@ fn one(out: &mut String, status: &Status, s: &ServiceStatus, paint: Paint) {
         warn(out, "  paused", Level::Warn, by);
     }
     if !s.other_daemons.is_empty() {
-        warn(out, "  others", Level::Warn, &format!("other daemons on this pair: {}", s.other_daemons.join(", ")));
+        warn(out, "  others", Level::Warn, &format!("also on this pair: {}", s.other_daemons.join(", ")));
     }
     for b in &s.backends {
         if let Some(why) = &b.quarantined {

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::board::Board;
 use super::clock;
+use super::siblings::{Place, Siblings};
 use crate::admin::{CommandRequest, Order, ServiceEvent};
 use crate::config::{self, report};
 use crate::connections::Connections;
@@ -39,6 +40,7 @@ pub(super) struct Shared {
     pub(super) writer: Arc<Writer>,
     pub(super) board: Arc<Board>,
     pub(super) events: broadcast::Sender<ServiceEvent>,
+    pub(super) siblings: Siblings,
 }
 
 /// The way into a driver.
@@ -68,6 +70,7 @@ pub(super) struct Driver {
     report_sender: mpsc::Sender<ProbeReport>,
     heard: Heard,
     pulse: Arc<AtomicU64>,
+    place: Place,
     kept: Option<Instant>,
     /// When the data plane was last asked what it saw.
     watched: Instant,
@@ -123,6 +126,7 @@ impl Driver {
         let effects = Arc::new(Effects::build(&first, &shared.daemon));
         let machine = Machine::new(first, shared.daemon.clone(), record, clock::now());
         let pulse = shared.board.pulse(&key);
+        let place = shared.siblings.join(machine.as_sibling());
         let driver = Self {
             shared,
             key,
@@ -145,6 +149,7 @@ impl Driver {
                 config: heard_config,
             },
             pulse,
+            place,
             kept: None,
             watched: Instant::now(),
             touched: Instant::now(),
@@ -180,6 +185,7 @@ impl Driver {
             self.machine.handle_delay(late, now);
             self.drain_machine();
         }
+        self.meet_siblings(now);
         let goes_on = !matches!(input, Input::Stop);
         // Also where one input follows upon the other.
         if matches!(input, Input::Timeout) || self.watched.elapsed() >= self.tick() {
@@ -189,6 +195,12 @@ impl Driver {
         self.take(input, now);
         self.chores();
         goes_on
+    }
+
+    /// What the other pairs of this daemon are by now, before anything is decided.
+    fn meet_siblings(&mut self, now: Now) {
+        self.machine.handle_siblings(self.shared.siblings.others(self.place), now);
+        self.drain_machine();
     }
 
     async fn next(&mut self, patience: Duration, stop: &CancellationToken) -> Input {
@@ -210,7 +222,10 @@ impl Driver {
 
     fn take(&mut self, input: Input, now: Now) {
         match input {
-            Input::Report(ProbeReport::Observation(seen)) => self.machine.handle_observation(&seen, now),
+            Input::Report(ProbeReport::Observation(seen)) => {
+                self.count_traffic(now);
+                self.machine.handle_observation(&seen, now);
+            }
             Input::Report(ProbeReport::Evidence(evidence)) | Input::Evidence(evidence) => {
                 let evidence = self.over_all_services(evidence);
                 self.machine.handle_evidence(&evidence, now);
@@ -259,6 +274,8 @@ impl Driver {
         };
         self.effects.set_epoch(epoch);
         self.probes.set_active(active, epoch);
+        // Before any other pair has its turn.
+        self.shared.siblings.post(self.place, self.machine.as_sibling());
     }
 
     fn write_down(&mut self, event: Event) {
@@ -317,6 +334,18 @@ impl Driver {
         self.services.iter().map(|service| self.shared.connections.live(&service.name, backend)).sum()
     }
 
+    /// Bytes handed to a side, over all services of the pair.
+    pub(super) fn relayed(&self, backend: &BackendName) -> u64 {
+        self.services.iter().map(|service| self.shared.connections.relayed(&service.name, backend)).sum()
+    }
+
+    /// What the active side was handed by now: if another one turns out to be promoted, it counts.
+    fn count_traffic(&mut self, now: Now) {
+        let Some(backend) = self.machine.active().map(|(active, _)| active.clone()) else { return };
+        let bytes = self.relayed(&backend);
+        self.machine.handle_evidence(&Evidence::Relayed { backend, bytes }, now);
+    }
+
     fn over_all_services(&self, evidence: Evidence) -> Evidence {
         match evidence {
             Evidence::Connections { backend, .. } => Evidence::Connections { live: self.live(&backend), backend },
@@ -329,6 +358,7 @@ impl Driver {
         let Some(active) = self.machine.active().map(|(active, _)| active.clone()) else { return };
         let live = self.live(&active);
         self.machine.handle_evidence(&Evidence::Connections { backend: active.clone(), live }, now);
+        self.count_traffic(now);
         for service in &self.services {
             let activity = self.shared.connections.activity(&service.name, &active);
             if let (Some(at), true) = (activity.answered_at, self.machine.phase() != Phase::Steady) {

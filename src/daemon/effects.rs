@@ -27,10 +27,15 @@ impl Driver {
             }
             Action::Publish(gate) => self.publish(&gate),
             Action::Cut { backend } => {
+                let mut connections = 0;
                 for service in &self.services {
                     let cut = self.shared.connections.cut(&service.name, &backend, Cut::Demoted);
                     tracing::info!(service = %service.name, %backend, cut, "connections cut");
+                    connections += cut;
                 }
+                // As below: nobody hears it when this driver ends.
+                let bytes = self.relayed(&backend);
+                let _ = self.outcomes.send(Outcome::Cut { backend, connections, bytes });
             }
             Action::ProbeNow { backend } => self.probes.probe_now(&backend),
             Action::ReadStreams { stream } => self.probes.read_streams(stream),
@@ -103,31 +108,31 @@ impl Driver {
                     reply(Outcome::Promotion { episode, result });
                 });
             }
-            Action::Freeze { episode, backend } => {
+            Action::Freeze { episode, backend, latched } => {
                 let address = self.address(&backend);
                 self.tasks.spawn(async move {
                     let result = match address {
-                        Some(address) => effects.freeze(&backend, address).await,
+                        Some(address) => effects.freeze(&backend, address, latched.as_ref()).await,
                         None => Err(no_address(&backend)),
                     };
                     reply(Outcome::Frozen { episode, result });
                 });
             }
-            Action::Unfreeze { episode, backend } => {
+            Action::Unfreeze { episode, backend, latched } => {
                 let address = self.address(&backend);
                 self.tasks.spawn(async move {
                     let result = match address {
-                        Some(address) => effects.unfreeze(&backend, address).await,
+                        Some(address) => effects.unfreeze(&backend, address, latched.as_ref()).await,
                         None => Err(no_address(&backend)),
                     };
                     reply(Outcome::Unfrozen { episode, result });
                 });
             }
-            Action::ReadFlush { episode, backend } => {
+            Action::ReadFlush { episode, backend, latched } => {
                 let address = self.address(&backend);
                 self.tasks.spawn(async move {
                     let result = match address {
-                        Some(address) => effects.read_flush(&backend, address).await,
+                        Some(address) => effects.read_flush(&backend, address, latched.as_ref()).await,
                         None => Err(no_address(&backend)),
                     };
                     reply(Outcome::FlushRead { episode, result });

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::phase::{EpisodeId, EpisodeKind, Intent, Record, StreamOrder};
-use crate::types::{BackendName, Epoch, Lsn, WallTime};
+use crate::types::{BackendName, Epoch, Lsn, SystemId, Timeline, WallTime};
 
 /// An order to the driver. It carries them out in the order given; `Publish` and `Cut` before anything that waits.
 #[derive(Debug, Clone, PartialEq)]
@@ -21,7 +21,7 @@ pub enum Action {
     },
     /// Swap the routing snapshot.
     Publish(Gate),
-    /// Cut every connection of this side, both directions, now; linger 0 towards the server.
+    /// Cut every connection of this side, both directions, now; linger 0 towards the server. Report [`Outcome::Cut`].
     Cut {
         /// Which side.
         backend: BackendName,
@@ -87,6 +87,8 @@ pub enum Action {
         episode: EpisodeId,
         /// The old primary.
         backend: BackendName,
+        /// Whom to find there; anybody else is left as he is. `None` = the latch tells nobody.
+        latched: Option<Latched>,
     },
     /// Undo [`Action::Freeze`], report [`Outcome::Unfrozen`]. Idempotent.
     Unfreeze {
@@ -94,6 +96,8 @@ pub enum Action {
         episode: EpisodeId,
         /// The old primary.
         backend: BackendName,
+        /// As for [`Action::Freeze`].
+        latched: Option<Latched>,
     },
     /// Read the old primary's flush position once more, report [`Outcome::FlushRead`].
     ReadFlush {
@@ -101,6 +105,8 @@ pub enum Action {
         episode: EpisodeId,
         /// The old primary.
         backend: BackendName,
+        /// As for [`Action::Freeze`].
+        latched: Option<Latched>,
     },
     /// Empty `synchronous_standby_names` on the new primary, report [`Outcome::SyncCleared`].
     ClearSync {
@@ -109,6 +115,17 @@ pub enum Action {
         /// The new primary.
         backend: BackendName,
     },
+}
+
+/// The latched server as it was last heard: a server may be swapped before a probe hears it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Latched {
+    /// Its system identifier.
+    pub system_id: SystemId,
+    /// Its timeline.
+    pub timeline: Timeline,
+    /// `address:port` as it sees the address it is reached at; `None` = it did not tell, or a pooler stands between.
+    pub node: Option<String>,
 }
 
 /// Proof of a successful recheck: only the machine can make one.
@@ -167,6 +184,15 @@ pub enum Outcome {
         ticket: u64,
         /// `Err` = the sentence of the store.
         result: Result<(), String>,
+    },
+    /// The side is cut.
+    Cut {
+        /// Which side.
+        backend: BackendName,
+        /// How many connections it had.
+        connections: usize,
+        /// Bytes that it had been handed for clients by then, since the daemon started.
+        bytes: u64,
     },
     /// The node fence ended; `Ok` = the old side cannot write any more.
     Fenced {

@@ -72,10 +72,11 @@ impl Machine {
             },
             promoter: failover.promoter.as_str().into(),
             armed: backends.iter().any(|backend| backend.armed),
-            other_daemons: self.daemons.keys().cloned().collect(),
+            other_daemons: self.others(),
             episode: self.episode(),
             episodes: self.record.last_episode.0,
             switches: self.switches(),
+            beside: self.beside,
             detection_crash_ms: 0,
             detection_hang_ms: None,
             backends,
@@ -281,6 +282,9 @@ impl Machine {
                 }
                 BlockReason::NotAutomatic if self.service.failover.authority == Authority::Observe => {
                     "a promotion made by somebody else is followed as soon as it is proven".into()
+                }
+                BlockReason::SecondDecider => {
+                    "a promotion made by who decides is followed as soon as it is proven".into()
                 }
                 BlockReason::LatchUnproven => format!("traffic opens when {} proves itself", latch.active),
                 _ => "nothing, until the evidence changes or an operator decides".into(),

@@ -1,17 +1,20 @@
 //! The failover machine of one pair: inputs come in through `handle_*`, outputs leave through `poll_*`.
 //! After any `handle_*` the driver drains all output before the next. Time is an argument. What each state does stands
-//! in `machine/{start,resume,watch,episode,switchover,promotion,command,gate}`; clusters in `machine/stream*`.
+//! in `machine/{start,resume,watch,episode,switchover,promotion,route,command,gate}`; clusters in `machine/stream*`.
 
+mod beside;
 mod claims;
 mod command;
 mod command_special;
 mod episode;
 mod gate;
 mod latch;
+mod others;
 mod outcome;
 mod phases;
 mod promotion;
 mod resume;
+mod route;
 mod start;
 mod steps;
 mod stream_command;
@@ -36,6 +39,7 @@ use super::side::Side;
 use crate::config::{Authority, Kind, ProbeKind, Promoter, Service};
 use crate::types::{BackendName, Epoch, Moment, Now, Timeline, WallTime};
 
+pub use others::Sibling;
 pub(super) use steps::{Aside, Lock, Run, Step};
 
 /// The machine.
@@ -58,6 +62,11 @@ pub struct Machine {
     pub(super) disk_error: Option<String>,
     /// Other daemons of this pair: name and when they were last seen.
     pub(super) daemons: BTreeMap<String, Moment>,
+    /// A promotion of somebody else was followed: what the side that was left shows since is still to be told.
+    aftermath: Option<beside::Aftermath>,
+    pub(super) beside: crate::view::Beside,
+    /// Other pairs of this daemon.
+    siblings: Vec<Sibling>,
     pub(super) settling: Option<Moment>,
     /// When this daemon last woke late: what began before is worth nothing.
     woke: Moment,
@@ -127,6 +136,9 @@ impl Machine {
             cadence: Cadence::Calm,
             disk_error: None,
             daemons: BTreeMap::new(),
+            aftermath: None,
+            beside: crate::view::Beside::default(),
+            siblings: Vec::new(),
             settling: None,
             woke: now.at,
             owed: None,
@@ -165,6 +177,7 @@ impl Machine {
         let latched = self.timeline();
         let active = self.active_name();
         let cascade = matches!(&seen.verdict, Verdict::Answered(facts) if self.is_cascade(&seen.backend, facts));
+        let relayed = self.active_side().and_then(|side| side.relayed.at(seen.started));
         let Some(side) = self.side_mut(&seen.backend) else {
             return;
         };
@@ -173,6 +186,7 @@ impl Machine {
         }
         if let Verdict::Answered(facts) = &seen.verdict {
             if active.as_ref() != Some(&seen.backend) {
+                side.answers_beside(seen.started, facts.role, relayed);
                 side.witness.sample(seen.started, seen.finished, facts, latched, cascade);
             }
             for application in &facts.daemons {
@@ -223,6 +237,7 @@ impl Machine {
                 adverse = Some(format!("a request stands without any byte back for {waited} ms"));
             }
             Evidence::Unanswered { .. } => {}
+            Evidence::Relayed { bytes, .. } => return side.relayed.note(now.at, *bytes),
         }
         if is_active && passive {
             if let Some(why) = adverse {
@@ -241,6 +256,7 @@ impl Machine {
     pub fn handle_outcome(&mut self, outcome: Outcome, now: Now) {
         match outcome {
             Outcome::Persisted { ticket, result } => self.persisted(ticket, result, now),
+            Outcome::Cut { backend, connections, bytes } => self.was_cut(&backend, connections, bytes, now),
             Outcome::Unfrozen { episode, result } => self.unfrozen(episode, result, now),
             other => self.episode_outcome(other, now),
         }
@@ -343,6 +359,7 @@ impl Machine {
         self.expire(now);
         self.retry_aside(now);
         self.judge_claims(now);
+        self.tell_aftermath(now);
         for _ in 0..16 {
             let before = self.marker();
             match &self.state {
@@ -442,25 +459,6 @@ impl Machine {
 
     fn can_move(&self) -> bool {
         self.service.failover.standby_serves || !matches!(self.service.failover.promoter, Promoter::None)
-    }
-
-    /// An older daemon that decides on this pair, unless something else keeps two apart.
-    pub(super) fn older_decider(&self) -> Option<&String> {
-        if self.service.failover.fence_required || self.only_sync_candidate() {
-            return None;
-        }
-        self.daemons.keys().find(|name| name.starts_with("s-") && **name < self.daemon)
-    }
-
-    /// Is the one standby here the one that commits wait for? Names do not tell who is who: nobody else may stream.
-    fn only_sync_candidate(&self) -> bool {
-        let Some(active) = self.active_side() else { return false };
-        let Some(facts) = active.facts.as_ref().map(|heard| &heard.facts) else { return false };
-        let mut standbys = self.sides.iter().filter(|side| !self.is_active(&side.name));
-        let (Some(standby), None) = (standbys.next(), standbys.next()) else { return false };
-        let streams = standby.witness.sender().is_some_and(|sender| analysis::is_at(active, sender));
-        let synchronous = facts.sync.as_ref().is_some_and(|sync| sync.synchronous == facts.standbys);
-        streams && synchronous && facts.standbys.len() == 1
     }
 }
 

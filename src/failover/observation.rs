@@ -256,6 +256,13 @@ pub enum Evidence {
         /// When the last of them came.
         at: Moment,
     },
+    /// So many bytes were handed to this side for clients since the daemon started.
+    Relayed {
+        /// Which side.
+        backend: BackendName,
+        /// Over all services of the pair.
+        bytes: u64,
+    },
     /// A request stands without any byte back from the whole side.
     Unanswered {
         /// Which side.
@@ -274,6 +281,7 @@ impl Evidence {
             | Self::Connections { backend, .. }
             | Self::ProbeConnectionLost { backend }
             | Self::Answered { backend, .. }
+            | Self::Relayed { backend, .. }
             | Self::Unanswered { backend, .. } => backend,
         }
     }

@@ -9,6 +9,7 @@ use super::analysis;
 use super::health::{Health, Limits, State};
 use super::observation::{Facts, Failure, Observation, Receiver, Role, Unknown, Verdict};
 use super::phase::Identity;
+use super::relayed::{CutOff, Relayed, StandbySeen};
 use super::replication::Known;
 use super::witness::Witness;
 use crate::config;
@@ -36,6 +37,12 @@ pub struct Side {
     pub claim: Option<Claim>,
     /// Relayed connections that live.
     pub live: usize,
+    /// Bytes handed to it for clients.
+    pub relayed: Relayed,
+    /// When it was last cut.
+    pub cut: Option<CutOff>,
+    /// It last answered as a standby beside the side that is active now.
+    pub standby: Option<StandbySeen>,
     /// When the probe's kept connection was last lost.
     pub kept_lost: Option<Moment>,
     /// The first and last word of a shutdown on purpose.
@@ -153,6 +160,9 @@ impl Side {
             quarantine: None,
             claim: None,
             live: 0,
+            relayed: Relayed::default(),
+            cut: None,
+            standby: None,
             kept_lost: None,
             stopping: None,
             flushed: Vec::new(),
@@ -251,6 +261,13 @@ impl Side {
         }
         self.replays(seen, facts);
         self.facts = Some(Heard::of(seen, facts));
+    }
+
+    /// It answered beside the active side, which had been handed so much when it was asked.
+    pub fn answers_beside(&mut self, asked: Moment, role: Role, relayed: Option<u64>) {
+        if role == Role::Standby && self.standby.is_none_or(|seen| seen.asked < asked) {
+            self.standby = Some(StandbySeen { asked, relayed });
+        }
     }
 
     fn replays(&mut self, seen: &Observation, facts: &Facts) {

@@ -3,6 +3,7 @@
 use std::io;
 use std::time::Duration;
 
+use super::latched::Shown;
 use crate::net::session::SessionError;
 use crate::net::tls::TlsConfigError;
 use crate::types::BackendName;
@@ -36,6 +37,14 @@ pub enum EffectError {
     /// The server is a standby.
     #[error("the server is in recovery: it is no primary")]
     NotPrimary,
+    /// The address leads to another server than the probes last found there.
+    #[error("this is not the server that is latched: it shows {shown}, latched is {latched}")]
+    Stranger {
+        /// Who answers.
+        shown: Box<Shown>,
+        /// Who should.
+        latched: Box<Shown>,
+    },
     /// A setting that was ordered does not come about.
     #[error(
         "the setting {name} does not become {wanted:?}; it is {found:?}, set elsewhere (postgresql.conf, command line, ALTER ROLE or ALTER DATABASE)"

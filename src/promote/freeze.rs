@@ -9,6 +9,8 @@
 //! PREPARED of a transaction prepared before; workers inside the server. A write of theirs shows as a log that moves,
 //! here or at the read after the promotion was sent. A prepared transaction is in the log and goes along to the new
 //! primary.
+//!
+//! Whoever answers must be the latched server: an address may lead to another one since a probe last asked.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -17,7 +19,9 @@ use tokio::time::{Instant, sleep};
 
 use super::EffectError;
 use super::access::Access;
+use super::latched::must_be_latched;
 use super::setting::{self, Setting, order, shown_to_newcomers};
+use crate::failover::action::Latched;
 use crate::net::session::Session;
 use crate::types::{BackendName, Lsn};
 
@@ -58,10 +62,16 @@ const OURS_TO_END: &str = "(NOT coalesce(r.rolsuper, false) OR \
 
 /// Freezes a primary and says where its log stands. Repeating it does no harm. What can be known to stand in the way is
 /// looked for before anything is changed.
-pub(super) async fn freeze(access: &Access, backend: &BackendName, address: SocketAddr) -> Result<Lsn, EffectError> {
+pub(super) async fn freeze(
+    access: &Access,
+    backend: &BackendName,
+    address: SocketAddr,
+    latched: Option<&Latched>,
+) -> Result<Lsn, EffectError> {
     let deadline = Instant::now() + SETTING;
     let mut session = access.open(backend, address, deadline).await?;
     must_be_primary(&mut session, deadline).await?;
+    must_be_latched(&mut session, latched, deadline).await?;
     must_see_sessions(&mut session, deadline).await?;
     must_bind_everybody(&mut session, deadline).await?;
     Clients::within_reach(&mut session, Instant::now() + SUPERUSERS).await?;
@@ -76,9 +86,19 @@ pub(super) async fn freeze(access: &Access, backend: &BackendName, address: Sock
 }
 
 /// Takes the freeze back, whole or half. A server that is a standby by now takes it as well.
-pub(super) async fn unfreeze(access: &Access, backend: &BackendName, address: SocketAddr) -> Result<(), EffectError> {
+pub(super) async fn unfreeze(
+    access: &Access,
+    backend: &BackendName,
+    address: SocketAddr,
+    latched: Option<&Latched>,
+) -> Result<(), EffectError> {
     let deadline = Instant::now() + SETTING;
     let mut session = access.open(backend, address, deadline).await?;
+    match must_be_latched(&mut session, latched, deadline).await {
+        // A side must not stay read-only because a grant was taken from us.
+        Ok(()) | Err(EffectError::Denied { .. }) => {}
+        Err(error) => return Err(error),
+    }
     order(&mut session, READ_WRITE, deadline).await?;
     let newcomer = shown_to_newcomers(access, backend, address, READ_WRITE, deadline).await?;
     newcomer.close(deadline).await;
@@ -98,15 +118,17 @@ pub(super) async fn thaw_candidate(session: &mut Session, deadline: Instant) -> 
     Ok(true)
 }
 
-/// The flush position of a primary.
+/// The flush position of the latched primary.
 pub(super) async fn read_flush(
     access: &Access,
     backend: &BackendName,
     address: SocketAddr,
+    latched: Option<&Latched>,
 ) -> Result<Lsn, EffectError> {
     let deadline = Instant::now() + READ;
     let mut session = access.open(backend, address, deadline).await?;
     must_be_primary(&mut session, deadline).await?;
+    must_be_latched(&mut session, latched, deadline).await?;
     let end = End::read(&mut session, deadline).await;
     session.close(deadline).await;
     end.map(|end| end.flushed)

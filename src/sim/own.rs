@@ -12,6 +12,8 @@ use crate::types::{Lsn, WallTime};
 pub(super) enum Own {
     /// Everything a probe reads.
     Probe { system_id: bool },
+    /// Timeline, node and system: is this the latched server?
+    Who,
     /// Roles and databases that set `default_transaction_read_only` themselves: none.
     Overrides,
     /// Was `default_transaction_read_only` set by ALTER SYSTEM?
@@ -38,6 +40,8 @@ pub(super) fn recognise(source: &str) -> Option<Own> {
     let has = |words: &str| source.contains(words);
     Some(if has("pg_stat_wal_receiver r LIMIT 1") {
         Own::Probe { system_id: has("pg_control_system()") }
+    } else if has("THEN substr(pg_walfile_name(") && has("FROM pg_control_system()") {
+        Own::Who
     } else if has("FROM pg_db_role_setting") {
         Own::Overrides
     } else if has("FROM pg_settings WHERE name = 'default_transaction_read_only'") {
@@ -74,6 +78,7 @@ impl Own {
         use Type::{Bool, Int8, Text, Time};
         let kinds: &[Type] = match self {
             Own::Probe { .. } => &PROBE,
+            Own::Who => &[Text, Text, Int8],
             Own::Overrides | Own::LockHolder | Own::Missing => &[Text],
             Own::LeftReadOnly => &[Int8],
             Own::Began => &[Time],
@@ -88,6 +93,7 @@ impl Own {
         let count = |n: usize| Value::Int(i64::try_from(n).unwrap_or(i64::MAX));
         match self {
             Own::Probe { system_id } => vec![probe(server, session, now, system_id)],
+            Own::Who => vec![who(server)],
             Own::Overrides => Vec::new(),
             Own::LeftReadOnly => {
                 let left = server.model.node(side).settings.get("default_transaction_read_only");
@@ -130,6 +136,13 @@ fn clients<'a>(server: &'a Server<'_>, me: &'a Session) -> impl Iterator<Item = 
     let ours = |entry: &super::model::Entry| entry.application_name.starts_with("pgpivot/") && entry.user == me.user;
     let sessions = server.model.node(server.side).sessions.iter();
     sessions.filter(move |(pid, entry)| **pid != me.pid && !ours(entry))
+}
+
+fn who(server: &Server<'_>) -> Vec<Value> {
+    let (side, node) = (server.side, server.model.node(server.side));
+    let timeline = if node.standby { Value::Null } else { Value::Text(format!("{:08X}", node.timeline.0)) };
+    let address = server.model.address(side).to_string();
+    vec![timeline, Value::Text(address), Value::Int(server.model.system_id.0.cast_signed())]
 }
 
 fn probe(server: &Server<'_>, session: &Session, now: WallTime, system_id: bool) -> Vec<Value> {

@@ -2,9 +2,9 @@
 
 use crate::harness::{Cluster, Pair, SOON, Shutdown, eventually};
 use pgpivot::config::{self, Config, Promoter, Service};
-use pgpivot::failover::action::{LockResult, PromotionResult};
+use pgpivot::failover::action::{Latched, LockResult, PromotionResult};
 use pgpivot::promote::Effects;
-use pgpivot::types::{BackendName, Epoch, Lsn, Secret};
+use pgpivot::types::{BackendName, Epoch, Lsn, Secret, SystemId, Timeline};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 use tokio_postgres::error::SqlState;

@@ -21,3 +21,4 @@ mod pairs;
 mod probes;
 mod relay;
 mod restart;
+mod siblings;

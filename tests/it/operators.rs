@@ -27,6 +27,37 @@ async fn an_observing_proxy_follows_a_promotion_made_by_hand() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_was_written_beside_a_promotion_made_by_hand_is_counted_and_named() {
+    let pair = Pair::start().await;
+    let plan = Daemon::plan(&[&pair.east, &pair.west]).failover("authority", "observe").failover("promoter", "none");
+    let daemon = plan.launch();
+    daemon.until_active("east", SOON).await;
+    let writers = Writers::start(daemon.listen, 4);
+    writers.go_on_at(pair.east.port, 50, SOON).await;
+    pair.west.promote();
+    daemon.until_active("west", FAILOVER).await;
+    writers.go_on_at(pair.west.port, 20, SOON).await;
+    let journal = writers.stop().await;
+    let shown = daemon.until("the rest is told", SOON, |s| s.beside.log_bytes > 0).await.beside;
+    assert!(shown.connections > 0 && shown.relayed_bytes > 0, "{shown:?}");
+    let told = eventually("the history tells it", SOON, async || {
+        let said = daemon.ctl_done(&["history", "--json"]).await.out;
+        let lines = said.lines().filter(|line| line.contains("followed") || line.contains("stand only there"));
+        let lines: Vec<&str> = lines.collect();
+        if lines.concat().contains("stand only there") { Ok(lines.join("\n")) } else { Err(said) }
+    })
+    .await;
+    let traffic = format!("{} bytes were relayed to it in the ", shown.relayed_bytes);
+    assert!(told.contains(&traffic) && told.contains("since west was last seen as a standby"), "{told}");
+    assert!(told.contains("client connection"), "{told}");
+    let (_, metrics) = daemon.fetch("/metrics").await.unwrap();
+    let counted = format!("pgpivot_beside_relayed_bytes_total{{service=\"main\"}} {}", shown.relayed_bytes);
+    assert!(metrics.contains(&counted), "{metrics}");
+    // What was acknowledged there after the branch is not on the new side: it is named, not hidden.
+    assert!(Checker { journal: &journal, new: &pair.west, old: &pair.east }.losses().await.is_some());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_switchover_under_load_loses_no_acknowledged_row_and_fences_the_old_side() {
     let pair = Pair::start().await;
     let daemon = Daemon::start(&[&pair.east, &pair.west]).await;
@@ -187,6 +218,25 @@ async fn on_an_asynchronous_pair_the_younger_daemon_decides_nothing_beside_the_o
     first.ctl_done(&["resume"]).await;
     first.until_active("west", FAILOVER).await;
     second.until_active("west", FAILOVER).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn traffic_leaves_a_living_primary_for_one_promoted_by_hand_once_its_fence_has_succeeded() {
+    let pair = Pair::start().await;
+    let pid_file = pair.east.data().join("postmaster.pid");
+    let script = format!("test \"$1\" = east && kill -9 $(head -1 {})", pid_file.display());
+    let argv = ["/bin/sh", "-c", &script, "fence", "{backend}"].map(toml::Value::from).to_vec();
+    let daemon = Daemon::plan(&[&pair.east, &pair.west]).failover("fence_command", argv).start().await;
+    let before = daemon.service().await;
+    pair.west.promote();
+    daemon.until("both are primary", SOON, |s| blocked(s) == "split brain").await;
+    let explained = daemon.ctl_done(&["failover", "--to", "west", "--route-only", "--dry-run"]).await;
+    assert!(format!("{}{}", explained.out, explained.talk).contains("run the node fence on east"), "{explained:#?}");
+    assert!(pair.east.runs());
+    daemon.ctl_done(&["failover", "--to", "west", "--route-only", "--yes"]).await;
+    let after = daemon.until_active("west", SOON).await;
+    assert_eq!(after.epoch, before.epoch.next());
+    assert!(!pair.east.runs(), "it was opened and the old side was not fenced");
 }
 
 /// The worst that a promotion left undone can meet: somebody else did it, and more.

@@ -66,7 +66,15 @@ pub const TABLE: &[Room] = &[
     room(
         "probe",
         Pure::None,
-        Import(&["net", "wire", "config", "cockroach_cloud", "failover::observation", "failover::action"]),
+        Import(&[
+            "net",
+            "wire",
+            "config",
+            "cockroach_cloud",
+            "failover::observation",
+            "failover::replication",
+            "failover::action",
+        ]),
     ),
     // `observation` for the evidence it sends; `relay` for the orders it gives and the meters it reads.
     room("connections", Pure::None, Import(&["relay", "failover::observation"])),

@@ -68,19 +68,30 @@ impl Laws {
                 self.alone(intent);
                 self.fit(intent, scene);
             }
-            EpisodeKind::Route => self.serves(intent),
+            EpisodeKind::Route => self.serves(intent, scene),
             EpisodeKind::Follow => self.adopted(intent, scene),
         }
     }
 
-    fn serves(&mut self, intent: &Intent) {
+    fn serves(&mut self, intent: &Intent, scene: &Scene<'_>) {
         if !self.sql() || self.service.failover.standby_serves {
             return;
         }
         let primary = self.ears.get(&intent.to).and_then(Ear::facts).is_some_and(|facts| facts.role == Role::Primary);
         self.demand(Law::Command, primary, || format!("route-only to {}, which is no primary", intent.to));
-        let down = intent.from.as_ref().is_none_or(|from| self.ears.get(from).is_none_or(Ear::is_down));
-        self.demand(Law::Command, down, || "route-only away from a side that is neither down nor fenced".into());
+        let fences = self.service.failover.fence_command.is_some();
+        let silenced = fences || self.takes_no_writes(intent, scene);
+        self.demand(Law::Command, silenced, || "route-only away from a side that nothing keeps from writing".into());
+    }
+
+    /// Down, or in recovery by an answer of late.
+    pub fn takes_no_writes(&self, intent: &Intent, scene: &Scene<'_>) -> bool {
+        let Some(ear) = intent.from.as_ref().and_then(|from| self.ears.get(from)) else { return true };
+        let recovers = ear
+            .told
+            .as_ref()
+            .is_some_and(|(_, finished, facts)| facts.role == Role::Standby && scene.now - finished <= self.patience());
+        ear.is_down() || recovers
     }
 
     fn adopted(&mut self, intent: &Intent, scene: &Scene<'_>) {

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use pgpivot::config::Promoter;
-use pgpivot::failover::action::{Action, LockResult, Outcome, PromotionResult};
+use pgpivot::failover::action::{Action, Latched, LockResult, Outcome, PromotionResult};
 use pgpivot::failover::phase::EpisodeId;
 use pgpivot::types::{BackendName, Lsn};
 
@@ -26,16 +26,16 @@ impl World {
                 let result = self.promote_as_ordered(d, &backend);
                 Outcome::Promotion { episode, result }
             }
-            Action::Freeze { episode, backend } => {
-                let result = self.freeze(d, &backend);
+            Action::Freeze { episode, backend, latched } => {
+                let result = self.freeze(d, &backend, latched.as_ref());
                 Outcome::Frozen { episode, result }
             }
-            Action::Unfreeze { episode, backend } => {
-                let result = self.unfreeze(d, &backend);
+            Action::Unfreeze { episode, backend, latched } => {
+                let result = self.unfreeze(d, &backend, latched.as_ref());
                 Outcome::Unfrozen { episode, result }
             }
-            Action::ReadFlush { episode, backend } => {
-                let result = self.read_flush(d, &backend);
+            Action::ReadFlush { episode, backend, latched } => {
+                let result = self.read_flush(d, &backend, latched.as_ref());
                 Outcome::FlushRead { episode, result }
             }
             Action::ClearSync { episode, backend } => {
@@ -192,7 +192,18 @@ impl World {
         self.say(|| format!("server {index} is primary on branch {branch}"));
     }
 
-    fn freeze(&mut self, d: usize, backend: &BackendName) -> Result<Lsn, String> {
+    /// The server itself shows to be the one that the order is meant for.
+    fn is_meant(&self, index: usize, latched: Option<&Latched>) -> Result<(), String> {
+        let server = &self.servers[index];
+        let is = |latched: &Latched| {
+            latched.system_id.0 == server.system
+                && (!server.primary || latched.timeline.0 == server.timeline)
+                && latched.node.as_ref().is_none_or(|node| *node == server.node)
+        };
+        if latched.is_none_or(is) { Ok(()) } else { Err("this is not the server that is latched".into()) }
+    }
+
+    fn freeze(&mut self, d: usize, backend: &BackendName, latched: Option<&Latched>) -> Result<Lsn, String> {
         let index = match self.obedient(d, backend) {
             Ok(index) => index,
             Err(why) => {
@@ -203,6 +214,7 @@ impl World {
         if !self.servers[index].primary {
             return Err("it is no primary".into());
         }
+        self.is_meant(index, latched)?;
         self.servers[index].frozen = true;
         if self.chance.one_in(8) {
             return Err("sessions stay".into());
@@ -210,7 +222,7 @@ impl World {
         Ok(Lsn(self.servers[index].flush))
     }
 
-    fn unfreeze(&mut self, d: usize, backend: &BackendName) -> Result<(), String> {
+    fn unfreeze(&mut self, d: usize, backend: &BackendName, latched: Option<&Latched>) -> Result<(), String> {
         let index = match self.obedient(d, backend) {
             Ok(index) => index,
             Err(why) => {
@@ -218,12 +230,14 @@ impl World {
                 return Err(why);
             }
         };
+        self.is_meant(index, latched)?;
         self.servers[index].frozen = false;
         if self.chance.one_in(8) { Err("no answer in time".into()) } else { Ok(()) }
     }
 
-    fn read_flush(&mut self, d: usize, backend: &BackendName) -> Result<Lsn, String> {
+    fn read_flush(&mut self, d: usize, backend: &BackendName, latched: Option<&Latched>) -> Result<Lsn, String> {
         let index = self.obedient(d, backend)?;
+        self.is_meant(index, latched)?;
         if self.servers[index].primary { Ok(Lsn(self.servers[index].flush)) } else { Err("it is no primary".into()) }
     }
 

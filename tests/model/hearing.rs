@@ -131,7 +131,7 @@ impl Laws {
                 false
             }
             Evidence::Unanswered { since, .. } => now - millis(*since) >= trigger,
-            Evidence::ServerEnded { .. } => false,
+            Evidence::ServerEnded { .. } | Evidence::Relayed { .. } => false,
         };
         if adverse && active && self.service.probe.passive {
             self.adverse(now);

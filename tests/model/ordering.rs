@@ -2,7 +2,7 @@
 //! order when.
 
 use pgpivot::config::Promoter;
-use pgpivot::failover::action::{Action, Command};
+use pgpivot::failover::action::{Action, Command, Latched};
 use pgpivot::failover::observation::Role;
 use pgpivot::failover::phase::{EpisodeKind, Intent, Latch, Record, Stage};
 use pgpivot::types::{BackendName, Epoch};
@@ -192,6 +192,10 @@ impl Laws {
         if course.intent.kind == EpisodeKind::Route && !course.intent.forced {
             self.looks_again(scene);
         }
+        if course.intent.kind == EpisodeKind::Route && self.sql() && !self.service.failover.standby_serves {
+            let silenced = course.fenced == Some(true) || self.takes_no_writes(&course.intent, scene);
+            self.demand(Law::Fence, silenced, || "opened beside a side that nothing keeps from writing".into());
+        }
         let cooled = course.intent.from.is_none() || course.intent.kind == EpisodeKind::Follow;
         let until = scene.clock.wall.plus(self.service.failover.cooldown);
         self.demand(Law::Cooldown, cooled || record.cooldown_until == Some(until), || {
@@ -231,8 +235,8 @@ impl Laws {
         let (episode, backend) = match action {
             Action::Fence { episode, backend }
             | Action::Promote { episode, backend, .. }
-            | Action::Freeze { episode, backend }
-            | Action::ReadFlush { episode, backend }
+            | Action::Freeze { episode, backend, .. }
+            | Action::ReadFlush { episode, backend, .. }
             | Action::ClearSync { episode, backend } => (*episode, backend.clone()),
             Action::Lock { episode, backends, .. } => (*episode, backends[0].clone()),
             _ => return,
@@ -251,7 +255,8 @@ impl Laws {
             Action::Lock { .. } if self.course.as_ref().is_some_and(|course| course.sent_ordered) => {}
             Action::Lock { .. } if intent.kind == EpisodeKind::Switchover => self.caught_up(),
             Action::Fence { .. } | Action::Lock { .. } => self.looks_again(scene),
-            Action::Freeze { .. } => {
+            Action::Freeze { latched, .. } => {
+                self.names_latched(latched.as_ref());
                 let marked = intent.stage >= Stage::Freezing && intent.from.as_ref() == Some(&backend);
                 self.demand(Law::Freeze, marked, || format!("{backend} is frozen before that is on disk"));
                 self.froze.insert(backend);
@@ -267,6 +272,13 @@ impl Laws {
             }
             _ => {}
         }
+    }
+
+    /// An order to the latched side says whom it is meant for.
+    fn names_latched(&mut self, latched: Option<&Latched>) {
+        let named = latched.map(|latched| (latched.system_id, latched.timeline));
+        let known = self.identity().map(|identity| (identity.system_id, identity.timeline));
+        self.demand(Law::Freeze, named == known, || format!("meant for {named:?}, latched is {known:?}"));
     }
 
     /// The candidate's lock; of three or more sides, that of most.
@@ -337,7 +349,8 @@ impl Laws {
         (foreign || self.seen_elsewhere(to)) && self.ears.iter().any(|(name, ear)| name != to && goes_on(ear))
     }
 
-    pub fn orders_release(&mut self, backend: &BackendName) {
+    pub fn orders_release(&mut self, backend: &BackendName, latched: Option<&Latched>) {
+        self.names_latched(latched);
         let active = self.active().cloned();
         self.demand(Law::Freeze, active.as_ref() == Some(backend), || {
             format!("{backend} is released and is not active")

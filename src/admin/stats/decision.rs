@@ -159,7 +159,7 @@ fn notices(s: &ServiceStatus, now: WallTime) -> Vec<Notice> {
         notices.push(Notice { level: WARN, title, text: paused.clone(), since: None });
     }
     if !s.other_daemons.is_empty() {
-        let title = "Other daemons watch this pair".to_owned();
+        let title = "Others watch this pair".to_owned();
         notices.push(Notice { level: CALM, title, text: s.other_daemons.join(", "), since: None });
     }
     notices

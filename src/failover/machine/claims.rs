@@ -125,7 +125,8 @@ impl Machine {
             ));
         }
         let side = self.sides.iter().find(|side| side.name != latch.active && self.continues(side, identity, now))?;
-        let others = self.record.other_daemon_seen.is_some_and(|seen| now.wall.since(seen) < DAY);
+        let daemons = self.record.other_daemon_seen.is_some_and(|seen| now.wall.since(seen) < DAY);
+        let others = daemons || self.kin().next().is_some();
         let follow = match self.service.failover.foreign_promotion {
             Some(rule) => rule == ForeignPromotion::Follow,
             None => observe || others,

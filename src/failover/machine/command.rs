@@ -59,6 +59,9 @@ impl Machine {
                 Err(refusal("starting", format!("the start checks have not passed: {}", self.evidence)))
             }
             State::Watching => match self.latch() {
+                Some(_) if let Some(said) = self.elder_sibling() => {
+                    Err(refusal("second_decider", format!("command it there: {said}")))
+                }
                 Some(latch) if self.disk_error.is_none() => Ok(latch.clone()),
                 Some(_) => Err(refusal("disk", "the state cannot be written, so nothing may be switched")),
                 None => Err(refusal("no_latch", "no side is latched yet: `proxyctl adopt BACKEND`")),
@@ -354,7 +357,11 @@ impl Machine {
         if !dry_run {
             let closed = kind != EpisodeKind::Switchover;
             let mut run = Run::new(intent, Step::Deciding { ticket: 0 }, closed, now.at);
-            run.fence_needed = self.service.failover.fence_required && kind == EpisodeKind::Failover;
+            run.fence_needed = match kind {
+                EpisodeKind::Failover => self.service.failover.fence_required,
+                EpisodeKind::Route => self.fences_first(now),
+                EpisodeKind::Switchover | EpisodeKind::Follow => false,
+            };
             if self.suspicion.is_none() {
                 let clock = self.witness_clock(now).filter(|_| self.replicates());
                 for side in &mut self.sides {

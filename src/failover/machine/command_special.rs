@@ -1,11 +1,10 @@
-//! The rarer commands: route-only, adopt, restore, abandon. Each refusal says what would be right.
+//! The rarer commands: adopt, restore, abandon. Each refusal says what would be right.
 
 use super::command::{Answer, refusal};
 use super::{Machine, State, Step};
 use crate::config::ConfiguredRole;
 use crate::failover::action::{Operator, Receipt};
 use crate::failover::analysis;
-use crate::failover::candidate;
 use crate::failover::health::State as Health;
 use crate::failover::observation::Role;
 use crate::failover::phase::EpisodeKind;
@@ -25,60 +24,6 @@ impl Machine {
             ),
             _ => "how much may be lost is not known".to_owned(),
         }
-    }
-
-    pub(super) fn command_route(
-        &mut self,
-        to: Option<&BackendName>,
-        operator: &Operator,
-        dry_run: bool,
-        now: Now,
-    ) -> Answer {
-        if let Some(receipt) = self.running_to(to, &[EpisodeKind::Route]) {
-            return Ok(receipt);
-        }
-        let latch = self.ready()?;
-        let target = match to {
-            Some(to) => self.known(to)?,
-            None => candidate::best_server(&self.sides, &latch.active)
-                .ok_or_else(|| refusal("no_candidate", "no other backend is up"))?,
-        };
-        if target.name == latch.active {
-            return Err(refusal(
-                "already_active",
-                format!("{} is already active (epoch {})", target.name, latch.epoch),
-            ));
-        }
-        if !target.serves() || target.quarantine.is_some() {
-            let why = target.quarantine.clone().unwrap_or_else(|| match target.state() {
-                Health::Up => "it has not answered since a probe failed".to_owned(),
-                state => state.as_str().to_owned(),
-            });
-            return Err(refusal("unfit", format!("{} does not prove to serve: {why}", target.name)));
-        }
-        if !self.service.failover.standby_serves {
-            if (self.knows_identity() || self.replicates()) && target.role() != Role::Primary {
-                return Err(refusal(
-                    "not_primary",
-                    format!("{} is not a primary: route-only would send writes to a standby", target.name),
-                ));
-            }
-            let down = self.active_side().is_none_or(|side| side.state() == Health::Down);
-            if !down {
-                return Err(refusal(
-                    "not_fenced",
-                    format!("{} is neither down nor fenced: two primaries would take writes", latch.active),
-                ));
-            }
-        }
-        let target = target.name.clone();
-        let steps = vec![
-            format!("close the gate and cut every connection of {}", latch.active),
-            format!("open to {target} in epoch {}; nothing is promoted", latch.epoch.next()),
-        ];
-        let sentence = format!("moving traffic from {} to {target}", latch.active);
-        let why = format!("commanded by {}", operator.name);
-        self.start(EpisodeKind::Route, target, why, true, operator, dry_run, (sentence, steps), now)
     }
 
     pub(super) fn command_adopt(

@@ -208,7 +208,7 @@ impl Machine {
         let Some(run) = self.run_mut() else { return };
         run.rechecked = Some(Rechecked { sentence: said.clone() });
         if run.intent.kind == EpisodeKind::Route {
-            return self.latch_new(now);
+            return self.route(now);
         }
         let (episode, from, needed) = (run.intent.id, run.intent.from.clone(), run.fence_needed);
         let tried = run.fence_over;

@@ -79,6 +79,7 @@ impl Machine {
         if let Some(since) = run.unchecked {
             self.state = State::Starting { since };
         }
+        let left = self.latch().and_then(|latch| latch.identity.clone());
         self.record = *record;
         if run.intent.from.is_some() {
             self.counted(run.intent.operator.is_some(), run.intent.kind, true);
@@ -87,7 +88,6 @@ impl Machine {
         self.mismatch = None;
         self.suspicion = None;
         self.settling = Some(now.at + SETTLING);
-        self.latched_at = Some(now.at);
         let to = run.intent.to.clone();
         for side in &mut self.sides {
             // What was streamed belongs to the line that was left.
@@ -123,6 +123,9 @@ impl Machine {
             (Some(_), _) => said.push_str("; that no row was lost could not be proven"),
             (None, _) => said.push_str(&self.loss_sentence(&run.intent)),
         }
+        said.push_str(&self.tell_beside(&run.intent, left, now));
+        self.latched_at = Some(now.at);
+        self.count_anew(&to);
         for note in &run.notes {
             said.push_str("; ");
             said.push_str(note);

@@ -21,7 +21,9 @@ impl Machine {
             return;
         }
         let (needed, step) = (run.fence_needed, run.step.clone());
+        let routes = run.intent.kind == EpisodeKind::Route;
         match (outcome, step) {
+            (Outcome::Fenced { result: Ok(()), .. }, Step::Fencing) if routes => self.route_fenced(now),
             (Outcome::Fenced { result: Ok(()), .. }, Step::Fencing) => {
                 if let Some(run) = self.run_mut() {
                     run.fence_over = true;
@@ -179,10 +181,10 @@ impl Machine {
 }
 
 impl Outcome {
-    /// Whose it is; `None` for a write.
+    /// Whose it is; `None` for a write or a cut.
     pub fn episode(&self) -> Option<EpisodeId> {
         match self {
-            Self::Persisted { .. } => None,
+            Self::Persisted { .. } | Self::Cut { .. } => None,
             Self::Fenced { episode, .. }
             | Self::Locked { episode, .. }
             | Self::Promotion { episode, .. }

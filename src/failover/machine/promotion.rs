@@ -222,7 +222,8 @@ impl Machine {
         let clusters = stream.is_some();
         self.actions.push_back(Action::Promote { episode, epoch, backend, rechecked, stream });
         if let (EpisodeKind::Switchover, Some(backend), false) = (kind, from, clusters) {
-            self.actions.push_back(Action::ReadFlush { episode, backend });
+            let latched = self.latched_server(&backend);
+            self.actions.push_back(Action::ReadFlush { episode, backend, latched });
         }
     }
 

@@ -138,7 +138,8 @@ impl Machine {
         let note = operator.note.as_deref().map_or_else(String::new, |note| format!(" ({note})"));
         let why = format!("commanded by {} with --force{note}; {loss}", operator.name);
         let sentence = format!("moving traffic home to {home}: {loss}");
-        self.start(EpisodeKind::Route, home.clone(), why, true, operator, dry_run, (sentence, steps), now)
+        // An operator takes it as it is: nothing is fenced, and nothing is proven but that it serves.
+        self.start(EpisodeKind::Follow, home.clone(), why, true, operator, dry_run, (sentence, steps), now)
     }
 
     /// Up, and by its own word a primary.

@@ -4,9 +4,10 @@
 use std::time::Duration;
 
 use super::{Machine, State, Step};
-use crate::failover::action::{Action, EventKind};
+use crate::failover::action::{Action, EventKind, Latched};
+use crate::failover::analysis;
 use crate::failover::phase::{EpisodeId, EpisodeKind, Stage};
-use crate::types::{Lsn, Moment, Now};
+use crate::types::{BackendName, Lsn, Moment, Now};
 
 const FREEZE_TIME: Duration = Duration::from_secs(15);
 const REPLAY_TIME: Duration = Duration::from_secs(5);
@@ -51,7 +52,18 @@ impl Machine {
         let (episode, from) = (run.intent.id, run.intent.from.clone());
         let Some(backend) = from else { return };
         self.step(Step::Freezing { until: now.at + FREEZE_TIME }, format!("{backend} is being made read-only"), now);
-        self.actions.push_back(Action::Freeze { episode, backend });
+        let latched = self.latched_server(&backend);
+        self.actions.push_back(Action::Freeze { episode, backend, latched });
+    }
+
+    /// Whom an order to the latched side must find: the line of the latch, at the node that was heard there last.
+    pub(super) fn latched_server(&self, backend: &BackendName) -> Option<Latched> {
+        let identity = self.latch()?.identity.as_ref()?;
+        let side = self.side(backend).filter(|side| !side.indirect);
+        let address = self.address_of(backend).and_then(|address| side?.addresses.get(&address));
+        let heard = address.and_then(|address| address.facts.as_ref());
+        let node = heard.filter(|heard| analysis::same_line(&heard.facts, identity)).and_then(|h| h.facts.node.clone());
+        Some(Latched { system_id: identity.system_id, timeline: identity.timeline, node })
     }
 
     /// The old primary stands still, or could not be brought to it.
@@ -104,7 +116,8 @@ impl Machine {
         if self.releasing.is_none_or(|at| now.at.since(at) >= Duration::from_secs(5)) {
             self.releasing = Some(now.at);
             let episode = self.record.last_episode;
-            self.actions.push_back(Action::Unfreeze { episode, backend: active });
+            let latched = self.latched_server(&active);
+            self.actions.push_back(Action::Unfreeze { episode, backend: active, latched });
         }
     }
 

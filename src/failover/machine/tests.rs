@@ -1,19 +1,23 @@
 //! The laws as sentences, on a stage of simulated servers.
 
 mod bad_luck;
+mod beside;
 mod cluster_failover;
 mod cluster_return;
 mod clusters;
+mod fenced;
 mod interrupted;
 mod orders;
 mod overtaken;
 mod plan;
 mod resumed;
+mod siblings;
 mod stage;
 mod stale;
+mod swapped;
 
 use super::*;
-use crate::config::{ForeignPromotion, SyncRule, WitnessRule};
+use crate::config::{SyncRule, WitnessRule};
 use crate::failover::action::Command;
 use plan::service;
 use stage::{Mood, Stage};
@@ -314,28 +318,6 @@ fn a_pending_promotion_is_neither_given_up_nor_tried_elsewhere() {
 }
 
 #[test]
-fn a_lone_daemon_keeps_a_living_primary_beside_a_foreign_one_and_an_observer_follows() {
-    let mut stage = Stage::steady();
-    stage.run(5000);
-    stage.promote(1);
-    stage.run(10_000);
-    assert_eq!((stage.active(), stage.machine.phase()), ("east", Phase::Blocked));
-    assert_eq!(stage.view().blocked.unwrap().reason, "split brain");
-
-    let mut observer = service(2);
-    observer.failover.authority = Authority::Observe;
-    let mut stage = Stage::steady_with(observer);
-    stage.run(5000);
-    stage.servers[0].mood = Mood::Dead;
-    stage.run(2000);
-    assert_eq!(stage.promotions.len(), 0);
-    assert!(stage.view().next.contains("is followed as soon as it is proven"), "{}", stage.view().next);
-    stage.promote(1);
-    stage.until(3000, |stage| stage.active() == "west" && stage.is_open());
-    assert_eq!(stage.machine.record().spent.len(), 0);
-}
-
-#[test]
 fn a_latched_side_that_says_it_is_a_standby_is_cut_at_once() {
     let mut stage = Stage::steady();
     stage.run(5000);
@@ -475,17 +457,6 @@ fn a_second_primary_on_the_latched_timeline_is_split_brain() {
     assert_eq!(stage.view().blocked.unwrap().reason, "split brain");
     assert!(stage.view().backends[1].quarantined.is_some());
     assert_eq!(stage.active(), "east");
-}
-
-#[test]
-fn follow_is_chosen_by_configuration_over_the_default() {
-    let mut follow = service(2);
-    follow.failover.foreign_promotion = Some(ForeignPromotion::Follow);
-    let mut stage = Stage::steady_with(follow);
-    stage.run(5000);
-    stage.promote(1);
-    stage.until(5000, |stage| stage.active() == "west" && stage.is_open());
-    assert!(stage.cuts.contains(&"east".into()));
 }
 
 #[test]

@@ -157,7 +157,8 @@ impl Machine {
         if let Some(said) = analysis::same_server(&self.sides) {
             return Some((BlockReason::SameServer, said));
         }
-        self.rival().or_else(|| self.stream_block(now))
+        let elder = self.elder_sibling().filter(|_| self.decides()).map(|said| (BlockReason::SecondDecider, said));
+        self.rival().or_else(|| self.stream_block(now)).or(elder)
     }
 
     /// What keeps an established decision from being carried out automatically.

@@ -1,3 +1,5 @@
+//! What streams testify, as tables.
+
 use super::*;
 
 const REFRESH: Duration = Duration::from_secs(30);

@@ -77,7 +77,7 @@ async fn a_session_that_died_while_it_was_kept_costs_no_promotion() {
 async fn a_side_that_was_frozen_once_takes_writes_when_it_is_promoted() {
     let pair = Pair::start().await;
     let effects = effects(&pair);
-    effects.freeze(&east(), pair.east.address()).await.unwrap();
+    effects.freeze(&east(), pair.east.address(), None).await.unwrap();
     // As after a switchover whose old side was rebuilt from a backup that carries the setting.
     let standby = pair.add_standby("north").await;
     assert_eq!(standby.ask("SHOW default_transaction_read_only").await, "on");

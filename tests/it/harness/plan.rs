@@ -88,6 +88,23 @@ impl DaemonPlan {
         (self, address)
     }
 
+    /// A second service in front of the same servers, which calls them and their addresses otherwise.
+    pub fn beside(mut self, name: &str, servers: &[(&str, &Cluster)]) -> Self {
+        let mut other = self.service().clone();
+        let listen = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), free_port());
+        other["listener"][0]["address"] = listen.to_string().into();
+        let mut backends = Vec::new();
+        for (i, (called, server)) in servers.iter().enumerate() {
+            let mut table = backend(server, i == 0);
+            table.insert("name".into(), (*called).into());
+            table.insert("addresses".into(), vec![format!("[::ffff:127.0.0.1]:{}", server.port)].into());
+            backends.push(Value::Table(table));
+        }
+        other.insert("backend".into(), Value::Array(backends));
+        self.config["service"].as_table_mut().unwrap().insert(name.into(), Value::Table(other));
+        self
+    }
+
     /// Another state directory.
     pub fn state(mut self, path: &Path) -> Self {
         self.config["state"]["path"] = path.display().to_string().into();

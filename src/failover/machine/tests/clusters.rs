@@ -431,7 +431,7 @@ impl Clusters {
                 };
                 self.machine.handle_outcome(Outcome::Promotion { episode, result }, at);
             }
-            Action::Unfreeze { episode, backend } => {
+            Action::Unfreeze { episode, backend, .. } => {
                 self.unfrozen.push(backend);
                 self.machine.handle_outcome(Outcome::Unfrozen { episode, result: Ok(()) }, at);
             }

@@ -1,8 +1,8 @@
 //! How the stage carries out what the machine orders.
 
 use super::stage::{Mood, Stage};
-use crate::failover::action::{Action, LockResult, Outcome, PromotionResult};
-use crate::types::Lsn;
+use crate::failover::action::{Action, Latched, LockResult, Outcome, PromotionResult};
+use crate::types::{BackendName, Lsn, SystemId, Timeline};
 
 impl Stage {
     pub(super) fn carry_out(&mut self, action: Action) {
@@ -24,7 +24,11 @@ impl Stage {
             }
             Action::Publish(_) | Action::ReadStreams { .. } | Action::ReadClock { .. } => {}
             Action::Unlock { .. } => self.unlocks += 1,
-            Action::Cut { backend } => self.cuts.push(backend),
+            Action::Cut { backend } => {
+                self.cuts.push(backend.clone());
+                let (connections, bytes) = (self.attached, self.relayed);
+                self.told(Outcome::Cut { backend, connections, bytes });
+            }
             Action::ProbeNow { backend } => {
                 let i = Self::index(&backend);
                 self.next_probe[i] = self.now;
@@ -55,33 +59,24 @@ impl Stage {
                 };
                 self.told(Outcome::Promotion { episode, result });
             }
-            Action::Freeze { episode, backend } => {
+            Action::Freeze { episode, backend, latched } => {
                 let i = Self::index(&backend);
                 self.freezes.push(format!("freeze {backend}"));
-                let server = &mut self.servers[i];
-                let result = if server.mood == Mood::Well {
-                    server.frozen = true;
-                    Ok(Lsn(server.lsn))
-                } else {
-                    Err("no answer in time".into())
-                };
+                let result = self.finds(&backend, latched.as_ref()).map(|()| {
+                    self.servers[i].frozen = true;
+                    Lsn(self.servers[i].lsn)
+                });
                 self.told(Outcome::Frozen { episode, result });
             }
-            Action::Unfreeze { episode, backend } => {
+            Action::Unfreeze { episode, backend, latched } => {
                 let i = Self::index(&backend);
                 self.freezes.push(format!("unfreeze {backend}"));
-                let server = &mut self.servers[i];
-                let result = if server.mood == Mood::Well {
-                    server.frozen = false;
-                    Ok(())
-                } else {
-                    Err("no answer in time".into())
-                };
+                let result = self.finds(&backend, latched.as_ref()).map(|()| self.servers[i].frozen = false);
                 self.told(Outcome::Unfrozen { episode, result });
             }
-            Action::ReadFlush { episode, backend } => {
-                let server = &self.servers[Self::index(&backend)];
-                let result = if server.mood == Mood::Well { Ok(Lsn(server.lsn)) } else { Err("no answer".into()) };
+            Action::ReadFlush { episode, backend, latched } => {
+                let lsn = Lsn(self.servers[Self::index(&backend)].lsn);
+                let result = self.finds(&backend, latched.as_ref()).map(|()| lsn);
                 self.told(Outcome::FlushRead { episode, result });
             }
             Action::ClearSync { episode, backend } => {
@@ -91,6 +86,24 @@ impl Stage {
             }
         }
     }
+
+    /// A server that answers, and is the one that the order is meant for.
+    fn finds(&self, backend: &BackendName, latched: Option<&Latched>) -> Result<(), String> {
+        let server = &self.servers[Self::index(backend)];
+        if server.mood != Mood::Well {
+            return Err("no answer in time".into());
+        }
+        let is = |latched: &Latched| {
+            latched.system_id == SystemId(server.system)
+                && (!server.primary || latched.timeline == Timeline(server.timeline))
+                && latched.node.as_ref().is_none_or(|node| *node == server.node)
+        };
+        match latched.is_some_and(is) {
+            true => Ok(()),
+            false => Err(format!("this is not the server that is latched ({latched:?})")),
+        }
+    }
+
     /// An outcome comes at once, or waits to be delivered.
     fn told(&mut self, outcome: Outcome) {
         match &mut self.waiting {

@@ -68,6 +68,9 @@ pub(crate) struct Stage {
     pub(super) loses: Option<fn(&Action) -> bool>,
     pub(crate) events: Vec<Event>,
     pub(crate) cuts: Vec<BackendName>,
+    /// Client connections to the active side, and the bytes that they sent.
+    pub(super) attached: usize,
+    pub(super) relayed: u64,
     pub(crate) promotions: Vec<BackendName>,
     pub(crate) freezes: Vec<String>,
     pub(crate) fence: Result<(), String>,
@@ -131,6 +134,8 @@ impl Stage {
             loses: None,
             events: Vec::new(),
             cuts: Vec::new(),
+            attached: 0,
+            relayed: 0,
             promotions: Vec::new(),
             freezes: Vec::new(),
             fence: Ok(()),
