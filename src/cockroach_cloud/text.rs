@@ -68,6 +68,23 @@ pub(super) fn html_title(body: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn no_text_keeps_the_secret_and_none_grows_beyond_its_bound(text in "([aA1_. \u{7}é]|a1_|A1_){0,60}", max in 0_usize..40) {
+            let shown = bounded(&masked(&text, &Secret::new("a1_".into())), max);
+            prop_assert!(!shown.to_ascii_lowercase().contains("a1_"), "{}", shown);
+            prop_assert!(shown.chars().count() <= max + 1);
+        }
+
+        #[test]
+        fn any_body_can_be_looked_at(body in any::<Vec<u8>>()) {
+            let text = String::from_utf8_lossy(&body);
+            let title = html_title(&format!("<{text}<title {text}>{text}</title"));
+            prop_assert!(title.is_some());
+        }
+    }
 
     #[test]
     fn the_secret_is_masked_wherever_and_however_it_is_echoed() {

@@ -9,7 +9,7 @@ use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, DATE, HeaderMap, LOCA
 use reqwest::{Request, Url};
 use serde::de::DeserializeOwned;
 use tokio::time::{Instant, timeout_at};
-use tokio_rustls::rustls::{self, RootCertStore};
+use tokio_rustls::rustls::{self, ClientConfig, RootCertStore};
 
 use super::error::{Answer, Cause, Code, MAX_MESSAGE, Step, Trouble, Unreadable};
 use super::model::Status;
@@ -22,7 +22,7 @@ use crate::types::Secret;
 
 /// The largest body that is read, in bytes.
 pub const MAX_BODY: usize = 4 << 20;
-/// The longest wait for a connection, TLS included; half of the call's deadline at most.
+/// The longest wait for a connection, TLS included.
 const MAX_CONNECT: Duration = Duration::from_secs(5);
 /// The headers that people who look for a fault want to see.
 const TELLING: [&str; 9] = [
@@ -37,9 +37,10 @@ const TELLING: [&str; 9] = [
     "cf-ray",
 ];
 
-/// The HTTP client with what every request carries.
+/// What every request is sent with.
 pub(super) struct Transport {
-    http: reqwest::Client,
+    tls: ClientConfig,
+    is_https: bool,
     settings: Checked,
     secret: Secret,
 }
@@ -79,9 +80,18 @@ impl Transport {
         let is_https = checked.base.scheme() == "https";
         // A client must have some TLS; one for plain http trusts nobody.
         let tls = tls_config(if is_https { roots()? } else { RootCertStore::empty() })?;
-        let connect = (settings.timeout / 2).min(MAX_CONNECT);
-        let http = reqwest::Client::builder()
-            .user_agent(checked.user_agent.clone())
+        let transport = Self { tls, is_https, settings: checked, secret: settings.secret.clone() };
+        transport.http(settings.timeout).map_err(BuildError::Http)?;
+        Ok(transport)
+    }
+
+    /// A client for one call that has `left` to live. It shares nothing with others but TLS tickets; what it costs to
+    /// build is little beside a connection. Its connection takes half of the time at most, so that a call which ends
+    /// by its deadline is known to have been connected.
+    fn http(&self, left: Duration) -> Result<reqwest::Client, reqwest::Error> {
+        let connect = (left / 2).min(MAX_CONNECT);
+        reqwest::Client::builder()
+            .user_agent(self.settings.user_agent.clone())
             .redirect(reqwest::redirect::Policy::none())
             .retry(reqwest::retry::never())
             .no_proxy()
@@ -90,18 +100,17 @@ impl Transport {
             .connect_timeout(connect)
             // Sooner than the connection as a whole, so that it is the one to be blamed.
             .dns_resolver(Resolver::new(connect.mul_f64(0.75)))
-            .https_only(is_https)
-            .tls_backend_preconfigured(tls)
+            .https_only(self.is_https)
+            .tls_backend_preconfigured(self.tls.clone())
             .build()
-            .map_err(BuildError::Http)?;
-        Ok(Self { http, settings: checked, secret: settings.secret.clone() })
     }
 
     pub(super) fn base(&self) -> &Url {
         &self.settings.base
     }
 
-    /// Sends once and reads the reply, until `deadline`. Cancelled, it closes the connection; a write may have taken effect then.
+    /// Sends once and reads the reply, until `deadline`. Cancelled, it closes the connection; a write may have taken
+    /// effect then.
     pub(super) async fn send(
         &self,
         operation: &Operation,
@@ -112,7 +121,9 @@ impl Transport {
         let request =
             self.request(operation, query, body).ok_or(Trouble::Unreadable { status: 0, what: Unreadable::NotHttp })?;
         let sent = Instant::now();
-        let mut response = match timeout_at(deadline, self.http.execute(request)).await {
+        let unbuilt = Trouble::Unreachable { step: Step::Connect, cause: Cause::Other };
+        let http = self.http(deadline.saturating_duration_since(sent)).map_err(|_| unbuilt)?;
+        let mut response = match timeout_at(deadline, http.execute(request)).await {
             Ok(result) => result.map_err(|error| trouble(&error, Step::Reply))?,
             Err(_) => return Err(Trouble::Unreachable { step: Step::Reply, cause: Cause::TimedOut }),
         };

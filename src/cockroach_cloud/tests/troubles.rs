@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::server::{Act, Server, json};
 use super::{A, S, SECRET, client, impatient, settings, stream};
-use crate::cockroach_cloud::{Cause, Client, Code, MAX_BODY, Settings, Step, Trouble, Unreadable};
+use crate::cockroach_cloud::{Cause, Client, Code, MAX_BODY, Step, Trouble, Unreadable};
 
 #[tokio::test]
 async fn a_refusal_keeps_its_status_its_code_and_its_words() {
@@ -176,7 +176,7 @@ async fn a_reply_that_does_not_end_ends_by_the_deadline() {
 async fn silence_in_a_tls_handshake_sends_nothing() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("https://{}", listener.local_addr().unwrap());
-    let client = Client::build(&Settings { timeout: Duration::from_millis(400), ..settings(&url) }).unwrap();
+    let client = Client::build(&settings(&url)).unwrap().with_timeout(Duration::from_millis(400));
     let error = client.cancel_stream(S).await.unwrap_err();
     assert_eq!(error.trouble, Trouble::Unreachable { step: Step::Connect, cause: Cause::TimedOut });
     assert!(!error.may_have_taken_effect(), "{error}");
