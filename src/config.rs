@@ -115,7 +115,7 @@ pub enum Target {
 pub struct Backend {
     /// Unique within the service.
     pub name: BackendName,
-    /// At least one.
+    /// At least one; empty only where [`Replication::Cloud`] can be asked for the host of `cluster_id`.
     pub addresses: Vec<HostPort>,
     /// Role for the first start, before a latch exists; `None` = ask the servers.
     pub role: Option<ConfiguredRole>,
@@ -258,7 +258,7 @@ pub struct Failover {
     pub cooldown: Duration,
     /// Episodes that reached `sent` in 24 h; default 3; 0 = never automatically; at most 1000.
     pub max_per_day: u32,
-    /// Bytes; default 16 MiB; at most 1024 TiB.
+    /// Bytes, for kind postgres; default 16 MiB; at most 1024 TiB.
     pub max_lag: u64,
     /// The same for kind cockroach, where `max_lag` is a time: how much the stream may lack of what was committed up to
     /// the first evidence; default 2 min; 1 s to 24 h.
@@ -279,7 +279,8 @@ pub struct Failover {
     pub drain_timeout: Duration,
     /// Who makes a standby writable.
     pub promoter: Promoter,
-    /// After this a pending promotion alerts; default 60 s; 1 s to 1 h.
+    /// After this a pending promotion alerts; default 60 s, with replication of clusters 60 min; 1 s to 1 h, cockroach
+    /// 24 h.
     pub promote_timeout: Duration,
     /// `self` or `observe`.
     pub authority: Authority,
@@ -299,7 +300,7 @@ pub struct Failover {
     pub restart_grace: Duration,
     /// How long a hung backend with a live walsender is watched before a node fence may decide; default 10 s; 1 s to 1 h.
     pub hung_grace: Duration,
-    /// How long other backends are waited for at start; default 2 s; at most 5 min.
+    /// How long other backends are waited for at start; default 2 s, with replication of clusters 15 s; at most 5 min.
     pub verify_wait: Duration,
 }
 
@@ -374,6 +375,13 @@ impl Replication {
             Self::Sql(sql) => sql.refresh,
         }
     }
+
+    /// How long after the first failed probe `replicated_time` must still stand before it, until the primary counts as
+    /// silent: three refreshes, or two and a half and `lag`, the largest lag of usual times.
+    pub fn silence(&self, lag: Duration) -> Duration {
+        let refresh = self.refresh();
+        (refresh * 3).max(refresh * 2 + lag + refresh / 2)
+    }
 }
 
 /// `[service.NAME.cockroach_cloud]`: clusters of CockroachDB Cloud.
@@ -387,7 +395,8 @@ pub struct CockroachCloud {
     pub timeout: Duration,
     /// The stream from the configured primary to the standby, a UUID; `None` = found by its direction.
     pub stream_id: Option<String>,
-    /// What an automatic failover goes to; `None` = the latest consistent time.
+    /// What an automatic failover goes to; `None` = the latest consistent time. Any time: whether it lies between what
+    /// the standby retains and an hour ahead is the promoter's question, which has a clock.
     pub failover_at: Option<WallTime>,
     /// `replicated_time_refresh`: default 30 s, as the service documents it; 100 ms to 5 min.
     pub refresh: Duration,
@@ -396,7 +405,8 @@ pub struct CockroachCloud {
 /// `[service.NAME.cockroach_sql]`: self-hosted clusters.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CockroachSql {
-    /// Who logs in to the `system` virtual cluster; default the probe's login.
+    /// Who logs in to the `system` virtual cluster; default the probe's login. Its user is written somewhere; without a
+    /// password a certificate or trust must do.
     pub login: Login,
     /// The replicated virtual cluster, the same name on both sides; default `main`.
     pub virtual_cluster: String,

@@ -377,6 +377,63 @@ mod tests {
         );
     }
 
+    const CLUSTERS: &str = "
+        [service.main]
+        kind = 'cockroach'
+        [service.main.cockroach_cloud]
+        secret_file = '/p'
+        [[service.main.backend]]
+        name = 'east'
+        cluster_id = '00000000-0000-0000-0000-000000000001'
+        role = 'primary'
+        [[service.main.backend]]
+        name = 'west'
+        cluster_id = '00000000-0000-0000-0000-000000000002'
+        addresses = ['west:26257']
+    ";
+
+    /// What a reload of these clusters says when a text is replaced and the secret is this one.
+    fn reload(from: &str, to: &str, secret: &str) -> Vec<String> {
+        assert!(CLUSTERS.contains(from), "{from}");
+        let (old, new) = (config(CLUSTERS, "hunter2", ""), config(&CLUSTERS.replacen(from, to, 1), secret, ""));
+        let found = diff(&old, &new);
+        assert_eq!(found.restart_only, Vec::<String>::new());
+        assert_eq!(live_part(&old, &new), new);
+        found.summary()
+    }
+
+    #[test]
+    fn where_replication_is_steered_changes_live_and_its_secret_is_never_shown() {
+        assert_eq!(reload("/p", "/p", "hunter2"), Vec::<String>::new());
+        assert_eq!(
+            reload("/p", "/p", "hunter3"),
+            ["service.main.cockroach_cloud: a secret, a password or a command's arguments changed"]
+        );
+        let more = "secret_file = '/p'\n timeout = '5s'\n stream_id = '0A000000-0000-0000-0000-000000000003'";
+        assert_eq!(
+            reload("secret_file = '/p'", more, "hunter2"),
+            ["service.main.cockroach_cloud: timeout \"10s\" → \"5s\", stream_id not set → \
+                 \"0a000000-0000-0000-0000-000000000003\""]
+        );
+        assert_eq!(
+            reload("000000000002'", "00000000000A'", "hunter2"),
+            ["service.main.backend.west: cluster_id \"00000000-0000-0000-0000-000000000002\" → \
+                 \"00000000-0000-0000-0000-00000000000a\""]
+        );
+    }
+
+    #[test]
+    fn a_service_that_is_steered_otherwise_says_which_table_went_and_which_came() {
+        let text = CLUSTERS.replace("cluster_id", "#").replace("'east'", "'east'\n addresses = ['east:26257']");
+        let text = text.replace("cockroach_cloud]\n        secret_file = '/p'", "cockroach_sql]\n        user = 'x'");
+        let found = diff(&config(CLUSTERS, "hunter2", ""), &config(&text, "hunter2", ""));
+        assert!(found.services[0].replication && found.restart_only.is_empty());
+        let said = found.summary();
+        let at = |line: &str| said.iter().any(|found| found == line);
+        assert!(at("service.main.cockroach_cloud: removed") && at("service.main.cockroach_sql: added"), "{said:?}");
+        assert!(at("service.main.failover: promoter \"cockroach_cloud\" → \"cockroach_sql\""), "{said:?}");
+    }
+
     #[test]
     fn what_takes_a_restart_is_named_last_and_not_part_of_what_is_applied() {
         let (old, new, diff) = after(&[

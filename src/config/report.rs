@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use super::diff::keys::{authority_word, kind_word, target_word};
 use super::source;
-use super::{Authority, Config, ConfiguredRole, ProbeKind, Promoter, Service, WitnessRule};
+use super::validate::form;
+use super::{Authority, Backend, Config, ConfiguredRole, Kind, ProbeKind, Promoter, Replication, Service, WitnessRule};
 
 /// What a check found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,6 +35,9 @@ const DEFAULT_RECEIVER_TIMEOUT: Duration = Duration::from_secs(60);
 const DEATH_PATH: Duration = Duration::from_millis(400);
 /// On top of half of `wal_receiver_timeout`: by then a live sender would have been heard.
 const SILENCE_MARGIN: Duration = Duration::from_millis(500);
+
+/// A cluster is not worn by a first packet this often.
+const SHORT_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Loads a configuration as the daemon would and says what it means.
 pub fn check(path: Option<&Path>) -> CheckReport {
@@ -105,18 +109,74 @@ fn explain_service(service: &Service) -> Vec<String> {
             listener.address, listener.max_connections
         ));
     }
-    for backend in &service.backends {
-        let addresses: Vec<String> = backend.addresses.iter().map(ToString::to_string).collect();
-        let role = match backend.role {
-            Some(ConfiguredRole::Primary) => ", starts as primary",
-            Some(ConfiguredRole::Standby) => ", starts as standby",
-            None => "",
-        };
-        lines.push(format!("  backend {} at {}, weight {}{role}", backend.name, addresses.join(", "), backend.weight));
+    lines.extend(service.backends.iter().map(explain_backend));
+    if let Some(replication) = &service.replication {
+        lines.push(format!("  replication {}", explain_replication(replication)));
     }
+    lines.extend(explain_promotion(service).into_iter().map(|line| format!("  {line}")));
     lines.push("  from a failure of the active side to the decision, at worst:".into());
     lines.extend(explain_detection(service, None).into_iter().map(|line| format!("    {line}")));
     lines
+}
+
+fn explain_backend(backend: &Backend) -> String {
+    let addresses: Vec<String> = backend.addresses.iter().map(ToString::to_string).collect();
+    let role = match backend.role {
+        Some(ConfiguredRole::Primary) => ", starts as primary",
+        Some(ConfiguredRole::Standby) => ", starts as standby",
+        None => "",
+    };
+    let at = match (&backend.cluster_id, addresses.as_slice()) {
+        (Some(id), []) => format!("is cluster {id}, its host read from the API at start"),
+        (Some(id), _) => format!("at {} is cluster {id}", addresses.join(", ")),
+        (None, _) => format!("at {}", addresses.join(", ")),
+    };
+    format!("  backend {} {at}, weight {}{role}", backend.name, backend.weight)
+}
+
+/// Where replication is read.
+fn explain_replication(replication: &Replication) -> String {
+    let how = match replication {
+        Replication::Cloud(cloud) => {
+            let stream = cloud.stream_id.as_ref();
+            let stream = stream.map_or_else(|| "the stream found by its direction".into(), |id| format!("stream {id}"));
+            let timeout = humantime::format_duration(cloud.timeout);
+            format!("by the Cloud API at {}, calls given up after {timeout}, {stream}", cloud.api_url)
+        }
+        Replication::Sql(sql) => {
+            let password = if sql.login.password.is_some() { "with" } else { "without" };
+            format!("of virtual cluster {} by SQL as {} {password} a password", sql.virtual_cluster, sql.login.user)
+        }
+    };
+    format!("{how}, replicated_time refreshed every {}", humantime::format_duration(replication.refresh()))
+}
+
+/// What is done with it when the active side dies, where this daemon does it.
+fn explain_promotion(service: &Service) -> Vec<String> {
+    let Some(replication) = &service.replication else { return Vec::new() };
+    if !matches!(service.failover.promoter, Promoter::CockroachCloud | Promoter::CockroachSql) {
+        return Vec::new();
+    }
+    let lag = humantime::format_duration(service.failover.max_replication_lag);
+    let how = match replication {
+        Replication::Cloud(cloud) => match cloud.failover_at {
+            None => "an automatic failover goes to the latest consistent time".into(),
+            Some(at) => format!(
+                "an automatic failover goes to {}, if that can be reached when it is needed",
+                form::time_text(at)
+            ),
+        },
+        Replication::Sql(sql) => {
+            let name = &sql.virtual_cluster;
+            let stop = match sql.stop_service {
+                true => format!("stops {name} on the old side when it can be reached"),
+                false => format!("leaves {name} on the old side as it is"),
+            };
+            let target = if sql.default_target { "makes it" } else { "does not make it" };
+            format!("a promotion {stop}, and {target} the default target of the new one")
+        }
+    };
+    vec![how, format!("a stream that lacks more than {lag} (max_lag) is failed over by an operator alone")]
 }
 
 /// The detection figures as text, with what would make them shorter. `w` is the `wal_receiver_timeout` read on the
@@ -152,6 +212,12 @@ pub fn detection(service: &Service, w: Option<Duration>) -> Detection {
     };
     let crash = if death_path(service) { DEATH_PATH } else { refused + repeats };
     let counted = repeats + probe.timeout;
+    if let (true, Some(silence)) = (automatic, stream_silence(service)) {
+        // The stream is watched from the first probe that failed: one that hangs fails when its time is up.
+        let failed = if passive(service) { probe.hang_trigger } else { next_probe + probe.timeout };
+        let hang = (unanswered + counted + delay).max(failed + silence);
+        return Detection { crash: (crash + delay).max(refused + silence), hang: Some(hang) };
+    }
     let hang = match silence(service, w.unwrap_or(DEFAULT_RECEIVER_TIMEOUT)) {
         _ if !automatic => None,
         Silence::Never => None,
@@ -159,6 +225,12 @@ pub fn detection(service: &Service, w: Option<Duration>) -> Detection {
         Silence::After(silence) => Some(unanswered + counted.max(silence) + delay),
     };
     Detection { crash: crash + delay, hang }
+}
+
+/// With a lag that no stream has shown yet: one and a half refreshes.
+fn stream_silence(service: &Service) -> Option<Duration> {
+    let replication = service.replication.as_ref()?;
+    Some(replication.silence(replication.refresh() * 3 / 2))
 }
 
 /// When a standby's receiver proves by silence that the primary hangs.
@@ -171,7 +243,8 @@ enum Silence {
 }
 
 fn silence(service: &Service, w: Duration) -> Silence {
-    let asked = matches!(service.probe.kind, ProbeKind::Sql { .. }) && !service.failover.standby_serves;
+    let postgres = service.kind == Kind::Postgres;
+    let asked = postgres && matches!(service.probe.kind, ProbeKind::Sql { .. }) && !service.failover.standby_serves;
     match service.failover.witness {
         _ if !asked => Silence::NotAsked,
         WitnessRule::Required if w.is_zero() => Silence::Never,
@@ -213,6 +286,14 @@ fn not_automatic(service: &Service) -> Option<&'static str> {
 
 fn crash_note(service: &Service) -> String {
     let fall = service.probe.fall;
+    if let (Some(silence), Some(replication)) = (stream_silence(service), &service.replication) {
+        let refresh = humantime::format_duration(replication.refresh());
+        return format!(
+            " (probes in a row that must fail: {fall}; the stream must show nothing of the primary for {} from the first \
+             one, with replicated_time refreshed every {refresh})",
+            seconds(silence)
+        );
+    }
     if death_path(service) {
         " (every connection ended, connects refused, the standby's receiver gone)".into()
     } else if passive(service) {
@@ -238,6 +319,9 @@ fn hang_note(service: &Service, w: Option<Duration>) -> String {
 
 /// What would shorten the hang figure, the largest share first.
 fn shorter(service: &Service, w: Option<Duration>) -> Vec<String> {
+    if let Some(silence) = stream_silence(service) {
+        return shorter_than_stream(service, silence);
+    }
     let mut steps = Vec::new();
     let probe = &service.probe;
     let counted = probe.fast_interval * probe.fall.saturating_sub(1) + probe.timeout;
@@ -258,6 +342,28 @@ fn shorter(service: &Service, w: Option<Duration>) -> Vec<String> {
     if !service.failover.delay.is_zero() {
         let delay = humantime::format_duration(service.failover.delay);
         steps.push(format!("in [service.{}.failover]: delay = \"0s\" (it adds {delay} to both)", service.name));
+    }
+    steps
+}
+
+/// The stream's silence is the service's own pace: only what is waited for before and beyond it can be shortened.
+fn shorter_than_stream(service: &Service, silence: Duration) -> Vec<String> {
+    let (probe, failover) = (&service.probe, &service.failover);
+    let mut steps = Vec::new();
+    let counted = probe.fast_interval * probe.fall.saturating_sub(1);
+    let beyond = (counted + failover.delay).saturating_sub(silence).min(failover.delay);
+    if !beyond.is_zero() {
+        let (delay, saved) = (failover.delay.saturating_sub(beyond), humantime::format_duration(beyond));
+        let delay = humantime::format_duration(delay);
+        steps.push(format!("in [service.{}.failover]: delay = \"{delay}\" (it adds {saved} to both)", service.name));
+    }
+    if probe.interval > SHORT_INTERVAL && !passive(service) {
+        let saved = humantime::format_duration(probe.interval.saturating_sub(SHORT_INTERVAL));
+        let short = humantime::format_duration(SHORT_INTERVAL);
+        steps.push(format!(
+            "in [service.{}.probe]: interval = \"{short}\" (the first probe fails {saved} earlier)",
+            service.name
+        ));
     }
     steps
 }
@@ -341,6 +447,120 @@ mod tests {
         let text = PAIR.replace("'postgres'", "'cockroach'") + "[service.main.failover]\nstandby_serves = true";
         let service = config(&text).services.remove(0);
         assert_eq!(figures(&service, None), (150_000, Some(160_000)));
+    }
+
+    const CLUSTERS: &str = "
+        [service.main]
+        kind = 'cockroach'
+        [[service.main.listener]]
+        address = '127.0.0.1:26257'
+        [service.main.cockroach_cloud]
+        secret_file = '/s'
+        [[service.main.backend]]
+        name = 'east'
+        cluster_id = '00000000-0000-0000-0000-000000000001'
+        role = 'primary'
+        [[service.main.backend]]
+        name = 'west'
+        cluster_id = '00000000-0000-0000-0000-000000000002'
+        addresses = ['west.example.com:26257']
+        role = 'standby'
+        weight = 10
+    ";
+
+    fn joined(text: &str) -> Service {
+        let mut raw = raw::parse(text);
+        raw.files.insert("/s".into(), crate::types::Secret::new("CCDB1_hunter2".into()));
+        validate::build(raw, &Env::default(), 2).unwrap().0.services.remove(0)
+    }
+
+    /// The clusters with these lines more.
+    fn clusters(more: &str) -> Service {
+        joined(&format!("{CLUSTERS}\n{more}"))
+    }
+
+    #[test]
+    fn joined_clusters_decide_at_two_minutes_and_a_half_and_a_hang_adds_the_timeout() {
+        assert_eq!(figures(&clusters(""), None), (150_000, Some(160_000)));
+        // What PostgreSQL's standbys say of their receivers is none of theirs.
+        assert_eq!(figures(&clusters(""), Some(0)), (150_000, Some(160_000)));
+        // Nothing is won by asking faster than the stream tells.
+        let failover = "[service.main.failover]\ndelay = '0s'\n";
+        assert_eq!(figures(&clusters(failover), None), (150_000, Some(160_000)));
+        let probe = "[service.main.probe]\ninterval = '10s'\ntimeout = '5s'\n";
+        assert_eq!(figures(&clusters(probe), None), (130_000, Some(135_000)));
+        // Whoever wants to wait longer does.
+        let failover = "[service.main.failover]\ndelay = '5m'\n";
+        assert_eq!(figures(&clusters(failover), None), (390_000, Some(400_000)));
+        let refresh = CLUSTERS.replace("secret_file = '/s'", "secret_file = '/s'\nreplicated_time_refresh = '1s'");
+        assert_eq!(figures(&joined(&refresh), None), (150_000, Some(160_000)));
+        let quick = format!("{refresh}{probe}[service.main.failover]\ndelay = '0s'\n");
+        assert_eq!(figures(&joined(&quick), None), (30_000, Some(35_000)));
+    }
+
+    #[test]
+    fn with_traffic_that_counts_the_stream_is_watched_from_the_first_failure() {
+        let passive = "[service.main.probe]\npassive = true\nhang_trigger = '2s'\n";
+        assert_eq!(figures(&clusters(passive), None), (120_000, Some(132_000)));
+    }
+
+    #[test]
+    fn a_stream_is_silent_after_three_refreshes_or_later_where_it_lags() {
+        let replication = clusters("").replication.unwrap();
+        let silence = |lag| replication.silence(Duration::from_secs(lag)).as_secs();
+        assert_eq!([0, 15, 30, 45, 120].map(silence), [90, 90, 105, 120, 195]);
+    }
+
+    #[test]
+    fn joined_clusters_nobody_decides_for_have_no_figure_for_a_hang() {
+        for more in ["automatic = false", "authority = 'observe'", "promoter = 'none'"] {
+            let service = clusters(&format!("[service.main.failover]\n{more}"));
+            assert_eq!(figures(&service, None), (90_000, None), "{more}");
+        }
+    }
+
+    fn told(service: &Service) -> String {
+        explain_service(service).join("\n")
+    }
+
+    #[test]
+    fn joined_clusters_are_explained() {
+        let expected = "\
+service main (cockroach), probe startup, promoter cockroach_cloud, authority self: decides by itself
+  listener 127.0.0.1:26257 → active, at most 10000 connections
+  backend east is cluster 00000000-0000-0000-0000-000000000001, its host read from the API at start, weight 100, starts as primary
+  backend west at west.example.com:26257 is cluster 00000000-0000-0000-0000-000000000002, weight 10, starts as standby
+  replication by the Cloud API at https://cockroachlabs.cloud, calls given up after 10s, the stream found by its direction, replicated_time refreshed every 30s
+  an automatic failover goes to the latest consistent time
+  a stream that lacks more than 2m (max_lag) is failed over by an operator alone
+  from a failure of the active side to the decision, at worst:
+    crash  150 s (probes in a row that must fail: 3; the stream must show nothing of the primary for 120 s from the first one, with replicated_time refreshed every 30s)
+    hang   160 s
+    shorter: in [service.main.probe]: interval = \"10s\" (the first probe fails 20s earlier)";
+        assert_eq!(told(&clusters("")), expected);
+        let at = CLUSTERS.replace(
+            "secret_file = '/s'",
+            "secret_file = '/s'\nstream_id = '00000000-0000-0000-0000-00000000000A'\nfailover_at = '2026-01-31T12:00:00Z'",
+        );
+        let text = told(&joined(&at));
+        assert!(text.contains(", stream 00000000-0000-0000-0000-00000000000a, "), "{text}");
+        assert!(text.contains(" goes to 2026-01-31T12:00:00Z, if that can be reached when it is needed\n"), "{text}");
+        assert!(!text.contains("hunter2"), "{text}");
+        let delay = told(&clusters("[service.main.failover]\ndelay = '90s'"));
+        assert!(delay.contains("shorter: in [service.main.failover]: delay = \"1m\" (it adds 30s to both)"), "{delay}");
+        assert!(!told(&clusters("[service.main.failover]\nauthority = 'observe'")).contains("an automatic failover"));
+    }
+
+    #[test]
+    fn self_hosted_clusters_are_explained() {
+        let example = include_str!("../../config/cockroach-self-hosted.toml");
+        let text = told(&joined(example));
+        for line in [
+            "  replication of virtual cluster main by SQL as pgpivot without a password, replicated_time refreshed every 30s\n",
+            "  a promotion stops main on the old side when it can be reached, and makes it the default target of the new one\n",
+        ] {
+            assert!(text.contains(line), "{text}");
+        }
     }
 
     #[test]

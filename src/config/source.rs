@@ -266,7 +266,7 @@ mod tests {
     /// Examples that name no file for it take the secret from the environment.
     fn surroundings(text: &str) -> Env {
         let secret = ("COCKROACH_API_SECRET_KEY".to_owned(), "CCDB1_0123456789abcdef".to_owned());
-        let wants = text.contains(".cockroach_cloud]") && !text.contains("\nsecret_file");
+        let wants = text.contains("export COCKROACH_API_SECRET_KEY=");
         Env::parse(&wants.then_some(secret).into_iter().collect())
     }
 

@@ -138,7 +138,12 @@ impl Pcr {
     fn overlay_ids(&self, path: &str, service: &mut raw::Service, problems: &mut Problems) {
         for (role, id) in [("primary", &self.primary), ("standby", &self.standby)] {
             let Some((name, id)) = id else { continue };
-            let has_role = |b: &raw::Backend| b.role.as_ref().is_some_and(|Text(word)| word == role);
+            // Beside the primary of a pair, who says nothing is the standby.
+            let pair = service.backend.len() == 2;
+            let has_role = |b: &raw::Backend| match &b.role {
+                Some(Text(word)) => word == role,
+                None => pair && role == "standby",
+            };
             let mut found = service.backend.iter_mut().enumerate().filter(|(_, backend)| has_role(backend));
             match (found.next(), found.next()) {
                 (Some((index, backend)), None) => {
@@ -353,6 +358,8 @@ mod tests {
         assert_eq!(names(&[ONE, TWO]), [KEY.0]);
         assert_eq!(names(&[ONE]), [TWO.0, KEY.0]);
         assert_eq!(names(&[KEY, DNS[0], DNS[1]]), [ONE.0, TWO.0]);
+        let found = alone(&[DNS[1]]).unwrap_err();
+        assert_eq!(found[0], "STANDBY_SQL_DNS: names a standby, but no primary is named; set PRIMARY_SQL_DNS too");
     }
 
     #[test]
@@ -379,7 +386,7 @@ mod tests {
     const FILE: &str = "[service.main]\nkind = 'cockroach'\n[service.main.cockroach_cloud]\nsecret_file = '/s'\n\
         failover_at = '2026-01-31T12:00:00Z'\ntimeout = '20s'\n\
         [[service.main.backend]]\nname = 'east'\nrole = 'primary'\n\
-        [[service.main.backend]]\nname = 'west'\nrole = 'standby'\n\
+        [[service.main.backend]]\nname = 'west'\n\
         cluster_id = '0a1b2c3d-0000-0000-0000-000000000009'\n";
 
     #[test]
@@ -391,7 +398,7 @@ mod tests {
             sides(main),
             [
                 "east [] Some(Primary) Some(\"0a1b2c3d-0000-0000-0000-000000000001\")",
-                "west [] Some(Standby) Some(\"0a1b2c3d-0000-0000-0000-000000000002\")"
+                "west [] None Some(\"0a1b2c3d-0000-0000-0000-000000000002\")"
             ]
         );
         let asked = cloud(main);

@@ -112,7 +112,7 @@ impl Reader<'_> {
         }
         let Some(primary) = primary else {
             if standby.is_some() && self.meant(["DATABASE_URL", "DB_HOST"]).is_none() {
-                self.warnings.push("STANDBY_SQL_DNS is set, but PRIMARY_SQL_DNS is not: it makes no service".into());
+                self.problem("STANDBY_SQL_DNS", "names a standby, but no primary is named; set PRIMARY_SQL_DNS too");
             }
             return None;
         };

@@ -281,11 +281,10 @@ mod tests {
 
     /// Lines that look like a configuration, some of them broken.
     fn toml_ish() -> impl Strategy<Value = String> {
-        let key =
-            "(listen|kind|interval|fall|jitter|backend|listener|probe|http|tls|service|name|addresses|[a-z.\"' ]{0,6})";
+        let key = "(listen|kind|interval|fall|jitter|backend|listener|probe|http|tls|service|name|addresses|cluster_id|api_url|stream_id|failover_at|virtual_cluster|[a-z.\"' ]{0,6})";
         let value = "(\"[^\"\n]{0,8}\"|-?[0-9]{1,20}|[0-9.e]{1,6}|true|\\[[0-9\", ]{0,6}\\]|\\{ ?[a-z]{0,4} ?=? ?1? ?\\}|[^\n]{0,8})";
         let header = "(\\[admin\\]|\\[state\\]|\\[service\\]|\\[service\\.m\\]|\\[\\[service\\.m\\.backend\\]\\]|\\[\\[service\\.m\\.listener\\]\\]\
-                      |\\[service\\.m\\.(probe|failover|connection|probe\\.http|probe\\.tls|backend)\\]|\\[{0,2}[a-z.]{0,6}\\]{0,2})";
+                      |\\[service\\.m\\.(probe|failover|connection|cockroach_cloud|cockroach_sql|probe\\.http|probe\\.tls|backend)\\]|\\[{0,2}[a-z.]{0,6}\\]{0,2})";
         let regex = |pattern: String| proptest::string::string_regex(&pattern).unwrap();
         let line = prop_oneof![3 => regex(format!("{key} = {value}")), 2 => regex(header.to_owned())];
         proptest::collection::vec(line, 0..16).prop_map(|lines| lines.join("\n"))

@@ -271,8 +271,9 @@ pub(super) fn check(path: &str, service: &Service, problems: &mut Problems) {
 
 fn check_pair(path: &str, table: Table, backends: &[Backend], problems: &mut Problems) {
     let there = backends.len();
-    if there != 2 {
-        problems.missing(
+    // That there is none is said already.
+    if there != 2 && there != 0 {
+        problems.add(
             format!("{path}.backend"),
             format!(
                 "physical cluster replication joins two clusters, and here {} {there}; describe two, or remove [{path}.{}]",
