@@ -196,6 +196,11 @@ impl Witness {
         self.last.as_ref().map(|last| (last.started, last.at))
     }
 
+    /// Was it asked since T0? What it said before is no answer to that.
+    pub fn asked(&self) -> bool {
+        self.episode.as_ref().zip(self.last.as_ref()).is_some_and(|(since, last)| last.started > since.t0)
+    }
+
     /// When it last streamed on the latched timeline.
     pub fn streamed_at(&self) -> Option<Moment> {
         self.streamed_at

@@ -1,6 +1,7 @@
 //! The laws as sentences, on a stage of simulated servers.
 
 mod bad_luck;
+mod first_evidence;
 mod interrupted;
 mod orders;
 mod overtaken;
