@@ -93,9 +93,14 @@ impl Machine {
 
     /// One turn of watching.
     pub(super) fn advance_watch(&mut self, now: Now) {
-        self.release_frozen(now);
         self.mismatch = self.astray();
-        self.owed = self.owed.filter(|_| self.mismatch.is_some());
+        if let (Some(since), None) = (self.owed, &self.mismatch) {
+            // It is what it was again: it is opened when the start checks pass, as at any start.
+            self.owed = None;
+            self.state = State::Starting { since };
+            return;
+        }
+        self.release_frozen(now);
         if self.settling.is_some_and(|until| now.at >= until) {
             self.settling = None;
         }
