@@ -63,6 +63,9 @@ pub struct Witness {
     highest: Option<Lsn>,
     /// When a row last streamed on the latched timeline.
     streamed_at: Option<Moment>,
+    /// It streamed on it since it last did on another one, if only below another standby: no testimony, but a proof of
+    /// descent.
+    followed: bool,
     /// From whom it did.
     sender: Option<String>,
     /// The other timeline on which it streamed since.
@@ -144,8 +147,9 @@ impl Witness {
             && row.timeline.is_some_and(|timeline| Some(timeline) != latched)
         {
             // It went over to another line: what it got from this one is no merit any more.
-            (self.streamed_at, self.elsewhere) = (None, row.timeline);
+            (self.streamed_at, self.elsewhere, self.followed) = (None, row.timeline, false);
         }
+        self.followed |= on(&facts.receiver, latched).is_some();
         if let Some(row) = streaming {
             (self.streamed_at, self.elsewhere) = (Some(finished), None);
             self.sender.clone_from(&row.sender);
@@ -206,6 +210,11 @@ impl Witness {
         self.streamed_at
     }
 
+    /// Was it seen streaming on the latched timeline, from whomever?
+    pub fn followed(&self) -> bool {
+        self.followed
+    }
+
     /// On which other timeline it streamed since.
     pub fn elsewhere(&self) -> Option<Timeline> {
         self.elsewhere
@@ -231,10 +240,15 @@ impl Witness {
 
 impl Sample {
     fn streaming(&self, latched: Option<Timeline>) -> Option<&ReceiverRow> {
-        match &self.receiver {
-            Receiver::Row(row) if row.streaming && row.timeline.is_some() && row.timeline == latched => Some(row),
-            _ => None,
-        }
+        on(&self.receiver, latched)
+    }
+}
+
+/// The row of a stream on the latched timeline.
+fn on(receiver: &Receiver, latched: Option<Timeline>) -> Option<&ReceiverRow> {
+    match receiver {
+        Receiver::Row(row) if row.streaming && row.timeline.is_some() && row.timeline == latched => Some(row),
+        _ => None,
     }
 }
 

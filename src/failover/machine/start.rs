@@ -81,7 +81,7 @@ impl Machine {
         let Some(identity) = &latch.identity else {
             return false;
         };
-        let streamed = side.witness.streamed_at().is_some();
+        let streamed = side.witness.followed();
         side.role() == Role::Primary && analysis::lineage(&heard.facts, identity, streamed) == Lineage::Descends
     }
 
