@@ -94,8 +94,8 @@ impl Machine {
     /// One turn of watching.
     pub(super) fn advance_watch(&mut self, now: Now) {
         self.mismatch = self.astray();
-        if let (Some(since), None) = (self.owed, &self.mismatch) {
-            // It is what it was again: it is opened when the start checks pass, as at any start.
+        if let (Some(since), None, false) = (self.owed, &self.mismatch, self.active_is_frozen()) {
+            // Only now could it be opened: when the start checks pass, as at any start.
             self.owed = None;
             self.state = State::Starting { since };
             return;

@@ -270,6 +270,26 @@ fn a_latched_side_that_is_itself_again_after_the_start_is_opened() {
 }
 
 #[test]
+fn a_latched_side_that_takes_writes_again_after_the_start_is_not_opened_beside_its_successor() {
+    let mut stage = Stage::steady_with(service(3));
+    stage.run(5000);
+    stage.servers[0].frozen = true;
+    stage.disk.frozen.push("east".into());
+    stage.restart(100);
+    stage.loses = Some(|action| matches!(action, Action::Unfreeze { .. }));
+    stage.until(5000, |stage| stage.said("east proved to be the latched side"));
+    stage.run(3000);
+    stage.next_probe[2] = stage.now + 60_000;
+    stage.promote(2);
+    stage.run(10);
+    stage.hears(2, stage.now, Verdict::Answered(Box::new(stage.facts(2))));
+    stage.loses = None;
+    stage.until(10_000, |stage| stage.said("east takes writes again"));
+    assert!(!stage.is_open(), "opened beside north, which was promoted");
+    assert_eq!(stage.view().blocked.unwrap().reason, "split brain");
+}
+
+#[test]
 fn a_forced_failover_says_what_is_known_of_the_loss() {
     let mut stage = Stage::steady();
     stage.run(5000);
