@@ -379,9 +379,13 @@ impl Replication {
     /// How long after the first failed probe `replicated_time` must still stand before it, until the primary counts as
     /// silent: three refreshes, or two and a half and `lag`, the largest lag of usual times.
     pub fn silence(&self, lag: Duration) -> Duration {
-        let refresh = self.refresh();
-        (refresh * 3).max(refresh * 2 + lag + refresh / 2)
+        silence(self.refresh(), lag)
     }
+}
+
+/// As [`Replication::silence`], from the refresh alone.
+pub fn silence(refresh: Duration, lag: Duration) -> Duration {
+    (refresh * 3).max(refresh * 2 + lag + refresh / 2)
 }
 
 /// `[service.NAME.cockroach_cloud]`: clusters of CockroachDB Cloud.

@@ -277,6 +277,10 @@ fn decide(e: &Evidence<'_>, why: String, rechecked: bool) -> Finding {
         let Fitness::Fit { .. } = fitness else {
             continue;
         };
+        if e.identity.is_some() && !side.witness.asked() {
+            // Nor does a lesser one that was asked before it.
+            return Finding::Waiting(format!("{why}; waiting for a fresh sample of {}", side.name));
+        }
         let testimony = side.witness.testimony();
         let optional = e.service.failover.witness == WitnessRule::Optional;
         let counts = testimony.lost() || over_idle && testimony == Testimony::Idle;

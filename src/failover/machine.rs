@@ -70,7 +70,8 @@ pub struct Machine {
     pub(super) settling: Option<Moment>,
     /// When this daemon last woke late: what began before is worth nothing.
     woke: Moment,
-    /// The start checks ended at a latched side that proved to be something else: they are owed to the next one.
+    /// The start checks ended at a latched side that could not be opened, being something else or read-only: they are owed
+    /// to the next one, or to itself when it can.
     owed: Option<Moment>,
     /// A release from read-only was ordered at that time.
     releasing: Option<Moment>,

@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::witness::Testimony;
+use crate::config;
 use crate::types::{BackendName, Moment, Now, WallTime};
 
 /// One stream, as its source shows it.
@@ -363,18 +364,13 @@ impl Witness {
         let margin = self.refresh / 6;
         // Silence counts from T0, or from what was replicated after it.
         let from = base.0.max(replicated.0.saturating_sub(micros(margin)));
-        if since.advanced && last.clock.0 >= from.saturating_add(micros(self.silence(since.lag))) {
+        if since.advanced && last.clock.0 >= from.saturating_add(micros(config::silence(self.refresh, since.lag))) {
             Testimony::Silent
         } else if replicated >= base.plus(margin) {
             Testimony::Writing
         } else {
             Testimony::Unknown
         }
-    }
-
-    /// How long after T0 a stream that does not advance is silent: three refreshes, or two and the usual lag and a half.
-    fn silence(&self, lag: Duration) -> Duration {
-        (self.refresh * 3).max(self.refresh * 2 + lag + self.refresh / 2)
     }
 
     /// It replicates, and the source could be read since.

@@ -55,7 +55,7 @@ pub const EDGES: &[Edge] = &[
     e(Blocked, Confirming, "the reason is gone, the threshold is still reached"),
     e(Blocked, Fencing, "the reason is gone, or an operator began an episode"),
     e(Blocked, Switching, "proven, adopted by an operator, or followed"),
-    e(Blocked, Starting, "this daemon slept: the start checks run again"),
+    e(Blocked, Starting, "this daemon slept, or the latched side can be opened at last: the start checks run again"),
     e(Blocked, Paused, "the reason is gone; decisions are paused"),
     e(Blocked, Settling, "the reason is gone"),
     e(Paused, Steady, "an operator resumed"),

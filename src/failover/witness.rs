@@ -65,6 +65,9 @@ pub struct Witness {
     highest: Option<Lsn>,
     /// When a row last streamed on the latched timeline.
     streamed_at: Option<Moment>,
+    /// It streamed on it since it last did on another one, if only below another standby: no testimony, but a proof of
+    /// descent.
+    followed: bool,
     /// From whom it did.
     sender: Option<String>,
     /// The other timeline on which it streamed since.
@@ -179,8 +182,9 @@ impl Witness {
             && row.timeline.is_some_and(|timeline| Some(timeline) != latched)
         {
             // It went over to another line: what it got from this one is no merit any more.
-            (self.streamed_at, self.elsewhere) = (None, row.timeline);
+            (self.streamed_at, self.elsewhere, self.followed) = (None, row.timeline, false);
         }
+        self.followed |= on(&facts.receiver, latched).is_some();
         if let Some(row) = streaming {
             (self.streamed_at, self.elsewhere) = (Some(finished), None);
             self.sender.clone_from(&row.sender);
@@ -237,9 +241,19 @@ impl Witness {
         self.last.as_ref().map(|last| (last.started, last.at))
     }
 
+    /// Was it asked since T0? What it said before is no answer to that.
+    pub fn asked(&self) -> bool {
+        self.episode.as_ref().zip(self.last.as_ref()).is_some_and(|(since, last)| last.started > since.t0)
+    }
+
     /// When it last streamed on the latched timeline.
     pub fn streamed_at(&self) -> Option<Moment> {
         self.streamed_at
+    }
+
+    /// Was it seen streaming on the latched timeline, from whomever?
+    pub fn followed(&self) -> bool {
+        self.followed
     }
 
     /// On which other timeline it streamed since.
@@ -270,10 +284,15 @@ impl Witness {
 
 impl Sample {
     fn streaming(&self, latched: Option<Timeline>) -> Option<&ReceiverRow> {
-        match &self.receiver {
-            Receiver::Row(row) if row.streaming && row.timeline.is_some() && row.timeline == latched => Some(row),
-            _ => None,
-        }
+        on(&self.receiver, latched)
+    }
+}
+
+/// The row of a stream on the latched timeline.
+fn on(receiver: &Receiver, latched: Option<Timeline>) -> Option<&ReceiverRow> {
+    match receiver {
+        Receiver::Row(row) if row.streaming && row.timeline.is_some() && row.timeline == latched => Some(row),
+        _ => None,
     }
 }
 

@@ -41,7 +41,7 @@ async fn the_startup_probe_reads_health_from_the_first_answer() {
         ([message(b'R', &[0; 4]), says("3D000", "no")].concat(), Verdict::Unknown(Unknown::NoDatabase)),
         (says("28P01", "no"), Verdict::Answered(Box::default())),
         (says("28000", "no"), Verdict::Unknown(Unknown::Authentication)),
-        (says("08000", "service unavailable for target tenant (x)"), Verdict::Failed(Failure::BadReply)),
+        (says("08000", "service unavailable for target tenant (x)"), Verdict::Failed(Failure::NotServing)),
         (says("57P01", "server is not accepting clients"), Verdict::Failed(Failure::ShuttingDown)),
         (says("57P03", "the database system is starting up"), Verdict::Recovering),
         (says("57P03", "the database system is shutting down"), Verdict::Failed(Failure::ShuttingDown)),

@@ -37,6 +37,8 @@ pub struct Counter {
     pub heard: Option<u64>,
     /// The newest answer, by its start.
     pub told: Option<(u64, Facts)>,
+    /// Start of the newest answer that told its role and timeline.
+    pub placed: Option<u64>,
 }
 
 /// One backend.
@@ -84,6 +86,9 @@ impl Counter {
         let overtaken = self.newest > started;
         match &seen.verdict {
             Verdict::Answered(facts) => {
+                if facts.role != Role::Unknown && facts.timeline.is_some() {
+                    self.placed = self.placed.max(Some(started));
+                }
                 if self.told.as_ref().is_none_or(|(newest, _)| *newest <= started) {
                     self.told = Some((started, (**facts).clone()));
                 }
@@ -173,7 +178,8 @@ impl Counter {
     }
 
     fn forget(&mut self) {
-        *self = Self { recoveries: std::mem::take(&mut self.recoveries), told: self.told.take(), ..Self::default() };
+        let (recoveries, told) = (std::mem::take(&mut self.recoveries), self.told.take());
+        *self = Self { recoveries, told, placed: self.placed, ..Self::default() };
     }
 
     /// Down also for one that counts looks in quick succession once: `fall` of them, a fast interval apart but for timers.

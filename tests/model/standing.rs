@@ -82,13 +82,12 @@ impl Laws {
         let proven = self.ears.get(active).is_some_and(shows);
         self.demand(Law::StartChecks, proven, || format!("open to {active}, which has not proven itself since {woke}"));
         let wait = u64::try_from(self.service.failover.verify_wait.as_millis()).unwrap();
-        // Where probes tell roles, only who tells its role and timeline is heard.
-        let tells = |facts: &Facts| facts.role != Role::Unknown && facts.timeline.is_some();
+        // Where probes tell roles, only who told its role and timeline was heard; one whose stream is lost since shows none.
         let sql = self.sql();
         let heard = |ear: &Ear| {
             ear.counters.values().all(|counter| {
-                let told = counter.told.as_ref().is_some_and(|(started, facts)| *started >= woke && tells(facts));
-                if sql { told } else { counter.heard.is_some_and(|at| at >= woke) }
+                let heard = if sql { counter.placed } else { counter.heard };
+                heard.is_some_and(|at| at >= woke)
             })
         };
         let unheard = self.ears.iter().find(|(name, ear)| *name != active && (!heard(ear) || ear.counters.is_empty()));

@@ -36,7 +36,7 @@ impl Machine {
                 continue;
             };
             let facts = &heard.facts;
-            let streamed = side.witness.streamed_at().is_some();
+            let streamed = side.witness.followed();
             let shown = facts.timeline.map_or_else(|| "an unknown timeline".into(), |t| format!("timeline {t}"));
             let verdict = match (facts.role, analysis::lineage(facts, identity, streamed)) {
                 (Role::Primary, Lineage::Descends) => Ok(()),
@@ -82,7 +82,7 @@ impl Machine {
         self.sides.iter().filter(|side| side.name != latch.active).find_map(|side| {
             let facts = &side.facts.as_ref()?.facts;
             side.claim.as_ref().filter(|claim| claim.stands())?;
-            let lineage = analysis::lineage(facts, identity, side.witness.streamed_at().is_some());
+            let lineage = analysis::lineage(facts, identity, side.witness.followed());
             let beside = format!("{} is primary too ({}), beside {}", side.name, lineage_words(lineage), latch.active);
             match lineage {
                 Lineage::Same if facts.node != active_node => Some((BlockReason::SplitBrain, beside)),
@@ -153,7 +153,7 @@ impl Machine {
 
     /// It serves, and proved in two answers that it is primary on a line that continues the latched one.
     fn continues(&self, side: &Side, identity: &Identity, now: Now) -> bool {
-        let streamed = side.witness.streamed_at().is_some();
+        let streamed = side.witness.followed();
         side.state() == Health::Up
             && side.claim.as_ref().is_some_and(Claim::proven)
             && side.facts.as_ref().is_some_and(|heard| {

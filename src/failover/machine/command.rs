@@ -376,7 +376,7 @@ impl Machine {
     /// How a rival stands to the latch, for the view.
     pub(in crate::failover) fn lineage_of(&self, side: &Side) -> Option<Lineage> {
         let identity = self.latch()?.identity.as_ref()?;
-        Some(analysis::lineage(&side.facts.as_ref()?.facts, identity, side.witness.streamed_at().is_some()))
+        Some(analysis::lineage(&side.facts.as_ref()?.facts, identity, side.witness.followed()))
     }
 }
 

@@ -45,7 +45,7 @@ impl Machine {
             State::Episode(run) if run.unchecked.is_some() => (closed("the start checks have not passed yet"), None),
             State::Episode(_) => (self.open(latch, true), None),
             State::Watching => {
-                if self.record.frozen.contains(&latch.active) {
+                if self.active_is_frozen() {
                     return (Gate::Closed { why: format!("{} is being released from read-only", latch.active) }, None);
                 }
                 let recovering = self.active_side().is_some_and(|side| side.state() == Health::Recovering);

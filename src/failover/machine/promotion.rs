@@ -192,7 +192,7 @@ impl Machine {
         let run = self.run()?;
         let identity = self.latch()?.identity.as_ref()?;
         let goes_on = |side: &&Side| {
-            let streamed = side.witness.streamed_at().is_some() || Some(&side.name) == run.intent.from.as_ref();
+            let streamed = side.witness.followed() || Some(&side.name) == run.intent.from.as_ref();
             side.name != run.intent.to
                 && side.role() == Role::Primary
                 && side

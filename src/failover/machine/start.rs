@@ -83,7 +83,7 @@ impl Machine {
         let Some(identity) = &latch.identity else {
             return false;
         };
-        let streamed = side.witness.streamed_at().is_some();
+        let streamed = side.witness.followed();
         side.role() == Role::Primary && analysis::lineage(&heard.facts, identity, streamed) == Lineage::Descends
     }
 
@@ -91,7 +91,7 @@ impl Machine {
         self.state = State::Watching;
         self.block = None;
         self.mismatch = self.active_side().and_then(|side| analysis::mismatch(side, self.latch()?.identity.as_ref()));
-        self.owed = self.mismatch.as_ref().map(|_| since);
+        self.owed = (self.mismatch.is_some() || self.active_is_frozen()).then_some(since);
         if let (Some(latch), None) = (&self.record.latch, &self.mismatch) {
             let said = format!("{} proved to be the latched side of epoch {}", latch.active, latch.epoch);
             self.tell(now, EventKind::Notice, said);

@@ -99,6 +99,11 @@ impl Machine {
         }
     }
 
+    /// It is read-only by our doing, or may be.
+    pub(super) fn active_is_frozen(&self) -> bool {
+        self.latch().is_some_and(|latch| self.record.frozen.contains(&latch.active))
+    }
+
     /// The active side must not stay read-only: releases it before it is opened (after a cancelled switchover, or when
     /// a side that was frozen once becomes active again).
     pub(super) fn release_frozen(&mut self, now: Now) {

@@ -6,6 +6,7 @@ mod cluster_failover;
 mod cluster_return;
 mod clusters;
 mod fenced;
+mod first_evidence;
 mod interrupted;
 mod orders;
 mod overtaken;

@@ -20,7 +20,7 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 impl Machine {
     /// Weighs one observation of the active side: it may begin or end a suspicion.
     pub(super) fn weigh(&mut self, seen: &Observation, now: Now) {
-        if !matches!(self.state, State::Watching) || !seen.fresh {
+        if !self.weighs() || !seen.fresh {
             return;
         }
         match &seen.verdict {
@@ -45,9 +45,19 @@ impl Machine {
         }
     }
 
+    /// A switchover is decided on a side that is well, and what is forced on no evidence at all: what comes in the middle of
+    /// them is first evidence for what follows if they are called off. Any other episode rests on what is frozen.
+    fn weighs(&self) -> bool {
+        match &self.state {
+            State::Watching => true,
+            State::Episode(run) => run.intent.kind == EpisodeKind::Switchover || run.intent.forced,
+            State::Starting { .. } => false,
+        }
+    }
+
     /// Adverse evidence: T0 if it is the first.
     pub(super) fn suspect(&mut self, why: String, now: Now) {
-        if self.suspicion.is_some() || !matches!(self.state, State::Watching) || self.latch().is_none() {
+        if self.suspicion.is_some() || !self.weighs() || self.latch().is_none() {
             return;
         }
         let c0 = self.witness_clock(now);
@@ -73,7 +83,7 @@ impl Machine {
         let up = self.active_side().is_some_and(|side| side.state() != Health::Down && side.failures() == 0);
         if started >= suspicion.t0 && up {
             let lasted = now.at.since(suspicion.t0).as_millis();
-            if suspicion.threshold.is_some() {
+            if suspicion.threshold.is_some() && matches!(self.state, State::Watching) {
                 self.tell(
                     now,
                     EventKind::Notice,
@@ -89,9 +99,14 @@ impl Machine {
 
     /// One turn of watching.
     pub(super) fn advance_watch(&mut self, now: Now) {
-        self.release_frozen(now);
         self.mismatch = self.astray();
-        self.owed = self.owed.filter(|_| self.mismatch.is_some());
+        if let (Some(since), None, false) = (self.owed, &self.mismatch, self.active_is_frozen()) {
+            // Only now could it be opened: when the start checks pass, as at any start.
+            self.owed = None;
+            self.state = State::Starting { since };
+            return;
+        }
+        self.release_frozen(now);
         if self.settling.is_some_and(|until| now.at >= until) {
             self.settling = None;
         }

@@ -5,7 +5,7 @@ use super::plan::service;
 use super::stage::{Mood, Stage};
 use crate::config::{Authority, HttpProbe, ProbeKind, Promoter, WitnessRule};
 use crate::failover::action::{Command, Outcome};
-use crate::failover::observation::{Ancestor, Failure, Verdict};
+use crate::failover::observation::{Ancestor, Failure, Receiver, Verdict};
 use crate::failover::phase::{Phase, Record, Stage as IntentStage};
 use crate::types::{Lsn, Timeline};
 
@@ -300,4 +300,30 @@ fn a_switchover_ends_when_another_server_answers_for_the_old_side_before_it_is_s
         assert_eq!((stage.active(), stage.promotions.len(), stage.is_open()), ("east", 0, false));
         assert!(stage.said("called off: east is not the server that was latched"));
     }
+}
+
+#[test]
+fn nobody_is_promoted_beside_one_that_followed_the_latched_line_below_another_standby_and_hides_its_history() {
+    let mut stage = Stage::steady_with(service(3));
+    stage.run(5000);
+    stage.command(&Command::Switchover { to: Some("west".into()) }).unwrap();
+    stage.until(20_000, |stage| stage.active() == "west" && stage.is_open());
+    stage.rebuild(0, 1);
+    stage.rebuild(2, 1);
+    stage.next_probe[2] = stage.now + 60_000;
+    stage.run(3000);
+    let mut below = stage.facts(2);
+    if let Receiver::Row(row) = &mut below.receiver {
+        row.sender = Some(stage.servers[0].node.clone());
+    }
+    stage.hears(2, stage.now, Verdict::Answered(Box::new(below)));
+    stage.promote(2);
+    let mut promoted = stage.facts(2);
+    promoted.history = None;
+    for _ in 0..2 {
+        stage.run(300);
+        stage.hears(2, stage.now, Verdict::Answered(Box::new(promoted.clone())));
+    }
+    let refused = stage.command(&Command::Switchover { to: Some("east".into()) }).unwrap_err();
+    assert_eq!(refused.code, "split_brain", "{refused}");
 }

@@ -7,7 +7,7 @@ use super::stage::{Mood, Stage};
 use crate::config::Authority;
 use crate::failover::action::{Action, Command, Outcome};
 use crate::failover::observation::{Ancestor, Receiver, Role, SyncState, Unknown, Verdict};
-use crate::failover::phase::EpisodeId;
+use crate::failover::phase::{EpisodeId, Phase};
 use crate::types::{Lsn, Timeline};
 
 fn began(stage: &Stage) -> bool {
@@ -236,6 +236,57 @@ fn the_start_checks_that_a_rewound_side_did_not_pass_are_owed_to_the_one_that_is
     stage.deliver();
     assert_eq!(stage.active(), "west");
     assert!(!stage.is_open(), "opened beside a successor");
+}
+
+#[test]
+fn a_latched_side_that_is_itself_again_after_the_start_is_not_opened_beside_its_successor() {
+    let mut stage = Stage::steady_with(service(3));
+    stage.run(5000);
+    // Its address leads to another server for a while.
+    stage.servers[0].primary = false;
+    stage.restart(100);
+    stage.until(5000, |stage| stage.said("role mismatch"));
+    stage.run(3000);
+    stage.next_probe[2] = stage.now + 60_000;
+    stage.promote(2);
+    let facts = stage.facts(2);
+    stage.run(10);
+    stage.hears(2, stage.now, Verdict::Answered(Box::new(facts)));
+    stage.servers[0].primary = true;
+    stage.until(5000, |stage| stage.view().evidence.contains("decides") || stage.is_open());
+    assert!(!stage.is_open(), "opened beside north, which was promoted");
+    assert_eq!(stage.view().blocked.unwrap().reason, "split brain");
+}
+
+#[test]
+fn a_latched_side_that_is_itself_again_after_the_start_is_opened() {
+    let mut stage = Stage::steady_with(service(3));
+    stage.run(5000);
+    stage.servers[0].primary = false;
+    stage.restart(100);
+    stage.until(5000, |stage| stage.said("role mismatch"));
+    stage.servers[0].primary = true;
+    stage.until(3000, |stage| stage.is_open() && stage.machine.phase() == Phase::Steady);
+}
+
+#[test]
+fn a_latched_side_that_takes_writes_again_after_the_start_is_not_opened_beside_its_successor() {
+    let mut stage = Stage::steady_with(service(3));
+    stage.run(5000);
+    stage.servers[0].frozen = true;
+    stage.disk.frozen.push("east".into());
+    stage.restart(100);
+    stage.loses = Some(|action| matches!(action, Action::Unfreeze { .. }));
+    stage.until(5000, |stage| stage.said("east proved to be the latched side"));
+    stage.run(3000);
+    stage.next_probe[2] = stage.now + 60_000;
+    stage.promote(2);
+    stage.run(10);
+    stage.hears(2, stage.now, Verdict::Answered(Box::new(stage.facts(2))));
+    stage.loses = None;
+    stage.until(10_000, |stage| stage.said("east takes writes again"));
+    assert!(!stage.is_open(), "opened beside north, which was promoted");
+    assert_eq!(stage.view().blocked.unwrap().reason, "split brain");
 }
 
 #[test]
