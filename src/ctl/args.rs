@@ -79,7 +79,7 @@ pub(super) enum Command {
         /// Override witness, lag, cool-down and budget
         #[arg(long)]
         force: bool,
-        /// Clusters: to this moment [default: the latest consistent one]
+        /// Clusters: fail over to this moment
         #[arg(long, value_name = "TIME")]
         at: Option<jiff::Timestamp>,
         /// Show what would happen, and change nothing
