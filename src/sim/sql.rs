@@ -261,7 +261,7 @@ impl Parser<'_> {
             bare if BARE.contains(&bare) => return Ok(Expr::Call(word, Vec::new())),
             _ => {}
         }
-        if word == "pg_catalog" && self.take(".") {
+        if matches!(word.as_str(), "pg_catalog" | "crdb_internal") && self.take(".") {
             word = self.word()?;
         }
         if !self.take("(") {

@@ -28,6 +28,8 @@ pub(in crate::sim) struct World {
 #[derive(Debug)]
 pub(in crate::sim) struct Cluster {
     pub(in crate::sim) id: String,
+    /// As `crdb_internal.cluster_id()` has it: another one than the API's.
+    pub(in crate::sim) sql_id: String,
     pub(in crate::sim) name: String,
     pub(in crate::sim) region: String,
     pub(in crate::sim) created: WallTime,
@@ -108,7 +110,6 @@ impl World {
     pub(in crate::sim) fn set_pace(&mut self, pace: Pace, now: WallTime) {
         self.advance(now);
         self.pace = pace;
-        self.streams.iter_mut().for_each(|stream| stream.hurry(&pace, now));
         self.advance(now);
     }
 
