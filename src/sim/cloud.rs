@@ -37,7 +37,7 @@ use crate::types::{Secret, WallTime};
 pub use pace::Pace;
 pub use settings::{Auth, ClusterSettings, Initial, Mode, Number, Outage, Reach, Sessions, Settings};
 use site::Site;
-use world::{Cluster, World};
+use world::{Cluster, Disruption, World};
 
 /// For the tasks of a cloud that is stopped.
 const END: Duration = Duration::from_secs(5);
@@ -102,6 +102,44 @@ impl Cloud {
     /// The status of a stream as the API shows it; `None` = there is no such stream.
     pub fn stream_status(&self, id: &str) -> Option<&'static str> {
         self.site.world_now().0.stream(id).ok().map(replication::Stream::status)
+    }
+
+    /// Begins a stream behind the API's back, and gives its id; `None` = the cloud refuses it.
+    pub fn create_stream(&self, primary: impl Into<Number>, standby: impl Into<Number>) -> Option<String> {
+        let id = {
+            let (mut world, now) = self.site.world_now();
+            world.create(primary.into().0, standby.into().0, now).ok()?.id.clone()
+        };
+        self.site.changed();
+        Some(id)
+    }
+
+    /// Fails a stream over to its latest replicated time behind the API's back; `false` = the cloud refuses it.
+    pub fn fail_over(&self, stream: &str) -> bool {
+        let (mut world, now) = self.site.world_now();
+        world.fail_over(stream, None, now).is_ok()
+    }
+
+    /// Cancels a stream behind the API's back; `false` = the cloud refuses it.
+    pub fn cancel(&self, stream: &str) -> bool {
+        let (mut world, now) = self.site.world_now();
+        world.cancel(stream, now).is_ok()
+    }
+
+    /// Cuts off the whole region of a cluster behind the API's back, or ends every disruption of it.
+    pub async fn disrupt(&self, cluster: impl Into<Number>, disrupted: bool) {
+        let cluster = cluster.into().0;
+        let region = self.site.world_now().0.clusters[cluster].region.clone();
+        let whole = Disruption { region, whole: true, azs: Vec::new(), pods: Vec::new() };
+        let refused = self.site.disrupt(cluster, if disrupted { vec![whole] } else { Vec::new() }).await.err();
+        debug_assert_eq!(refused, None, "a whole region can always be cut off");
+    }
+
+    /// Starts or stops the service of a cluster's `main`, as START SERVICE and STOP SERVICE do; `false` = refused.
+    pub fn set_service(&self, cluster: impl Into<Number>, served: bool) -> bool {
+        let done = self.site.world_now().0.serve(cluster.into().0, served).is_ok();
+        self.site.changed();
+        done
     }
 
     /// Changes how long everything takes, from now on; what has begun ends by the new pace.

@@ -156,6 +156,7 @@ impl World {
     /// Begins a stream: the standby's data are gone at once.
     pub(in crate::sim) fn create(&mut self, primary: usize, standby: usize, now: WallTime) -> Result<&Stream, Refusal> {
         let stream = self.stream_between(primary, standby, now)?;
+        self.clusters[standby].exists = true;
         self.begin(stream)
     }
 
@@ -282,7 +283,6 @@ impl World {
         let age = (pace.starting + pace.scan).as_micros();
         let long_ago = WallTime(now.0.saturating_sub(i64::try_from(age).unwrap_or(0)));
         self.create(primary, standby, long_ago)?;
-        self.clusters[standby].exists = true;
         self.advance(now);
         Ok(())
     }
