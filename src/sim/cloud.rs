@@ -7,6 +7,7 @@
 mod pace;
 pub(super) mod refusal;
 pub(super) mod replication;
+mod settings;
 pub(super) mod site;
 #[cfg(test)]
 mod tests;
@@ -14,7 +15,7 @@ pub(super) mod world;
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::atomic::AtomicI64;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -32,167 +33,14 @@ pub use super::cloud_api::desk::{ApiFault, Operation, Times};
 pub use super::cockroach::gate::Cancels;
 use super::cockroach::gate::Gate;
 use super::cockroach::scram::Verifier;
-use super::model::Side;
 use crate::types::{Secret, WallTime};
 pub use pace::Pace;
+pub use settings::{Auth, ClusterSettings, Initial, Mode, Number, Outage, Reach, Sessions, Settings};
 use site::Site;
-use world::{Cluster, World};
+use world::{Cluster, Disruption, World};
 
 /// For the tasks of a cloud that is stopped.
 const END: Duration = Duration::from_secs(5);
-
-/// What a simulated cloud is made of. The default: two clusters of one provider, a stream that has caught up, no
-/// passwords, no TLS, the pace of life, every port free.
-#[derive(Debug, Clone)]
-pub struct Settings {
-    /// Where the API listens, in plain HTTP. Port 0 = any free one.
-    pub api: SocketAddr,
-    /// Two or more.
-    pub clusters: Vec<ClusterSettings>,
-    /// The API's bearer token.
-    pub secret: Secret,
-    /// Who may log in.
-    pub auth: Auth,
-    /// With it an SSLRequest is answered `S`.
-    pub tls: Option<Arc<ServerConfig>>,
-    /// With `tls`: also without encryption. Default false: such a login is refused with 08P01.
-    pub accepts_plain: bool,
-    /// How long everything takes.
-    pub pace: Pace,
-    /// Who starts the service of a promoted cluster.
-    pub mode: Mode,
-    /// The stream from the first cluster to the second one.
-    pub initial: Initial,
-    /// What a disruption looks like from outside.
-    pub outage: Outage,
-    /// Entries of an API list's page at most. Default 500.
-    pub page_size: usize,
-    /// API requests a second before 429; `None` = any number. Default 10, as in life.
-    pub rate_limit: Option<u32>,
-    /// Sessions of a cluster before 53300. Default 500.
-    pub max_sessions: usize,
-    /// Of CockroachDB. Default `v25.4.0`.
-    pub version: String,
-    /// GCP, AWS or AZURE. Default AWS.
-    pub cloud_provider: String,
-}
-
-/// One cluster of a simulated cloud.
-#[derive(Debug, Clone)]
-pub struct ClusterSettings {
-    /// As the API shows it.
-    pub name: String,
-    /// The provider's code of its only region.
-    pub region: String,
-    /// Where it listens for SQL. Port 0 = any free one.
-    pub sql: SocketAddr,
-}
-
-/// Who may log in.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Auth {
-    /// Anybody, without a password.
-    Trust,
-    /// These users with these passwords (ASCII), by SCRAM-SHA-256; the same at every cluster.
-    Scram(Vec<(String, Secret)>),
-}
-
-/// Who starts the service of a promoted cluster.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mode {
-    /// The cloud: it serves as soon as its stream is COMPLETED.
-    Cloud,
-    /// The operator, by START SERVICE.
-    SelfHosted,
-}
-
-/// The stream from the first cluster to the second one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Initial {
-    /// There is none. In mode `Cloud` both clusters serve, in mode `SelfHosted` the second one has no `main`.
-    None,
-    /// It is created at the start.
-    Starting,
-    /// It replicates, and has caught up but for the lag.
-    Replicating,
-}
-
-/// What those meet who connect to a cluster.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reach {
-    /// What its state says.
-    Normal,
-    /// No listener.
-    Refused,
-    /// Connections are accepted and hear nothing; sessions hang.
-    Silent,
-    /// Nothing is answered before this time is over; sessions are as usual.
-    Slow(Duration),
-    /// 57P01; sessions are as usual.
-    Draining,
-    /// 53300; sessions are as usual.
-    Full,
-    /// Connections are accepted and reset; sessions are as usual.
-    Reset,
-}
-
-/// What a disruption does to the sessions there are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Sessions {
-    /// They hear nothing until it ends, and then go on.
-    Hang,
-    /// They are reset.
-    Reset,
-}
-
-/// What a disruption of a whole region looks like from outside.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Outage {
-    /// For newcomers: `Silent` (the default) or `Refused`.
-    pub newcomers: Reach,
-    /// For those who are in. Default `Hang`.
-    pub sessions: Sessions,
-}
-
-/// A cluster by its number: `Side::East` is 0, `Side::West` 1, further ones go by number.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Number(pub usize);
-
-impl From<Side> for Number {
-    fn from(side: Side) -> Self {
-        Self(side as usize)
-    }
-}
-
-impl From<usize> for Number {
-    fn from(number: usize) -> Self {
-        Self(number)
-    }
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let cluster = |name: &str, region: &str| ClusterSettings { name: name.into(), region: region.into(), sql: any };
-        Self {
-            api: any,
-            clusters: vec![cluster("shop-east", "us-east-1"), cluster("shop-west", "us-west-2")],
-            secret: Secret::new("CCDB1_simulated".into()),
-            auth: Auth::Trust,
-            tls: None,
-            accepts_plain: false,
-            pace: Pace::default(),
-            mode: Mode::Cloud,
-            initial: Initial::Replicating,
-            outage: Outage { newcomers: Reach::Silent, sessions: Sessions::Hang },
-            page_size: 500,
-            rate_limit: Some(10),
-            max_sessions: 500,
-            version: "v25.4.0".into(),
-            cloud_provider: "AWS".into(),
-        }
-    }
-}
 
 /// A running simulated cloud. A cluster's number that does not exist makes its methods panic.
 #[derive(Debug)]
@@ -203,8 +51,11 @@ pub struct Cloud {
 }
 
 impl Cloud {
-    /// Starts everything on the current tokio runtime.
+    /// Starts everything on the current tokio runtime. Fails when an address is taken, or with fewer than two clusters.
     pub async fn start(settings: Settings) -> io::Result<Self> {
+        if settings.clusters.len() < 2 {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "a simulated cloud has two clusters at least"));
+        }
         let now = super::now();
         let api = TcpListener::bind(settings.api).await?;
         let mut listeners = Vec::new();
@@ -251,6 +102,44 @@ impl Cloud {
     /// The status of a stream as the API shows it; `None` = there is no such stream.
     pub fn stream_status(&self, id: &str) -> Option<&'static str> {
         self.site.world_now().0.stream(id).ok().map(replication::Stream::status)
+    }
+
+    /// Begins a stream behind the API's back, and gives its id; `None` = the cloud refuses it.
+    pub fn create_stream(&self, primary: impl Into<Number>, standby: impl Into<Number>) -> Option<String> {
+        let id = {
+            let (mut world, now) = self.site.world_now();
+            world.create(primary.into().0, standby.into().0, now).ok()?.id.clone()
+        };
+        self.site.changed();
+        Some(id)
+    }
+
+    /// Fails a stream over to its latest replicated time behind the API's back; `false` = the cloud refuses it.
+    pub fn fail_over(&self, stream: &str) -> bool {
+        let (mut world, now) = self.site.world_now();
+        world.fail_over(stream, None, now).is_ok()
+    }
+
+    /// Cancels a stream behind the API's back; `false` = the cloud refuses it.
+    pub fn cancel(&self, stream: &str) -> bool {
+        let (mut world, now) = self.site.world_now();
+        world.cancel(stream, now).is_ok()
+    }
+
+    /// Cuts off the whole region of a cluster behind the API's back, or ends every disruption of it.
+    pub async fn disrupt(&self, cluster: impl Into<Number>, disrupted: bool) {
+        let cluster = cluster.into().0;
+        let region = self.site.world_now().0.clusters[cluster].region.clone();
+        let whole = Disruption { region, whole: true, azs: Vec::new(), pods: Vec::new() };
+        let refused = self.site.disrupt(cluster, if disrupted { vec![whole] } else { Vec::new() }).await.err();
+        debug_assert_eq!(refused, None, "a whole region can always be cut off");
+    }
+
+    /// Starts or stops the service of a cluster's `main`, as START SERVICE and STOP SERVICE do; `false` = refused.
+    pub fn set_service(&self, cluster: impl Into<Number>, served: bool) -> bool {
+        let done = self.site.world_now().0.serve(cluster.into().0, served).is_ok();
+        self.site.changed();
+        done
     }
 
     /// Changes how long everything takes, from now on; what has begun ends by the new pace.
@@ -376,6 +265,11 @@ impl Cloud {
         self.site.desk.seen(operation)
     }
 
+    /// The body of the latest request of an operation, `None` = there was none.
+    pub fn last_body(&self, operation: Operation) -> Option<String> {
+        self.site.desk.last_body(operation).map(|body| String::from_utf8_lossy(&body).into_owned())
+    }
+
     /// All requests that came in.
     pub fn requests_in_all(&self) -> u64 {
         self.site.desk.seen_in_all()
@@ -426,9 +320,10 @@ fn build(settings: &Settings, addresses: &[SocketAddr], now: WallTime) -> World 
     world.serves_itself = settings.mode == Mode::Cloud;
     for (n, (cluster, address)) in settings.clusters.iter().zip(addresses).enumerate() {
         let serves = n == 0 || !alone;
-        let id = world.next_id();
+        let (id, sql_id) = (world.next_id(), world.next_id());
         world.clusters.push(Cluster {
             id,
+            sql_id,
             name: cluster.name.clone(),
             region: cluster.region.clone(),
             created: now,

@@ -79,7 +79,9 @@ async fn answer(request: Request<Incoming>, site: Arc<Site>) -> io::Result<Respo
     let query = head.uri.query().unwrap_or_default();
     let ask = Ask::read(&head.method, head.uri.path(), query);
     let operation = ask.as_ref().map(Ask::operation);
-    let fault = site.desk.arrived(operation, &head.method);
+    let body = Limited::new(body, BODY).collect().await;
+    let body = body.map(http_body_util::Collected::to_bytes).unwrap_or_default();
+    let fault = site.desk.arrived(operation, &body);
     match fault {
         Some(ApiFault::Status(status)) => return Ok(finish(Reply::status(status, "simulated fault"), &site)),
         Some(ApiFault::Html(status)) => return Ok(html(status, &site)),
@@ -90,8 +92,6 @@ async fn answer(request: Request<Incoming>, site: Arc<Site>) -> io::Result<Respo
         Some(ApiFault::Slow(delay)) => sleep(delay).await,
         Some(ApiFault::Truncated | ApiFault::LostAfter) | None => {}
     }
-    let body = Limited::new(body, BODY).collect().await;
-    let body = body.map(http_body_util::Collected::to_bytes).unwrap_or_default();
     if let Some(refused) = refuse(&head.headers, &site) {
         return Ok(finish(refused, &site));
     }

@@ -157,7 +157,7 @@ pub(super) fn error(severity: Severity, fault: &Fault, dialect: Dialect) -> Vec<
     error_response(severity, fault.code(), &fault.to_string(), hint)
 }
 
-/// The settings in `options`, as `-c name=value`; a backslash makes the next character literal.
+/// The settings in `options`, as `-c name=value` or `--name=value`; a backslash makes the next character literal.
 pub(super) fn options(text: &str) -> Vec<(String, String)> {
     let mut words = vec![String::new()];
     let mut chars = text.chars();
@@ -171,7 +171,7 @@ pub(super) fn options(text: &str) -> Vec<(String, String)> {
     let setting = |word: &String| word.split_once('=').map(|(name, value)| (name.to_lowercase(), value.to_owned()));
     words
         .iter()
-        .map(|word| word.strip_prefix("-c").unwrap_or(word).to_owned())
+        .map(|word| word.strip_prefix("--").or_else(|| word.strip_prefix("-c")).unwrap_or(word).to_owned())
         .filter_map(|word| setting(&word))
         .collect()
 }

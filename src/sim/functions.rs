@@ -51,6 +51,7 @@ pub(super) fn kind_of(expr: &Expr, parameters: &[Type]) -> Type {
             | "pg_last_wal_replay_lsn" => Type::Lsn,
             "count" | "min" | "max" => Type::Int8,
             "pg_backend_pid" | "inet_server_port" => Type::Int4,
+            "node_id" => Type::Int8,
             "now" | "current_timestamp" | "clock_timestamp" | "transaction_timestamp" | "statement_timestamp" => {
                 Type::Time
             }

@@ -261,8 +261,12 @@ impl Parser<'_> {
             bare if BARE.contains(&bare) => return Ok(Expr::Call(word, Vec::new())),
             _ => {}
         }
-        if word == "pg_catalog" && self.take(".") {
+        if matches!(word.as_str(), "pg_catalog" | "crdb_internal") && self.take(".") {
             word = self.word()?;
+        }
+        // A column of a table that is not known here.
+        if self.tokens.first() == Some(&Token::Symbol(".")) {
+            return Err(Fault::NotSupported(word));
         }
         if !self.take("(") {
             return Err(Fault::NoColumn(word));
@@ -431,6 +435,7 @@ mod tests {
         assert_eq!(code("UPDATE commits SET id = 1"), "0A000");
         assert_eq!(code("SELECT id FROM commits JOIN x USING (id)"), "0A000");
         assert_eq!(code("SELECT 1 + 1"), "0A000");
+        assert_eq!(code("SELECT t.oid FROM pg_type t"), "0A000");
         assert_eq!(code("SELECT * FROM users"), "42P01");
         assert_eq!(code("SELECT nonsense"), "42703");
         assert_eq!(code("SELECT id"), "42703");

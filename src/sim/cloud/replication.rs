@@ -194,11 +194,6 @@ impl Stream {
         }
     }
 
-    /// Takes a new pace over.
-    pub(in crate::sim) fn hurry(&mut self, pace: &Pace, now: WallTime) {
-        self.next = self.next.min(now.plus(pace.step));
-    }
-
     /// Goes on to `now`. Gives the rows that the standby opens with when it has just completed.
     pub(in crate::sim) fn advance(&mut self, now: WallTime, pace: &Pace, sight: Sight<'_>) -> Option<Rows> {
         // Each phase is left at most once: the loop ends with the table's rows.
@@ -266,6 +261,8 @@ impl Stream {
             self.next = self.next.max(now);
             return;
         }
+        // A quicker pace, or a clock that was set back.
+        self.next = self.next.min(now.plus(pace.step));
         if self.next > now {
             return;
         }
@@ -281,4 +278,95 @@ impl Stream {
 
 fn earlier(at: WallTime, by: Duration) -> WallTime {
     WallTime(at.0.saturating_sub(i64::try_from(by.as_micros()).unwrap_or(i64::MAX)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn second(n: i64) -> WallTime {
+        WallTime(n * 1_000_000)
+    }
+
+    /// A commit every ten seconds, named by its time.
+    fn source() -> Rows {
+        (0..60).map(|n| (n * 10, second(n * 10))).collect()
+    }
+
+    fn sight(source: &Rows, connected: bool) -> Sight<'_> {
+        Sight { connected, standby_up: true, stuck: false, source }
+    }
+
+    fn new() -> Stream {
+        Stream::new("stream".into(), 7, (0, 1), second(0))
+    }
+
+    #[test]
+    fn a_stream_takes_the_time_that_it_takes_in_life() {
+        let (pace, source, mut stream) = (Pace::default(), source(), new());
+        let at = |stream: &mut Stream, n: i64, connected: bool| {
+            let rows = stream.advance(second(n), &pace, sight(&source, connected));
+            (stream.status(), stream.replicated.map(|at| at.0 / 1_000_000), rows.map(|rows| rows.len()))
+        };
+        assert_eq!(at(&mut stream, 299, true), ("STARTING", None, None));
+        assert_eq!(at(&mut stream, 300, true), ("REPLICATING", None, None), "the initial scan");
+        assert_eq!(at(&mut stream, 360, true), ("REPLICATING", Some(340), None));
+        assert_eq!(at(&mut stream, 389, true), ("REPLICATING", Some(340), None), "49 s behind");
+        assert_eq!(at(&mut stream, 390, true), ("REPLICATING", Some(370), None));
+        assert_eq!(stream.retained, second(340));
+        assert_eq!(at(&mut stream, 400, false), ("REPLICATING", Some(370), None), "the source dies");
+        assert_eq!(at(&mut stream, 900, false), ("REPLICATING", Some(370), None));
+        assert_eq!(stream.fail_over(None, second(900)), Ok(second(370)));
+        assert_eq!(at(&mut stream, 900, false), ("FAILING_OVER", Some(370), None));
+        assert_eq!(at(&mut stream, 959, false), ("FAILING_OVER", Some(370), None));
+        assert_eq!(at(&mut stream, 960, false), ("COMPLETED", Some(370), Some(38)), "0 to 370");
+    }
+
+    #[test]
+    fn the_retained_time_follows_at_its_distance() {
+        let (pace, source, mut stream) = (Pace::default(), source(), new());
+        stream.advance(second(5 * 3600), &pace, sight(&source, true));
+        let replicated = stream.replicated.unwrap();
+        assert_eq!(stream.retained, earlier(replicated, pace.retention));
+        assert_eq!(
+            stream.fail_over(Some(second(3000)), second(5 * 3600)),
+            Err(Refusal::BadTime("before the retained time"))
+        );
+        let far = second(5 * 3600 + 3601);
+        assert_eq!(
+            stream.fail_over(Some(far), second(5 * 3600)),
+            Err(Refusal::BadTime("more than one hour in the future"))
+        );
+        assert_eq!(stream.fail_over(Some(second(4000)), second(5 * 3600)), Ok(second(4000)));
+    }
+
+    #[test]
+    fn a_dead_source_keeps_a_future_failover_pending_for_ever() {
+        let (pace, source, mut stream) = (Pace::default(), source(), new());
+        stream.advance(second(600), &pace, sight(&source, true));
+        assert_eq!(stream.fail_over(Some(second(700)), second(600)), Ok(second(700)));
+        stream.advance(second(601), &pace, sight(&source, false));
+        stream.advance(second(86_400), &pace, sight(&source, false));
+        assert_eq!((stream.status(), stream.data_state()), ("FAILING_OVER", "replication pending failover"));
+        assert_eq!(stream.failover_time(), Some((second(700), true)));
+        stream.advance(second(86_401), &pace, sight(&source, true));
+        stream.advance(second(86_461), &pace, sight(&source, true));
+        assert_eq!(stream.status(), "COMPLETED", "the source has come back");
+    }
+
+    #[test]
+    fn a_quicker_pace_and_a_clock_that_was_set_back_are_taken_over() {
+        let (source, mut stream) = (source(), new());
+        stream.advance(second(400), &Pace::default(), sight(&source, true));
+        let before = stream.replicated;
+        stream.advance(second(401), &Pace { lag: Duration::ZERO, ..Pace::default() }, sight(&source, true));
+        assert_eq!(stream.replicated, before, "its step has not come");
+        stream.advance(second(401), &Pace::instant(), sight(&source, true));
+        stream.advance(second(402), &Pace::instant(), sight(&source, true));
+        assert!(stream.replicated > Some(second(401)));
+        stream.advance(second(4000), &Pace::default(), sight(&source, true));
+        stream.advance(second(402), &Pace::default(), sight(&source, true));
+        stream.advance(second(5000), &Pace::default(), sight(&source, true));
+        assert!(stream.replicated > Some(second(4900)), "{:?}", stream.replicated);
+    }
 }

@@ -121,6 +121,8 @@ impl Site {
             world.disrupt(cluster, new, now)?;
             !before && world.clusters[cluster].is_disrupted()
         };
+        // At once: a session must not be answered while the listener closes.
+        self.changed();
         if begins && self.outage().sessions == Sessions::Reset {
             self.reset_sessions(cluster);
         }

@@ -19,6 +19,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_postgres::{Client, NoTls};
 
+use super::super::Side;
 use super::*;
 
 const DEADLINE: Duration = Duration::from_secs(30);

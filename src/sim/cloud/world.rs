@@ -28,6 +28,8 @@ pub(in crate::sim) struct World {
 #[derive(Debug)]
 pub(in crate::sim) struct Cluster {
     pub(in crate::sim) id: String,
+    /// As `crdb_internal.cluster_id()` has it: another one than the API's.
+    pub(in crate::sim) sql_id: String,
     pub(in crate::sim) name: String,
     pub(in crate::sim) region: String,
     pub(in crate::sim) created: WallTime,
@@ -108,7 +110,6 @@ impl World {
     pub(in crate::sim) fn set_pace(&mut self, pace: Pace, now: WallTime) {
         self.advance(now);
         self.pace = pace;
-        self.streams.iter_mut().for_each(|stream| stream.hurry(&pace, now));
         self.advance(now);
     }
 
@@ -155,6 +156,7 @@ impl World {
     /// Begins a stream: the standby's data are gone at once.
     pub(in crate::sim) fn create(&mut self, primary: usize, standby: usize, now: WallTime) -> Result<&Stream, Refusal> {
         let stream = self.stream_between(primary, standby, now)?;
+        self.clusters[standby].exists = true;
         self.begin(stream)
     }
 
@@ -281,7 +283,6 @@ impl World {
         let age = (pace.starting + pace.scan).as_micros();
         let long_ago = WallTime(now.0.saturating_sub(i64::try_from(age).unwrap_or(0)));
         self.create(primary, standby, long_ago)?;
-        self.clusters[standby].exists = true;
         self.advance(now);
         Ok(())
     }

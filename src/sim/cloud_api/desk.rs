@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use hyper::Method;
+use bytes::Bytes;
 
 use crate::types::WallTime;
 
@@ -76,6 +76,7 @@ struct State {
     /// The first one that fits a request is used.
     faults: Vec<(Option<Operation>, ApiFault, Times)>,
     seen: BTreeMap<Operation, u64>,
+    bodies: BTreeMap<Operation, Bytes>,
     all: u64,
     /// When the requests of the last second came.
     recent: VecDeque<WallTime>,
@@ -90,6 +91,7 @@ impl Desk {
         Self(Mutex::new(State {
             faults: Vec::new(),
             seen: BTreeMap::new(),
+            bodies: BTreeMap::new(),
             all: 0,
             recent: VecDeque::new(),
             rate,
@@ -99,22 +101,19 @@ impl Desk {
     }
 
     /// Counts a request and gives what is to go wrong with it.
-    pub(super) fn arrived(&self, operation: Option<Operation>, method: &Method) -> Option<ApiFault> {
+    pub(super) fn arrived(&self, operation: Option<Operation>, body: &Bytes) -> Option<ApiFault> {
         let mut state = self.state();
         state.all += 1;
         if let Some(operation) = operation {
             *state.seen.entry(operation).or_default() += 1;
+            state.bodies.insert(operation, body.clone());
         }
-        tracing::debug!(?operation, %method, "simulated API request");
+        tracing::debug!(?operation, "simulated API request");
         let n = state.faults.iter().position(|(wanted, ..)| wanted.is_none() || *wanted == operation)?;
         let (_, fault, times) = &mut state.faults[n];
         let fault = fault.clone();
         match times {
-            Times::Next(0) => {
-                state.faults.remove(n);
-                return None;
-            }
-            Times::Next(1) => drop(state.faults.remove(n)),
+            Times::Next(0 | 1) => drop(state.faults.remove(n)),
             Times::Next(left) => *left -= 1,
             Times::UntilCleared => {}
         }
@@ -137,7 +136,9 @@ impl Desk {
     }
 
     pub(in crate::sim) fn fault(&self, operation: Option<Operation>, fault: ApiFault, times: Times) {
-        self.state().faults.push((operation, fault, times));
+        if times != Times::Next(0) {
+            self.state().faults.push((operation, fault, times));
+        }
     }
 
     pub(in crate::sim) fn clear_faults(&self) {
@@ -146,6 +147,10 @@ impl Desk {
 
     pub(in crate::sim) fn seen(&self, operation: Operation) -> u64 {
         self.state().seen.get(&operation).copied().unwrap_or(0)
+    }
+
+    pub(in crate::sim) fn last_body(&self, operation: Operation) -> Option<Bytes> {
+        self.state().bodies.get(&operation).cloned()
     }
 
     pub(in crate::sim) fn seen_in_all(&self) -> u64 {

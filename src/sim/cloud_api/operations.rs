@@ -184,7 +184,6 @@ fn create_stream(body: &[u8], site: &Site) -> Result<Value, Refusal> {
         let (mut world, now) = site.world_now();
         let (primary, standby) = (world.cluster(primary)?, world.cluster(standby)?);
         let stream = world.create(primary, standby, now)?.clone();
-        world.clusters[standby].exists = true;
         reply::stream(&stream, &world, now)
     };
     site.changed();

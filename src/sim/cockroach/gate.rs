@@ -2,11 +2,12 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Shutdown, SocketAddr};
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
@@ -157,6 +158,8 @@ async fn accept(listener: TcpListener, site: Arc<Site>, cluster: usize, end: Can
         () = end.cancelled() => {}
         () = connections => {}
     }
+    // A child process that is just being started may still hold a copy: closing alone would leave it listening.
+    let _ = SockRef::from(&listener).shutdown(Shutdown::Both);
 }
 
 /// Serves a connection for as long as its cluster lets it.

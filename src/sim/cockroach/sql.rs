@@ -33,6 +33,7 @@ pub(in crate::sim) enum Statement {
     Resume(String),
     StartService(String),
     StopService(String),
+    Pick(Pick),
     /// `None` = all of them.
     ShowClusters(Option<String>),
     ShowReplication(String),
@@ -49,7 +50,22 @@ pub(in crate::sim) enum Statement {
     },
 }
 
+/// SELECT ... FROM [SHOW ...] WHERE ... = ...
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::sim) struct Pick {
+    pub(in crate::sim) from: Box<Statement>,
+    /// None named = all.
+    pub(in crate::sim) columns: Vec<String>,
+    /// Column and what it must be, as text.
+    pub(in crate::sim) filters: Vec<(String, String)>,
+}
+
 impl Statement {
+    /// Has it no place inside of a transaction?
+    pub(in crate::sim) fn stands_alone(&self) -> bool {
+        self.columns().is_none() && *self != Statement::CreateTable || matches!(self, Statement::Complete { .. })
+    }
+
     /// The columns of its rows; `None` = it has none.
     pub(in crate::sim) fn columns(&self) -> Option<Vec<Column>> {
         use Type::{Decimal, Int8, Interval, Text, Time};
@@ -77,6 +93,14 @@ impl Statement {
                 ("fraction_completed", Text),
                 ("error", Text),
             ],
+            Statement::Pick(pick) => {
+                let mut columns = pick.from.columns()?;
+                if !pick.columns.is_empty() {
+                    let named = |name: &String| columns.iter().find(|column| column.name == *name).cloned();
+                    columns = pick.columns.iter().filter_map(named).collect();
+                }
+                return Some(columns);
+            }
             Statement::Complete { .. } => &[("failover_time", Decimal)],
             Statement::ShowSetting(name) => &[(name.as_str(), Text)],
             _ => return None,
@@ -88,6 +112,9 @@ impl Statement {
 /// Reads a statement if it is one of these. `system`: asked of the virtual cluster that steers.
 pub(in crate::sim) fn recognise(tokens: &[Token], system: bool) -> Result<Option<Statement>, Fault> {
     let mut words = Words(tokens);
+    if tokens.contains(&Token::Symbol("[")) {
+        return words.pick(system).map(|pick| Some(Statement::Pick(pick)));
+    }
     let steers = |statement: Statement| match system {
         true => Ok(Some(statement)),
         false => Err(Fault::NotSystem),
@@ -151,6 +178,44 @@ impl Words<'_> {
             true => Ok(Statement::CreateTable),
             false => Err(Fault::NotSupported("CREATE TABLE".into())),
         }
+    }
+
+    /// `SELECT a, b FROM [SHOW ...] WHERE a = 'x' AND b = 1`.
+    fn pick(&mut self, system: bool) -> Result<Pick, Fault> {
+        self.expect(&["select"])?;
+        let mut pick = Pick { from: Box::new(Statement::ShowJobs), columns: Vec::new(), filters: Vec::new() };
+        if !self.take_symbol("*") {
+            pick.columns.push(self.name()?);
+            while self.take_symbol(",") {
+                pick.columns.push(self.name()?);
+            }
+        }
+        self.expect(&["from"])?;
+        let close = self.0.iter().position(|token| *token == Token::Symbol("]")).ok_or(Fault::SyntaxAtEnd)?;
+        if !self.take_symbol("[") {
+            return Err(self.unexpected());
+        }
+        let (inner, rest) = self.0.split_at_checked(close.saturating_sub(1)).ok_or(Fault::SyntaxAtEnd)?;
+        // Looked at first: brackets in brackets must not lead anywhere deep.
+        let shows = inner.first() == Some(&Token::Word("show".into()));
+        let from = if shows { recognise(inner, system)? } else { None };
+        *pick.from = from.ok_or_else(|| Fault::NotSupported("a statement in brackets but SHOW".into()))?;
+        self.0 = rest;
+        self.take_symbol("]");
+        if self.take(&["where"]) {
+            loop {
+                let name = self.name()?;
+                if !self.take_symbol("=") {
+                    return Err(self.unexpected());
+                }
+                pick.filters.push((name, self.text()?));
+                if !self.take(&["and"]) {
+                    break;
+                }
+            }
+        }
+        self.end()?;
+        Ok(pick)
     }
 
     fn alter(&mut self) -> Result<Statement, Fault> {
@@ -327,6 +392,12 @@ mod tests {
         assert_eq!(one("SET CLUSTER SETTING server.controller.default_target_cluster = 'main'"), setting(Some("main")));
         assert_eq!(one("RESET CLUSTER SETTING server.controller.default_target_cluster"), setting(None));
         assert_eq!(one("SELECT 1"), Ok(None));
+        let Ok(Some(Statement::Pick(pick))) =
+            one("SELECT job_id, status FROM [SHOW JOBS] WHERE job_type = 'X' AND job_id = 5")
+        else {
+            panic!("a selection from what is shown")
+        };
+        assert_eq!((*pick.from, pick.columns.len(), pick.filters.len()), (Statement::ShowJobs, 2, 2));
     }
 
     #[test]
@@ -335,6 +406,8 @@ mod tests {
         assert_eq!(one("SELECT count(*) FROM commits").unwrap_err().code().as_str(), "42P01");
         let on_main = recognise(&split("SHOW VIRTUAL CLUSTERS").unwrap()[0].1, false).unwrap_err();
         assert_eq!(on_main.code().as_str(), "42501");
+        let deep = format!("{}SHOW JOBS]", "SELECT a FROM [".repeat(50_000));
+        assert_eq!(one(&deep).unwrap_err().code().as_str(), "0A000");
         assert_eq!(one("ALTER VIRTUAL CLUSTER main COMPLETE REPLICATION TO").unwrap_err().code().as_str(), "0A000");
     }
 }

@@ -15,7 +15,7 @@ use super::super::eval::{Answer, Context, Session, done};
 use super::super::fault::Fault;
 use super::super::statement::Statement as Sql;
 use super::super::value::{Type, Value};
-use super::sql::Statement;
+use super::sql::{Pick, Statement};
 use super::{MAIN, SERVER_VERSION, SYSTEM, version_text};
 use crate::types::WallTime;
 
@@ -135,6 +135,8 @@ impl Database for Server<'_> {
         let address = self.world.clusters[self.cluster].address;
         Ok(match name {
             "version" => Value::Text(version_text(self.version)),
+            "cluster_id" => Value::Text(self.world.clusters[self.cluster].sql_id.clone()),
+            "node_id" => Value::Int(1),
             "cluster_logical_timestamp" => Value::Text(hlc(now)),
             "pg_is_in_recovery" => Value::Bool(false),
             "inet_server_addr" => Value::Text(address.ip().to_string()),
@@ -146,7 +148,7 @@ impl Database for Server<'_> {
 
     fn perform(&mut self, statement: &Sql, session: &mut Session, now: WallTime) -> Result<Answer, Fault> {
         match statement {
-            Sql::Cockroach(_) if session.status() != b'I' => {
+            Sql::Cockroach(statement) if session.status() != b'I' && statement.stands_alone() => {
                 Err(Fault::NotSupported("this statement inside of a transaction".into()))
             }
             Sql::Cockroach(statement) => self.steer(statement, now),
@@ -196,6 +198,7 @@ impl Server<'_> {
                 self.world.serve(cluster, matches!(statement, Statement::StartService(_)))?;
                 done("ALTER VIRTUAL CLUSTER SERVICE")
             }
+            Statement::Pick(pick) => self.pick(pick, now),
             Statement::ShowClusters(name) => self.clusters(name.as_deref()),
             Statement::ShowReplication(name) => self.replication(name, now),
             Statement::ShowJobs => Ok(self.jobs(|_| true)),
@@ -220,6 +223,21 @@ impl Server<'_> {
                 done("SET CLUSTER SETTING")
             }
         }
+    }
+
+    fn pick(&mut self, pick: &Pick, now: WallTime) -> Result<Answer, Fault> {
+        let all = pick.from.columns().unwrap_or_default();
+        let place = |name: &String| all.iter().position(|column| column.name == *name);
+        let place = |name: &String| place(name).ok_or_else(|| Fault::NoColumn(name.clone()));
+        let filters = pick.filters.iter().map(|(name, value)| Ok((place(name)?, value)));
+        let filters = filters.collect::<Result<Vec<_>, Fault>>()?;
+        let columns = pick.columns.iter().map(place).collect::<Result<Vec<_>, _>>()?;
+        let mut rows = self.steer(&pick.from, now)?.rows;
+        rows.retain(|row| filters.iter().all(|(n, value)| row[*n].to_text().as_ref() == Some(*value)));
+        if !columns.is_empty() {
+            rows = rows.into_iter().map(|row| columns.iter().map(|n| row[*n].clone()).collect()).collect();
+        }
+        Ok(table(rows, "SELECT"))
     }
 
     fn complete(&mut self, name: &str, to: Option<&str>, now: WallTime) -> Result<Answer, Fault> {

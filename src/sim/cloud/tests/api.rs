@@ -133,7 +133,10 @@ async fn replies_go_wrong_as_often_as_they_are_told_to() {
     }
     assert_eq!(statuses, [503, 503, 502, 307, 429, 200]);
     cloud.clear_faults();
+    cloud.fault(Operation::GetCluster, ApiFault::Slow(Duration::from_millis(100)), Times::Next(1));
+    let asked = Instant::now();
     assert_eq!(get(&cloud, &path).await["name"], "shop-east");
+    assert!(asked.elapsed() >= Duration::from_millis(100));
 }
 
 #[tokio::test]
@@ -155,7 +158,6 @@ async fn a_request_can_be_left_without_an_answer() {
 async fn who_asks_too_often_is_told_when_to_come_back() {
     let cloud = start(Settings { rate_limit: Some(3), ..quick() }).await;
     let mut statuses = Vec::new();
-    // The clock of the limit is the cloud's: it is held where it is by asking faster than it allows.
     for _ in 0..200 {
         let answer = call(&cloud, "GET", "clusters", None).await;
         if answer.status == 429 {

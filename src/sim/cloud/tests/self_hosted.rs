@@ -15,7 +15,8 @@ async fn show(client: &Client, sql: &str, column: &str) -> String {
 const STATUS: &str = "SHOW VIRTUAL CLUSTER main WITH REPLICATION STATUS";
 
 async fn job(client: &Client) -> i64 {
-    client.query("SHOW JOBS", &[]).await.unwrap().last().unwrap().get("job_id")
+    let sql = "SELECT job_id FROM [SHOW JOBS] WHERE job_type = 'REPLICATION STREAM INGESTION'";
+    client.query(sql, &[]).await.unwrap().last().unwrap().get("job_id")
 }
 
 #[tokio::test]

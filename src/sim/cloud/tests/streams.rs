@@ -12,6 +12,8 @@ async fn a_failover_gives_the_standby_what_had_arrived_and_leaves_the_old_primar
     assert!(!cloud.is_serving(Side::West));
 
     fail_over(&cloud).await;
+    assert_eq!(cloud.requests(Operation::PatchStream), 1);
+    assert_eq!(cloud.last_body(Operation::PatchStream).as_deref(), Some(r#"{"status":"FAILING_OVER"}"#));
     let stream = get(&cloud, &stream_path(&cloud)).await;
     assert_eq!(stream["status"], "COMPLETED");
     assert!(stream["activated_at"].is_string() && stream.get("replicated_time").is_none(), "{stream}");
@@ -205,4 +207,23 @@ async fn a_failover_that_is_held_gets_to_its_end_when_it_is_let_go() {
     assert_eq!(refusal(&cloud, Side::West, "").await, "08000");
     cloud.hold_failovers(false);
     assert_eq!(get(&cloud, &stream_path(&cloud)).await["status"], "COMPLETED");
+}
+
+#[tokio::test]
+async fn somebody_else_may_steer_the_cloud_behind_the_apis_back() {
+    let cloud = start(quick()).await;
+    let first = cloud.stream_id().unwrap().to_owned();
+    cloud.disrupt(Side::East, true).await;
+    assert!(cloud.fail_over(&first) && !cloud.fail_over(&first) && !cloud.cancel(&first));
+    completed(&cloud, &first).await;
+    connect(&cloud, Side::West).await.batch_execute("INSERT INTO commits (id) VALUES (1)").await.unwrap();
+    cloud.disrupt(Side::East, false).await;
+    let back = cloud.create_stream(Side::West, Side::East).unwrap();
+    assert_eq!(cloud.create_stream(Side::West, Side::East), None);
+    until("the row has arrived", || cloud.ids(Side::East) == [1]).await;
+    assert!(!cloud.set_service(Side::East, true), "it is a standby");
+    assert!(cloud.cancel(&back));
+    assert_eq!(cloud.requests_in_all(), 0);
+    assert!(cloud.set_service(Side::West, false));
+    assert_eq!(refusal(&cloud, Side::West, "").await, "08000");
 }
