@@ -97,6 +97,49 @@ pub struct ServiceStatus {
     pub backends: Vec<BackendStatus>,
     /// In the order of the configuration.
     pub listeners: Vec<ListenerStatus>,
+    /// Clusters: what was read of their replication.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replication: Option<ReplicationStatus>,
+}
+
+/// Physical replication between the clusters of a service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplicationStatus {
+    /// Where it is read: `cloud_api` or `sql`.
+    pub source: String,
+    /// When it was last read.
+    pub read_at: Option<WallTime>,
+    /// Why the last reading failed; `None` = it did not.
+    pub trouble: Option<String>,
+    /// The 99th percentile of the lags of the last hour, milliseconds.
+    pub usual_lag_ms: u64,
+    /// Those that are known, in both directions, newest last.
+    pub streams: Vec<StreamStatus>,
+}
+
+/// One replication stream.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StreamStatus {
+    /// Its id.
+    pub id: String,
+    /// Its primary cluster.
+    pub from: BackendName,
+    /// Its standby cluster.
+    pub to: BackendName,
+    /// `starting`, `replicating`, `stalled`, `failing over`, `completed`, `canceled`, `gone` or `unknown`.
+    pub status: String,
+    /// Since when it was seen so.
+    pub since: WallTime,
+    /// Up to when the standby has everything; only while it replicates.
+    pub replicated_at: Option<WallTime>,
+    /// How far that is behind now, by the source's clock, milliseconds.
+    pub lag_ms: Option<u64>,
+    /// The earliest moment that it could be failed over to.
+    pub retained_at: Option<WallTime>,
+    /// The moment that a failover was asked for.
+    pub failover_at: Option<WallTime>,
+    /// As of when the standby was activated.
+    pub activated_at: Option<WallTime>,
 }
 
 /// What was found on sides that were left when a promotion of somebody else was followed, since the start.

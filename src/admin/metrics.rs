@@ -1,6 +1,8 @@
 //! `GET /metrics`: the published view as Prometheus text. Every scrape fills a registry of its own, so that a backend
 //! that a reload removed is gone at once and nothing global is shared.
 
+mod streams;
+
 use std::sync::Arc;
 
 use axum::extract::State;
@@ -31,6 +33,7 @@ pub(super) fn render(status: &Status) -> Result<String, prometheus::Error> {
     seeds(&sheet, &status.services)?;
     decision(&sheet, &status.services)?;
     sides(&sheet, &status.services)?;
+    streams::streams(&sheet, &status.services)?;
     probes(&sheet, &status.services)?;
     traffic(&sheet, &status.services)?;
     let mut families = sheet.0.gather();

@@ -3,6 +3,7 @@
 
 mod board;
 mod decision;
+mod replication;
 mod side;
 
 use std::sync::{Arc, LazyLock};

@@ -1,5 +1,7 @@
 //! The machine in words: the view, what would happen next, and the graph of phases. Changes nothing.
 
+mod streams;
+
 use std::fmt::Write as _;
 
 use super::analysis::Lineage;
@@ -81,6 +83,7 @@ impl Machine {
             detection_hang_ms: None,
             backends,
             listeners: self.listeners(),
+            replication: self.replication_status(now),
         }
     }
 

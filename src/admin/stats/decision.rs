@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::board::{BAD, CALM, Fact, OK, Time, WARN, class, is_exhausted, level, mark, words};
+use super::replication::Replication;
 use super::side::{Endpoint, Listener, Side};
 use crate::admin::words::{count, fine_span, plural, until};
 use crate::failover::phase::{BlockReason, Phase};
@@ -35,6 +36,7 @@ pub(super) struct Service {
     pub(super) sides: Vec<Side>,
     pub(super) endpoints: Vec<Endpoint>,
     pub(super) listeners: Vec<Listener>,
+    pub(super) replication: Option<Replication>,
 }
 
 /// The line under the active side's name: what it means for clients, and why they are held.
@@ -93,9 +95,10 @@ impl Service {
             notices: notices(s, now),
             episode: s.episode.as_ref().map(|e| Episode::build(e, &s.phase, now)),
             facts: facts(s, now),
-            sides: s.backends.iter().map(|b| Side::build(b, now)).collect(),
+            sides: s.backends.iter().map(|b| Side::build(b, s.replication.is_some(), now)).collect(),
             endpoints: s.backends.iter().flat_map(|b| b.endpoints.iter().map(|e| Endpoint::build(b, e))).collect(),
             listeners: s.listeners.iter().map(Listener::build).collect(),
+            replication: s.replication.as_ref().map(|r| Replication::build(r, now)),
         }
     }
 }

@@ -48,10 +48,12 @@ pub(super) struct Traffic {
 }
 
 impl Side {
-    pub(super) fn build(b: &BackendStatus, now: WallTime) -> Self {
+    pub(super) fn build(b: &BackendStatus, clusters: bool, now: WallTime) -> Self {
         let odd = matches!((b.active, b.role.as_str()), (true, "standby") | (false, "primary"));
         let level = match b.health.as_str() {
             _ if b.quarantined.is_some() => BAD,
+            // A cluster that was left serves on by itself until a reverse stream takes it over.
+            "up" if odd && clusters && !b.active => WARN,
             "up" if odd => BAD,
             "up" if b.failures > 0 => WARN,
             "up" if !b.active && !b.armed && !b.unarmed_why.is_empty() => WARN,
@@ -70,22 +72,23 @@ impl Side {
             health: if b.failures > 0 && b.health == "up" { "up, failing".to_owned() } else { b.health.clone() },
             health_since: b.health_since.map(|at| Time::of(at, now)),
             quarantined: b.quarantined.clone(),
-            rows: side_rows(b, odd),
+            rows: side_rows(b, odd, clusters),
             unarmed_why: if b.active { Vec::new() } else { b.unarmed_why.clone() },
             probe,
         }
     }
 }
 
-fn side_rows(b: &BackendStatus, odd: bool) -> Vec<Fact> {
+fn side_rows(b: &BackendStatus, odd: bool, clusters: bool) -> Vec<Fact> {
     let row = |label, value: String, level| Fact { label, value, note: String::new(), level };
     let known = |value: Option<String>| value.unwrap_or_else(|| "unknown".to_owned());
-    let mut rows = vec![
-        row("Role", b.role.clone(), if odd { BAD } else { CALM }),
-        row("Timeline", known(b.timeline.map(|t| t.to_string())), CALM),
-        row("Log position", known(b.lsn.map(|l| l.to_string())), CALM),
-    ];
-    if !b.active {
+    let mut rows = vec![row("Role", b.role.clone(), if odd { BAD } else { CALM })];
+    // Clusters have neither.
+    if !clusters {
+        rows.push(row("Timeline", known(b.timeline.map(|t| t.to_string())), CALM));
+        rows.push(row("Log position", known(b.lsn.map(|l| l.to_string())), CALM));
+    }
+    if !b.active && !clusters {
         let lag = b.lag_bytes.map(bytes);
         rows.push(row("Lag", known(lag), CALM));
         let backlog = b.replay_backlog_bytes.map(|n| match b.replay_backlog_ms.filter(|_| n > 0) {
@@ -93,6 +96,8 @@ fn side_rows(b: &BackendStatus, odd: bool) -> Vec<Fact> {
             None => bytes(n),
         });
         rows.push(row("Replay backlog", known(backlog), CALM));
+    }
+    if !b.active {
         rows.push(row("Witness", known(b.witness.clone()), witness_level(b.witness.as_deref())));
         let (word, level) = if b.armed { ("yes", OK) } else { ("no", WARN) };
         rows.push(row("Armed", word.to_owned(), level));
