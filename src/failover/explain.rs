@@ -275,6 +275,9 @@ impl Machine {
                 super::machine::Step::Cancelling { .. } => {
                     format!("{} is opened again", latch.active)
                 }
+                _ if matches!(run.intent.kind, EpisodeKind::Route | EpisodeKind::Follow) => {
+                    format!("traffic opens to {}, nothing is promoted", run.intent.to)
+                }
                 _ => format!("{} is promoted and traffic opens to it", run.intent.to),
             };
         }
