@@ -23,11 +23,6 @@ pub const WEST: &str = "west";
 impl Clouds {
     /// East serves, west follows it with little lag.
     pub async fn start() -> Self {
-        Self::with(Settings::default()).await
-    }
-
-    /// The same with other settings; their pace and rate limit are those of this stage.
-    pub async fn with(settings: Settings) -> Self {
         let ms = Duration::from_millis;
         let pace = Pace {
             starting: ms(500),
@@ -37,7 +32,7 @@ impl Clouds {
             failover: ms(700),
             retention: Duration::from_secs(3600),
         };
-        let cloud = Cloud::start(Settings { pace, rate_limit: None, ..settings }).await.unwrap();
+        let cloud = Cloud::start(Settings { pace, rate_limit: None, ..Settings::default() }).await.unwrap();
         Self { cloud }
     }
 
