@@ -117,6 +117,8 @@ fn service() -> ServiceStatus {
         detection_crash_ms: 500,
         detection_hang_ms: Some(3000),
         backends: vec![backend("us-east", true), backend("us-west", false)],
+        fall: 3,
+        decides_at: None,
         replication: None,
         listeners: vec![ListenerStatus {
             address: "127.0.0.1:26257".parse().unwrap(),

@@ -83,8 +83,17 @@ impl Machine {
             detection_hang_ms: None,
             backends,
             listeners: self.listeners(),
+            fall: self.service.probe.fall,
+            decides_at: self.decides_at(now),
             replication: self.replication_status(now),
         }
+    }
+
+    /// When the delay is over, while it is waited for.
+    fn decides_at(&self, now: Now) -> Option<crate::types::WallTime> {
+        let threshold = self.suspicion.as_ref().filter(|_| self.decides())?.threshold?;
+        let until = threshold + self.service.failover.delay;
+        (until > now.at).then(|| now.wall.plus(until.since(now.at)))
     }
 
     fn switches(&self) -> Vec<SwitchCount> {
