@@ -431,7 +431,9 @@ async fn monitor_with_only_an_environment_file_is_the_controller_and_completes_a
     clouds.cloud.set_pace(pgpivot::sim::cloud::Pace { step: Duration::from_secs(5), ..clouds.cloud.pace() });
     let monitor = Monitor::start(&clouds, tempfile::tempdir().unwrap());
     monitor.until("this is the controller", SOON).await;
-    monitor.until("check 3 of primary: answered", SOON).await;
+    monitor.until(": answered; standby standby", SOON).await;
+    // Until its stream was seen to advance, it could not testify.
+    monitor.until("behind, could take over", Duration::from_secs(90)).await;
 
     // A second one on the same state is told who holds it.
     let second = std::process::Command::new(env!("CARGO_BIN_EXE_proxyctl"))
@@ -469,4 +471,23 @@ async fn monitor_with_only_an_environment_file_is_the_controller_and_completes_a
     tokio::time::timeout(SOON, read).await.unwrap().unwrap();
     assert!(line.contains("standby is active (epoch 2)"), "{line}");
     beside.kill().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_no_client_may_say_to_cockroachdb_stops_at_the_listener() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let clouds = Clouds::start().await;
+    let daemon = clouds.daemon().await;
+    let mut client = tokio::net::TcpStream::connect(daemon.listen).await.unwrap();
+    // A request for GSSAPI is declined here: the cluster would answer it with an error.
+    client.write_all(&[0, 0, 0, 8, 4, 210, 22, 48]).await.unwrap();
+    assert_eq!(client.read_u8().await.unwrap(), b'N');
+    let body = b"\0\x03\0\0user\0app\0crdb:Session_Revival_Token_Base64\0eA==\0\0";
+    client.write_u32(u32::try_from(body.len() + 4).unwrap()).await.unwrap();
+    client.write_all(body).await.unwrap();
+    let mut reply = Vec::new();
+    client.read_to_end(&mut reply).await.unwrap();
+    let text = String::from_utf8_lossy(&reply);
+    assert!(text.starts_with('E') && text.contains("08004") && text.contains("not for clients"), "{text}");
+    assert_eq!(traffic(&daemon.backend(EAST).await).0, 0, "it never arrived");
 }
