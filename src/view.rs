@@ -232,6 +232,9 @@ pub struct BackendStatus {
     pub health_since: Option<WallTime>,
     /// Red: gets not one byte, and why.
     pub quarantined: Option<String>,
+    /// Clusters: what the control plane records of it beside its normal state: information, never a failure.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
     /// Share within its tier.
     pub weight: u32,
     /// `active` or `backup`.

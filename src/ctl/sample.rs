@@ -144,6 +144,7 @@ fn backend(name: &str, active: bool) -> BackendStatus {
         health: "up".into(),
         health_since: Some(before(7380)),
         quarantined: None,
+        note: None,
         weight: if active { 100 } else { 10 },
         tier: if active { "active" } else { "backup" }.into(),
         system_id: None,

@@ -179,6 +179,7 @@ impl Machine {
             health: side.state().as_str().into(),
             health_since: side.state_since().map(|at| wall_of(at, now)),
             quarantined: side.quarantine.clone(),
+            note: side.note.clone(),
             weight: side.config.weight,
             tier: if active || self.serves_beside(side) { "active" } else { "backup" }.into(),
             system_id: facts.and_then(|facts| facts.system_id),

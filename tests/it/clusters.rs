@@ -491,3 +491,29 @@ async fn what_no_client_may_say_to_cockroachdb_stops_at_the_listener() {
     assert!(text.starts_with('E') && text.contains("08004") && text.contains("not for clients"), "{text}");
     assert_eq!(traffic(&daemon.backend(EAST).await).0, 0, "it never arrived");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_vendor_does_to_a_cluster_is_shown_and_is_no_failure() {
+    let clouds = Clouds::start().await;
+    let daemon = clouds.daemon().await;
+    clouds.cloud.report(Side::East, Some("LOCKED"), Some("CRDB_PATCH_RUNNING"));
+    let service = daemon.until("the record is shown", SOON, |s| find(s, EAST).note.is_some()).await;
+    assert_eq!(find(&service, EAST).note.as_deref(), Some("LOCKED, CRDB_PATCH_RUNNING"));
+    daemon.stays("nothing moves", Duration::from_secs(4), quiet_on(EAST)).await;
+    clouds.cloud.report(Side::East, Some("CREATED"), Some("UNSPECIFIED"));
+    daemon.until("it is over", SOON, |s| find(s, EAST).note.is_none()).await;
+    let (_, history) = daemon.fetch("/failover/history").await.unwrap();
+    assert!(history.contains("CRDB_PATCH_RUNNING; that is no failure"), "{history}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_configured_by_its_id_alone_is_found_through_the_api() {
+    let clouds = Clouds::start().await;
+    let daemon = clouds.plan().without_addresses().launch();
+    // The simulated clusters' names lead to no SQL port of theirs: what counts is that the name is used.
+    daemon
+        .until("the names are those of the API", SOON, |s| {
+            s.backends.iter().all(|b| b.endpoints.iter().any(|e| e.address.as_ref().is_some_and(|a| a.port == 26257)))
+        })
+        .await;
+}

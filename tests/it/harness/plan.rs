@@ -114,6 +114,14 @@ impl DaemonPlan {
         self
     }
 
+    /// Clusters that are known by their ids alone.
+    pub fn without_addresses(mut self) -> Self {
+        for backend in self.service()["backend"].as_array_mut().unwrap() {
+            backend.as_table_mut().unwrap().remove("addresses");
+        }
+        self
+    }
+
     /// A second listener that leads to standbys, and its address.
     pub fn read_only_listener(mut self) -> (Self, SocketAddr) {
         let address = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), free_port());
