@@ -12,6 +12,7 @@ mod addresses;
 mod check;
 mod classify;
 mod cockroach_cloud;
+mod cockroach_sql;
 mod http;
 mod schedule;
 mod sql;
@@ -42,6 +43,7 @@ use crate::net::tls::{ClientTls, TlsConfigError};
 use crate::types::{BackendName, Epoch, HostPort, Now};
 
 use cockroach_cloud::Cloud;
+use cockroach_sql::{Ours, Sql};
 pub use sql::PROBE_SQL;
 use streams::{Pace, Source};
 
@@ -146,6 +148,9 @@ impl Probes {
     /// Could [`Probes::start`] use these settings? Connects to nobody.
     pub fn check(service: &Service) -> Result<(), ProbeError> {
         Self::tls(service)?;
+        if let Some(Replication::Sql(_)) = &service.replication {
+            system_tls(service)?;
+        }
         Ok(cloud(service).map(drop)?)
     }
 
@@ -171,10 +176,22 @@ impl Probes {
         let resolver = Arc::new(resolver);
         let mut probes = Self { orders, pokes: HashMap::new(), streams: None, tasks, stop };
         let cloud = cloud(service)?;
-        if let Some(client) = &cloud {
-            let refresh = service.replication.as_ref().map_or(Duration::ZERO, Replication::refresh);
-            let (orders, ears) = streams::channel(refresh);
-            let source = Source::Cloud(Cloud::new(client.clone(), &service.backends));
+        if let Some(replication) = &service.replication {
+            let source = match replication {
+                Replication::Sql(settings) => {
+                    let clusters = system_tls(service)?;
+                    let ours = Ours {
+                        daemon: daemon.to_owned(),
+                        service: service.name.as_str().to_owned(),
+                        orders: probes.orders.subscribe(),
+                    };
+                    Source::Sql(Sql::new(settings, clusters, service.probe.timeout, Arc::clone(&resolver), ours))
+                }
+                Replication::Cloud(settings) => {
+                    Source::Cloud(Cloud::new(cockroach_cloud::client(settings)?, &service.backends))
+                }
+            };
+            let (orders, ears) = streams::channel(replication.refresh());
             let reader = streams::run(Arc::new(source), ears, sender.clone(), clock, probes.stop.clone());
             probes.tasks.spawn(reader);
             probes.streams = Some(orders);
@@ -316,6 +333,15 @@ fn cloud(service: &Service) -> Result<Option<Client>, BuildError> {
         Some(Replication::Cloud(settings)) => cockroach_cloud::client(settings).map(Some),
         Some(Replication::Sql(_)) | None => Ok(None),
     }
+}
+
+/// The TLS settings as they stand, for sessions on the `system` virtual clusters.
+fn system_tls(service: &Service) -> Result<Vec<(&Backend, Arc<ClientTls>)>, ProbeError> {
+    let built = service.backends.iter().map(|backend| match ClientTls::build(&backend.tls) {
+        Ok(tls) => Ok((backend, tls)),
+        Err(cause) => Err(ProbeError::Tls { backend: backend.name.clone(), cause }),
+    });
+    built.collect()
 }
 
 /// The backend's TLS settings; an `http` probe with `tls` encrypts whatever `mode` says of the database port.

@@ -50,6 +50,25 @@ pub(in crate::sim) enum Statement {
 }
 
 impl Statement {
+    /// The system privilege that it takes.
+    pub(in crate::sim) fn privilege(&self) -> Option<&'static str> {
+        match self {
+            Statement::CreateReplica { .. } | Statement::StartReplication { .. } | Statement::Complete { .. } => {
+                Some("REPLICATIONDEST")
+            }
+            Statement::Drop { .. }
+            | Statement::Pause(_)
+            | Statement::Resume(_)
+            | Statement::StartService(_)
+            | Statement::StopService(_)
+            | Statement::ShowClusters(_)
+            | Statement::ShowReplication(_) => Some("MANAGEVIRTUALCLUSTER"),
+            Statement::SetSetting { .. } => Some("MODIFYCLUSTERSETTING"),
+            Statement::ShowJobs | Statement::ShowJob { .. } => Some("VIEWJOB"),
+            Statement::CreateTable | Statement::ShowSetting(_) => None,
+        }
+    }
+
     /// The columns of its rows; `None` = it has none.
     pub(in crate::sim) fn columns(&self) -> Option<Vec<Column>> {
         use Type::{Decimal, Int8, Interval, Text, Time};
@@ -119,7 +138,7 @@ pub(in crate::sim) fn recognise(tokens: &[Token], system: bool) -> Result<Option
             true => Statement::ShowReplication(name),
             false => Statement::ShowClusters(Some(name)),
         });
-    } else if words.take(&["show", "jobs"]) {
+    } else if words.take(&["show", "jobs"]) || words.take_jobs() {
         words.end()?;
         return Ok(Some(Statement::ShowJobs));
     } else if words.take(&["show", "job"]) {
@@ -238,6 +257,24 @@ impl Words<'_> {
         if self.take(words) { Ok(()) } else { Err(self.unexpected()) }
     }
 
+    /// `SELECT * FROM [SHOW JOBS] ...`, whatever is asked of them: all the jobs there are replicate, and are few.
+    fn take_jobs(&mut self) -> bool {
+        let begins = |words: &Self| {
+            let mut rest = Words(words.0);
+            rest.take(&["select"])
+                && rest.take_symbol("*")
+                && rest.take(&["from"])
+                && rest.take_symbol("[")
+                && rest.take(&["show", "jobs"])
+                && rest.take_symbol("]")
+        };
+        let found = begins(self);
+        if found {
+            self.0 = &[];
+        }
+        found
+    }
+
     fn next(&mut self) -> Result<&Token, Fault> {
         let (first, rest) = self.0.split_first().ok_or(Fault::SyntaxAtEnd)?;
         self.0 = rest;
@@ -327,6 +364,7 @@ mod tests {
         assert_eq!(one("SET CLUSTER SETTING server.controller.default_target_cluster = 'main'"), setting(Some("main")));
         assert_eq!(one("RESET CLUSTER SETTING server.controller.default_target_cluster"), setting(None));
         assert_eq!(one("SELECT 1"), Ok(None));
+        assert_eq!(one("SELECT * FROM [SHOW JOBS] WHERE job_type = 'X' LIMIT 2"), Ok(Some(Statement::ShowJobs)));
     }
 
     #[test]

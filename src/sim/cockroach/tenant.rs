@@ -158,6 +158,14 @@ impl Database for Server<'_> {
 impl Server<'_> {
     fn steer(&mut self, statement: &Statement, now: WallTime) -> Result<Answer, Fault> {
         let cluster = self.cluster;
+        let revoked = &self.world.clusters[cluster].revoked;
+        if let Some(privilege) = statement.privilege().filter(|needed| revoked.iter().any(|gone| gone == needed)) {
+            // A login without VIEWJOB sees its own jobs, and these are others'.
+            return match statement {
+                Statement::ShowJobs => Ok(table(Vec::new(), "SHOW")),
+                _ => Err(Fault::NotGranted(privilege)),
+            };
+        }
         self.changed = true;
         match statement {
             Statement::CreateTable => done("CREATE TABLE"),

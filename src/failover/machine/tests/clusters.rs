@@ -117,6 +117,7 @@ pub(super) fn stream(id: &str, from: usize, to: usize, status: Status) -> Stream
         retained: None,
         failover_at: None,
         activated: None,
+        trouble: None,
     }
 }
 
