@@ -126,6 +126,8 @@ struct Common {
     service: String,
     tls: Arc<ClientTls>,
     promoter: Option<Login>,
+    /// Self-hosted: the one that is replicated. A standby's default may be another one, which would answer for it.
+    virtual_cluster: Option<String>,
     sender: mpsc::Sender<ProbeReport>,
     clock: fn() -> Now,
 }
@@ -205,6 +207,10 @@ impl Probes {
                 service: service.name.as_str().to_owned(),
                 tls,
                 promoter: promoter_login(&service.failover.promoter),
+                virtual_cluster: match &service.replication {
+                    Some(Replication::Sql(sql)) => Some(sql.virtual_cluster.clone()),
+                    Some(Replication::Cloud(_)) | None => None,
+                },
                 sender: sender.clone(),
                 clock,
             });

@@ -176,7 +176,8 @@ pub fn newest_job(table: &Table, name: &str) -> Result<Option<Job>, Unreadable> 
             return Err(missing(column));
         }
     }
-    let mut columns = ["job_id", "status", "created", "finished", "error", "description"].map(|name| table.column(name));
+    let mut columns =
+        ["job_id", "status", "created", "finished", "error", "description"].map(|name| table.column(name));
     let mut newest: Option<Job> = None;
     for _ in &table.rows {
         let [id, status, created, finished, error, description] =
@@ -350,7 +351,8 @@ mod tests {
         ] {
             assert_eq!(State::from(word).to_string(), word);
         }
-        let shown = table(&["id", "name", "data_state", "service_mode"], &[&[None, None, Some("ready"), Some("stopping")]]);
+        let shown =
+            table(&["id", "name", "data_state", "service_mode"], &[&[None, None, Some("ready"), Some("stopping")]]);
         assert!(!service(&shown).unwrap().is_stopped(), "until nobody is served");
     }
 
@@ -360,7 +362,8 @@ mod tests {
         let job = |id, description, status, created, finished| {
             [Some(id), Some(description), Some(status), Some(created), finished, Some("")]
         };
-        let (ours, theirs) = ("CREATE VIRTUAL CLUSTER \"main\" FROM REPLICATION OF main", "ALTER VIRTUAL CLUSTER app START");
+        let (ours, theirs) =
+            ("CREATE VIRTUAL CLUSTER \"main\" FROM REPLICATION OF main", "ALTER VIRTUAL CLUSTER app START");
         let rows = [
             job("7", ours, "succeeded", "2026-01-02 00:00:00+00", Some("2026-01-03 00:00:00+00")),
             job("9", theirs, "running", "2026-02-01 00:00:00+00", None),

@@ -121,17 +121,24 @@ impl CockroachSql {
         PromotionResult::Unknown(error.to_string())
     }
 
-    /// It is a cluster of its own. Served it must be, by default it may be.
+    /// It is a cluster of its own. Served it must be; by default, too, if it may: from its first moment on, or as soon as
+    /// a cluster that wants its default served takes that.
     async fn serve(&self, session: &mut Session, service: &Service, deadline: Instant) -> PromotionResult {
         let (settings, name) = (&self.settings, &self.settings.virtual_cluster);
-        if service.is_stopped()
-            && let Err(error) = order(session, settings, &vc::start_service(name), deadline).await
-        {
-            return unordered(&error);
+        let default = vc::set_default_target(name);
+        let mut set = Ok(());
+        if settings.default_target {
+            set = order(session, settings, &default, deadline).await;
         }
-        if settings.default_target
-            && let Err(error) = order(session, settings, &vc::set_default_target(name), deadline).await
-        {
+        if service.is_stopped() {
+            if let Err(error) = order(session, settings, &vc::start_service(name), deadline).await {
+                return unordered(&error);
+            }
+            if set.is_err() {
+                set = order(session, settings, &default, deadline).await;
+            }
+        }
+        if let Err(error) = set {
             // Whoever names the virtual cluster is served all the same.
             tracing::warn!(
                 virtual_cluster = name,

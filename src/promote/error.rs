@@ -36,7 +36,9 @@ pub enum EffectError {
         grant: String,
     },
     /// The login may not steer virtual clusters.
-    #[error("virtual clusters may not be steered by this login (42501); in the virtual cluster system, as an administrator, type: {grant}")]
+    #[error(
+        "virtual clusters may not be steered by this login (42501); in the virtual cluster system, as an administrator, type: {grant}"
+    )]
     Ungranted {
         /// The statement that grants it.
         grant: String,

@@ -127,12 +127,7 @@ async fn stopped(session: &mut Session, settings: &CockroachSql, deadline: Insta
 }
 
 /// A node learns of it a moment later than the one that took the order.
-async fn unserved(
-    access: &Access,
-    backend: &BackendName,
-    address: SocketAddr,
-    name: &str,
-) -> Result<(), EffectError> {
+async fn unserved(access: &Access, backend: &BackendName, address: SocketAddr, name: &str) -> Result<(), EffectError> {
     let deadline = Instant::now() + UNSERVED;
     loop {
         let served = access.is_served(backend, address, name, Instant::now() + LOOK).await;

@@ -283,7 +283,8 @@ impl Cloud {
     }
 
     /// Takes a system privilege from everybody at a cluster, or gives it back: without `REPLICATIONDEST` nothing can be
-    /// failed over, without `MANAGEVIRTUALCLUSTER` no service started, without `VIEWJOB` no job is shown.
+    /// failed over, without `MANAGEVIRTUALCLUSTER` nothing shown or stopped, without `VIEWJOB` no job is shown, without
+    /// `STARTSERVICE` (which is part of the former in life) no service is started.
     pub fn set_privilege(&self, cluster: impl Into<Number>, privilege: &str, granted: bool) {
         let revoked = &mut self.site.world_now().0.clusters[cluster.into().0].revoked;
         revoked.retain(|known| known != privilege);

@@ -21,4 +21,5 @@ mod pairs;
 mod probes;
 mod relay;
 mod restart;
+mod self_hosted;
 mod siblings;

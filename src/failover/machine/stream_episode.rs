@@ -237,6 +237,10 @@ impl Machine {
             return false;
         }
         self.setback = Some((now.at + self.service.failover.cooldown, BlockReason::NoCandidate, why.clone()));
+        if let Some(run) = self.run_mut() {
+            // Nothing was taken: the latched side need not prove itself anew, and the next try may come when it is due.
+            run.intent.stage = Stage::Intent;
+        }
         self.cancel(format!("the failover was refused: {why}"), now);
         true
     }

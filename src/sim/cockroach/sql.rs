@@ -50,7 +50,7 @@ pub(in crate::sim) enum Statement {
 }
 
 impl Statement {
-    /// The system privilege that it takes.
+    /// The system privilege that it takes; see `Cloud::set_privilege`.
     pub(in crate::sim) fn privilege(&self) -> Option<&'static str> {
         match self {
             Statement::CreateReplica { .. } | Statement::StartReplication { .. } | Statement::Complete { .. } => {
@@ -59,10 +59,11 @@ impl Statement {
             Statement::Drop { .. }
             | Statement::Pause(_)
             | Statement::Resume(_)
-            | Statement::StartService(_)
             | Statement::StopService(_)
             | Statement::ShowClusters(_)
             | Statement::ShowReplication(_) => Some("MANAGEVIRTUALCLUSTER"),
+            // No privilege of CockroachDB's: there it is the one above, which lets look as well.
+            Statement::StartService(_) => Some("STARTSERVICE"),
             Statement::SetSetting { .. } => Some("MODIFYCLUSTERSETTING"),
             Statement::ShowJobs | Statement::ShowJob { .. } => Some("VIEWJOB"),
             Statement::CreateTable | Statement::ShowSetting(_) => None,
