@@ -4,6 +4,7 @@ mod bad_luck;
 mod beside;
 mod cluster_failover;
 mod cluster_return;
+mod cluster_stopped;
 mod clusters;
 mod fenced;
 mod first_evidence;

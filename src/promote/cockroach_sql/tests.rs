@@ -20,8 +20,8 @@ fn service(addresses: [SocketAddr; 2], name: &str) -> Service {
     let [east, west] = addresses;
     let text = format!(
         "[service.main]\nkind = 'cockroach'\nlistener = [{{ address = '127.0.0.1:1' }}]\n\
-         backend = [{{ name = 'east', role = 'primary', addresses = ['{east}'] }},\n\
-         {{ name = 'west', role = 'standby', addresses = ['{west}'] }}]\n\
+         backend = [{{ name = 'east', role = 'primary', tls = {{ mode = 'disable' }}, addresses = ['{east}'] }},\n\
+         {{ name = 'west', role = 'standby', tls = {{ mode = 'disable' }}, addresses = ['{west}'] }}]\n\
          [service.main.cockroach_sql]\nuser = 'ops'\nvirtual_cluster = '{name}'\n\
          [service.main.failover]\npromoter = 'cockroach_sql'\n"
     );

@@ -27,6 +27,8 @@ pub(super) enum Cluster {
     Serves,
     /// 08000.
     Standby,
+    /// The same of one that was stopped; it is replicated from all the same.
+    Stopped,
     Dead,
     Silent,
 }
@@ -67,6 +69,8 @@ pub(super) struct Clusters {
     pub(super) cuts: Vec<(u64, BackendName)>,
     pub(super) unfrozen: Vec<BackendName>,
     pub(super) clock_readable: bool,
+    /// What a node fence comes to; a good one stops the cluster, as STOP SERVICE does.
+    pub(super) fence: Result<(), String>,
     /// Reads of the streams that were tried.
     pub(super) reads: u64,
     /// Probes that were begun: when, whose.
@@ -165,6 +169,7 @@ impl Clusters {
             cuts: Vec::new(),
             unfrozen: Vec::new(),
             clock_readable: true,
+            fence: Ok(()),
             reads: 0,
             probes: Vec::new(),
             service,
@@ -305,7 +310,7 @@ impl Clusters {
 
     /// Every 30 s `replicated_time` moves to what was 20 s before, while the primary lives; failovers complete.
     fn replicate(&mut self) {
-        let serving = |cluster| cluster == Cluster::Serves;
+        let serving = |cluster| matches!(cluster, Cluster::Serves | Cluster::Stopped);
         for stream in &mut self.streams {
             let source = NAMES.iter().position(|name| *name == stream.from.as_str()).unwrap();
             let lives = serving(self.clusters[source]) || self.clusters[source] == Cluster::Silent && self.replicates;
@@ -375,7 +380,7 @@ impl Clusters {
         let facts = Facts { role: Role::Primary, ..Facts::default() };
         let (took, verdict) = match self.clusters[i] {
             Cluster::Serves => (100, Verdict::Answered(Box::new(facts))),
-            Cluster::Standby => (100, Verdict::Failed(Failure::NotServing)),
+            Cluster::Standby | Cluster::Stopped => (100, Verdict::Failed(Failure::NotServing)),
             Cluster::Dead => (0, Verdict::Failed(Failure::Refused)),
             Cluster::Silent => (10_000, Verdict::Failed(Failure::TimedOut)),
         };
@@ -415,14 +420,26 @@ impl Clusters {
                 self.probe(NAMES.iter().position(|name| *name == backend.as_str()).unwrap());
             }
             Action::ReadStreams { stream } => self.read(stream.as_deref()),
-            Action::ReadClock { episode, .. } => {
+            Action::Fence { episode, backend } => {
+                let result = self.fence.clone();
+                if result.is_ok() {
+                    self.stop(&backend);
+                }
+                self.machine.handle_outcome(Outcome::Fenced { episode, result }, at);
+            }
+            Action::ReadClock { episode, backend, stop } => {
+                if stop {
+                    self.stop(&backend);
+                }
                 let result = if self.clock_readable { Ok(wall(self.now)) } else { Err("no login".into()) };
                 self.machine.handle_outcome(Outcome::ClockRead { episode, result }, at);
             }
             Action::Promote { episode, stream, .. } => {
                 let order = stream.expect("a stream is named");
                 self.patches.push((self.now, order.id.clone(), order.failover_at));
-                if matches!(self.patch, Patch::Taken | Patch::ReplyLost) {
+                let again = self.streams.iter().any(|s| s.id == order.id && s.status >= Status::FailingOver);
+                let goes_on = again && self.service.failover.promoter == Promoter::CockroachSql;
+                if matches!(self.patch, Patch::Taken | Patch::ReplyLost) && !goes_on {
                     self.fail_over(&order.id, order.failover_at);
                 }
                 let result = match self.patch {
@@ -433,11 +450,23 @@ impl Clusters {
                 self.machine.handle_outcome(Outcome::Promotion { episode, result }, at);
             }
             Action::Unfreeze { episode, backend, .. } => {
+                let i = NAMES.iter().position(|name| *name == backend.as_str()).unwrap();
+                if self.clusters[i] == Cluster::Stopped {
+                    self.clusters[i] = Cluster::Serves;
+                }
                 self.unfrozen.push(backend);
                 self.machine.handle_outcome(Outcome::Unfrozen { episode, result: Ok(()) }, at);
             }
             Action::Publish(_) | Action::Unlock { .. } => {}
             other => panic!("nobody orders this of clusters: {other:?}"),
+        }
+    }
+
+    /// STOP SERVICE.
+    fn stop(&mut self, backend: &BackendName) {
+        let i = NAMES.iter().position(|name| *name == backend.as_str()).unwrap();
+        if self.clusters[i] == Cluster::Serves {
+            self.clusters[i] = Cluster::Stopped;
         }
     }
 
