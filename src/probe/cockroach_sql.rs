@@ -27,6 +27,9 @@ const MOST_ADDRESSES: usize = 8;
 /// Failover times remembered; far beyond the replications there can be.
 const MOST_REMEMBERED: usize = 256;
 
+/// Of a completed stream whose failover nobody here has watched.
+const FINISHED: &str = "the moment it was failed over to is not shown any more, only when its job had finished";
+
 /// Reads the replication of one virtual cluster between two backends.
 #[derive(Debug)]
 pub(super) struct Sql {
@@ -210,7 +213,11 @@ impl Sql {
             retained: replication.retained.filter(|_| replicates),
             failover_at: replication.failover.filter(|_| status == Status::FailingOver),
             activated,
-            trouble: trouble(&replication.state, job, status),
+            trouble: if ready && seen.is_none() {
+                Some(FINISHED.into())
+            } else {
+                trouble(&replication.state, job, status)
+            },
         }))
     }
 }

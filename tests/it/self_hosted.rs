@@ -2,14 +2,18 @@
 
 use crate::harness::plan::DaemonPlan;
 use crate::harness::self_hosted::{Rows, clusters, daemon, session, state, steer};
-use crate::harness::status::is_active;
+use crate::harness::status::{blocked, is_active};
 use crate::harness::{Daemon, SOON, eventually};
+use pgpivot::sim::cloud::Reach;
 use pgpivot::sim::{Cloud, Side};
 use pgpivot::view::ServiceStatus;
 use std::time::Duration;
 
 /// From a cluster's death to the other one's service; most of it is waiting for the stream's silence.
 const FAILOVER: Duration = Duration::from_secs(40);
+
+/// For how long a test watches that something does not happen; the stream's silence would be decided upon by then.
+const WATCH: Duration = Duration::from_secs(6);
 
 const COMPLETE: &str = "ALTER VIRTUAL CLUSTER main COMPLETE REPLICATION TO LATEST";
 const GRANT: &str = "GRANT SYSTEM MANAGEVIRTUALCLUSTER, REPLICATIONDEST, VIEWJOB TO \"ops\"";
@@ -83,6 +87,18 @@ async fn a_failover_made_by_hand_is_followed_and_the_forgotten_start_service_is_
     rows.go_on(20, SOON).await;
     rows.stop();
     is_cut_at_one_moment(&cloud);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_primary_that_only_we_cannot_reach_is_left_alone_while_its_replication_goes_on() {
+    let cloud = clusters().await;
+    let daemon = daemon(DaemonPlan::self_hosted(&cloud)).await;
+    cloud.set_reach(Side::East, Reach::Silent).await.unwrap();
+    daemon.until("east is down, and its replication speaks for it", SOON, |s| blocked(s) == "witness alive").await;
+    daemon.stays("east is not replaced", WATCH, |s| is_active(s, "east")).await;
+    assert_eq!(state(&cloud, Side::West).await, "replicating");
+    cloud.set_reach(Side::East, Reach::Normal).await.unwrap();
+    daemon.until("nothing is wrong", SOON, |s| s.open && s.armed && s.blocked.is_none()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

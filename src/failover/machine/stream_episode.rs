@@ -357,7 +357,8 @@ impl Machine {
     pub(super) fn stream_loss(&self, order: &StreamOrder, from: Option<&BackendName>) -> String {
         let Some(stream) = self.streams.by_id(&order.id).map(|known| &known.stream) else { return String::new() };
         let from = from.map_or("the old side", BackendName::as_str);
-        match (order.stopped_at, stream.activated) {
+        // A source that does not tell the moment itself shows a later one.
+        match (order.stopped_at, stream.activated.filter(|_| stream.trouble.is_none())) {
             (Some(stopped), Some(activated)) if activated >= stopped => "; no acknowledged row was lost".into(),
             (_, Some(activated)) => format!("; what {from} acknowledged after {activated} is not there"),
             _ => format!("; up to when it has what {from} acknowledged is not told"),
