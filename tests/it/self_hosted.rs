@@ -181,6 +181,31 @@ async fn a_planned_switchover_under_load_loses_no_acknowledged_row_and_says_so()
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_way_home_leads_through_a_replication_back_and_the_stopped_cluster_serves_again() {
+    let cloud = clusters().await;
+    let daemon = daemon(DaemonPlan::self_hosted(&cloud)).await;
+    let rows = Rows::start(daemon.listen);
+    rows.go_on(50, SOON).await;
+    daemon.ctl_done(&["switchover", "--to", "west", "--yes"]).await;
+    daemon.until_active("west", FAILOVER).await;
+    rows.go_on(20, SOON).await;
+    let refused = daemon.ctl(&["restore", "--yes"]).await;
+    assert!(refused.code != Some(0) && refused.talk.contains("no stream leads from west back to east"), "{refused:?}");
+    let west = cloud.sql_address(Side::West);
+    let back = format!("ALTER VIRTUAL CLUSTER main START REPLICATION OF main ON 'postgresql://root@{west}'");
+    steer(&cloud, Side::East, &back).await;
+    daemon.until("east could be promoted", SOON, |s| s.open && s.armed).await;
+    daemon.ctl_done(&["restore", "--yes"]).await;
+    let home = daemon.until_active("east", FAILOVER).await;
+    assert_eq!(home.epoch.0, 3);
+    rows.go_on(50, SOON).await;
+    assert!(cloud.is_serving(Side::East) && !cloud.is_serving(Side::West));
+    let (told, there) = (rows.stop(), cloud.ids(Side::East));
+    let lost: Vec<_> = told.iter().filter(|id| there.binary_search(id).is_err()).collect();
+    assert!(lost.is_empty(), "{lost:?} of {} are lost on the way there and back", told.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_switchover_that_is_refused_serves_the_old_side_again() {
     let cloud = clusters().await;
     let daemon = daemon(DaemonPlan::self_hosted(&cloud)).await;
