@@ -236,6 +236,14 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_probe_of_a_replicated_virtual_cluster_asks_that_one_and_no_other() {
+        let login = Login { user: "pgpivot".into(), database: "defaultdb".into(), password: None };
+        let probe = || SqlProbe::new(Kind::Cockroach, Duration::from_secs(1), &login, &login);
+        assert!(probe().on(Some("app-1")).options.ends_with(" -ccluster=app-1"));
+        assert_eq!(probe().on(None).options, probe().options);
+    }
+
+    #[test]
     fn probes_are_read_only_and_bounded_by_the_server_too() {
         let text = options(Kind::Postgres, Duration::from_millis(800), Some(&"my promoter\\x".to_owned()));
         assert_eq!(

@@ -16,7 +16,7 @@ use crate::types::{BackendName, WallTime};
 
 /// Connect, login, STOP SERVICE, and nobody served any more.
 const STOP: Duration = Duration::from_secs(5);
-/// For every address to say so, too.
+/// For all addresses to say so, too.
 const UNSERVED: Duration = Duration::from_secs(5);
 /// Connect, login, START SERVICE.
 const START: Duration = Duration::from_secs(5);
@@ -51,8 +51,9 @@ pub(super) async fn stop_and_read_clock(
     let mut session = access.open_any(backend, addresses, deadline).await?;
     stopped(&mut session, settings, deadline).await?;
     let name = &settings.virtual_cluster;
+    let unserved_by = Instant::now() + UNSERVED;
     for address in addresses {
-        unserved(access, backend, *address, name).await?;
+        unserved(access, backend, *address, name, unserved_by).await?;
     }
     let deadline = Instant::now() + CLOCK;
     let clock = clock::of(&mut session, deadline).await;
@@ -127,8 +128,13 @@ async fn stopped(session: &mut Session, settings: &CockroachSql, deadline: Insta
 }
 
 /// A node learns of it a moment later than the one that took the order.
-async fn unserved(access: &Access, backend: &BackendName, address: SocketAddr, name: &str) -> Result<(), EffectError> {
-    let deadline = Instant::now() + UNSERVED;
+async fn unserved(
+    access: &Access,
+    backend: &BackendName,
+    address: SocketAddr,
+    name: &str,
+    deadline: Instant,
+) -> Result<(), EffectError> {
     loop {
         let served = access.is_served(backend, address, name, Instant::now() + LOOK).await;
         if served == Some(false) {

@@ -214,6 +214,22 @@ async fn a_stopped_service_ends_its_clients_and_its_clock_is_after_all_that_they
 }
 
 #[tokio::test]
+async fn a_node_that_goes_on_serving_proves_that_nothing_is_proven() {
+    let cloud = start().await;
+    let rig = Rig::of(&cloud);
+    let node = Scripted::start(|mut peer: Peer| async move {
+        peer.let_in().await;
+        peer.hang().await;
+    })
+    .await;
+    let addresses = [cloud.sql_address(Side::East), node.address];
+    let said = rig.effects.read_clock(&rig.backends[0].name, &addresses, true).await.unwrap_err();
+    assert_eq!(said, format!("STOP SERVICE was taken, and after 5s {} still serves", node.address));
+    rig.effects.unfreeze(&rig.backends[0].name, addresses[0], None).await.unwrap();
+    assert!(cloud.is_serving(Side::East));
+}
+
+#[tokio::test]
 async fn stop_service_is_the_fence_where_there_is_no_command_for_it() {
     let cloud = start().await;
     let rig = Rig::of(&cloud);
