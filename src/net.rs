@@ -10,3 +10,4 @@ pub mod session;
 pub mod socket;
 pub mod sockopt;
 pub mod tls;
+pub mod virtual_cluster;

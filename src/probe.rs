@@ -12,6 +12,7 @@ mod addresses;
 mod check;
 mod classify;
 mod cockroach_cloud;
+mod cockroach_sql;
 mod http;
 mod schedule;
 mod sql;
@@ -42,6 +43,7 @@ use crate::net::tls::{ClientTls, TlsConfigError};
 use crate::types::{BackendName, Epoch, HostPort, Now};
 
 use cockroach_cloud::Cloud;
+use cockroach_sql::{Ours, Sql};
 pub use sql::PROBE_SQL;
 use streams::{Pace, Source};
 
@@ -131,6 +133,8 @@ struct Common {
     service: String,
     tls: Arc<ClientTls>,
     promoter: Option<Login>,
+    /// Self-hosted: the one that is replicated. A standby's default may be another one, which would answer for it.
+    virtual_cluster: Option<String>,
     sender: mpsc::Sender<ProbeReport>,
     clock: fn() -> Now,
 }
@@ -153,6 +157,9 @@ impl Probes {
     /// Could [`Probes::start`] use these settings? Connects to nobody.
     pub fn check(service: &Service) -> Result<(), ProbeError> {
         Self::tls(service)?;
+        if let Some(Replication::Sql(_)) = &service.replication {
+            system_tls(service)?;
+        }
         Ok(cloud(service).map(drop)?)
     }
 
@@ -178,19 +185,34 @@ impl Probes {
         let resolver = Arc::new(resolver);
         let mut probes = Self { orders, pokes: HashMap::new(), streams: None, tasks, stop };
         let cloud = cloud(service)?;
-        if let Some(client) = &cloud {
-            let refresh = service.replication.as_ref().map_or(Duration::ZERO, Replication::refresh);
-            let (orders, ears) = streams::channel(refresh);
-            let source = Source::Cloud(Cloud::new(client.clone(), &service.backends));
+        if let Some(replication) = &service.replication {
+            let source = match replication {
+                Replication::Sql(settings) => {
+                    let clusters = system_tls(service)?;
+                    let ours = Ours {
+                        daemon: daemon.to_owned(),
+                        service: service.name.as_str().to_owned(),
+                        orders: probes.orders.subscribe(),
+                    };
+                    Source::Sql(Sql::new(settings, clusters, service.probe.timeout, Arc::clone(&resolver), ours))
+                }
+                Replication::Cloud(settings) => {
+                    let client = cloud.clone().map_or_else(|| cockroach_cloud::client(settings), Ok)?;
+                    Source::Cloud(Cloud::new(client, &service.backends))
+                }
+            };
+            let (orders, ears) = streams::channel(replication.refresh());
             let reader = streams::run(Arc::new(source), ears, sender.clone(), clock, probes.stop.clone());
             probes.tasks.spawn(reader);
-            let clusters = cockroach_cloud::clusters(&service.backends);
-            let records = cockroach_cloud::records(client.clone(), clusters, refresh * 2, sender.clone());
-            let stop = probes.stop.clone();
-            probes.tasks.spawn(async move {
-                let _ = stop.run_until_cancelled(records).await;
-            });
             probes.streams = Some(orders);
+            if let Some(client) = &cloud {
+                let (clusters, every) = (cockroach_cloud::clusters(&service.backends), replication.refresh() * 2);
+                let records = cockroach_cloud::records(client.clone(), clusters, every, sender.clone());
+                let stop = probes.stop.clone();
+                probes.tasks.spawn(async move {
+                    let _ = stop.run_until_cancelled(records).await;
+                });
+            }
         }
         for (backend, tls) in Self::tls(service)? {
             let common = Arc::new(Common {
@@ -201,6 +223,10 @@ impl Probes {
                 service: service.name.as_str().to_owned(),
                 tls,
                 promoter: promoter_login(&service.failover.promoter),
+                virtual_cluster: match &service.replication {
+                    Some(Replication::Sql(sql)) => Some(sql.virtual_cluster.clone()),
+                    Some(Replication::Cloud(_)) | None => None,
+                },
                 sender: sender.clone(),
                 clock,
             });
@@ -329,6 +355,15 @@ fn cloud(service: &Service) -> Result<Option<Client>, BuildError> {
         Some(Replication::Cloud(settings)) => cockroach_cloud::client(settings).map(Some),
         Some(Replication::Sql(_)) | None => Ok(None),
     }
+}
+
+/// The TLS settings as they stand, for sessions on the `system` virtual clusters.
+fn system_tls(service: &Service) -> Result<Vec<(&Backend, Arc<ClientTls>)>, ProbeError> {
+    let built = service.backends.iter().map(|backend| match ClientTls::build(&backend.tls) {
+        Ok(tls) => Ok((backend, tls)),
+        Err(cause) => Err(ProbeError::Tls { backend: backend.name.clone(), cause }),
+    });
+    built.collect()
 }
 
 /// The backend's TLS settings; an `http` probe with `tls` encrypts whatever `mode` says of the database port.

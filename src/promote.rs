@@ -4,6 +4,7 @@
 mod access;
 mod clock;
 mod cockroach_cloud;
+mod cockroach_sql;
 mod command;
 pub mod error;
 mod fence;
@@ -13,13 +14,14 @@ pub mod lock;
 mod none;
 mod postgres;
 mod process;
+mod service;
 mod setting;
 
 use std::future::Future;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::config::{Backend, Failover, ProbeKind, Promoter as Configured, Replication, Service};
+use crate::config::{Backend, CockroachSql, Failover, ProbeKind, Promoter as Configured, Replication, Service};
 use crate::failover::action::{Latched, LockResult, PromotionResult};
 use crate::failover::phase::StreamOrder;
 use crate::types::{BackendName, Epoch, HostPort, Lsn, WallTime};
@@ -50,6 +52,8 @@ pub struct Order<'a> {
 pub struct Effects {
     access: Access,
     promoter: Kind,
+    /// Self-hosted clusters: the virtual cluster that is stopped and served.
+    virtual_cluster: Option<CockroachSql>,
     fence_command: Option<Vec<String>>,
     promote_timeout: Duration,
 }
@@ -60,6 +64,7 @@ enum Kind {
     Command(command::Command),
     Postgres,
     CockroachCloud(cockroach_cloud::CockroachCloud),
+    CockroachSql(cockroach_sql::CockroachSql),
 }
 
 impl Effects {
@@ -67,7 +72,12 @@ impl Effects {
     /// reached, each time.
     pub fn build(service: &Service, daemon: &str) -> Effects {
         let Failover { promoter, promote_timeout, fence_command, .. } = &service.failover;
+        let virtual_cluster = match &service.replication {
+            Some(Replication::Sql(settings)) => Some(settings.clone()),
+            Some(Replication::Cloud(_)) | None => None,
+        };
         let login = match (promoter, &service.probe.kind) {
+            _ if virtual_cluster.is_some() => virtual_cluster.as_ref().map(|settings| settings.login.clone()),
             (Configured::Postgres { login }, _) | (_, ProbeKind::Sql { login }) => Some(login.clone()),
             // Without a password nobody is let in.
             (_, ProbeKind::Startup { login }) if login.password.is_some() => Some(login.clone()),
@@ -79,12 +89,14 @@ impl Effects {
             Configured::Postgres { .. } => Kind::Postgres,
             Configured::CockroachCloud | Configured::CockroachSql => match &service.replication {
                 Some(Replication::Cloud(cloud)) => Kind::CockroachCloud(cockroach_cloud::CockroachCloud::new(cloud)),
-                _ => Kind::None(none::Nobody),
+                Some(Replication::Sql(sql)) => Kind::CockroachSql(cockroach_sql::CockroachSql::new(sql.clone())),
+                None => Kind::None(none::Nobody),
             },
         };
         Effects {
             access: Access::build(service, daemon, login),
             promoter,
+            virtual_cluster,
             fence_command: fence_command.clone(),
             promote_timeout: *promote_timeout,
         }
@@ -106,9 +118,18 @@ impl Effects {
         self.access.keep(standbys).await;
     }
 
-    /// Reads the clock of a cluster. At most 5 s.
-    pub async fn read_clock(&self, backend: &BackendName, address: SocketAddr) -> Result<WallTime, String> {
-        said(clock::read(&self.access, backend, address).await)
+    /// Reads the clock of a cluster, at the first of these addresses that answers. At most 5 s. `stop`: serves nobody
+    /// there first, and at most 15 s in all; [`Effects::unfreeze`] undoes that.
+    pub async fn read_clock(
+        &self,
+        backend: &BackendName,
+        addresses: &[SocketAddr],
+        stop: bool,
+    ) -> Result<WallTime, String> {
+        said(match &self.virtual_cluster {
+            Some(settings) if stop => service::stop_and_read_clock(&self.access, settings, backend, addresses).await,
+            _ => clock::read(&self.access, backend, addresses).await,
+        })
     }
 
     /// Orders the promotion, at most `promote_timeout` and (for a command that will not end) 5 s more.
@@ -128,6 +149,7 @@ impl Effects {
                 promoter.promote(&order).await
             }
             Kind::CockroachCloud(promoter) => promoter.fail_over(stream).await,
+            Kind::CockroachSql(promoter) => promoter.fail_over(&self.access, &order, stream).await,
         }
     }
 
@@ -154,7 +176,10 @@ impl Effects {
         address: SocketAddr,
         latched: Option<&Latched>,
     ) -> Result<(), String> {
-        said(freeze::unfreeze(&self.access, backend, address, latched).await)
+        said(match &self.virtual_cluster {
+            Some(settings) => service::start(&self.access, settings, backend, address).await,
+            None => freeze::unfreeze(&self.access, backend, address, latched).await,
+        })
     }
 
     /// Reads the flush position of the latched primary. At most 2 s.
@@ -172,9 +197,15 @@ impl Effects {
         said(setting::clear_sync(&self.access, backend, address).await)
     }
 
-    /// Runs the node fence, at most 30 s and (for one that will not end) 5 s more.
-    pub async fn fence(&self, backend: &Backend) -> Result<(), String> {
-        said(fence::fence(self.fence_command.as_deref(), backend, self.access.epoch()).await)
+    /// Runs the node fence, at most 30 s and (for one that will not end) 5 s more; or where there is no command for it,
+    /// serves a self-hosted virtual cluster to nobody, at most 5 s.
+    pub async fn fence(&self, backend: &Backend, addresses: &[SocketAddr]) -> Result<(), String> {
+        said(match (&self.fence_command, &self.virtual_cluster) {
+            (None, Some(settings)) if settings.stop_service => {
+                service::stop(&self.access, settings, &backend.name, addresses).await
+            }
+            (command, _) => fence::fence(command.as_deref(), backend, self.access.epoch()).await,
+        })
     }
 }
 

@@ -72,6 +72,13 @@ impl Driver {
         self.machine.address_of(backend).or_else(|| self.addresses.get(backend)?.first().map(|(_, address)| *address))
     }
 
+    /// All of them, the same one first.
+    fn addresses(&self, backend: &BackendName) -> Vec<SocketAddr> {
+        let first = self.address(backend);
+        let known = self.addresses.get(backend).into_iter().flatten().map(|(_, address)| *address);
+        first.into_iter().chain(known.filter(|address| Some(*address) != first)).collect()
+    }
+
     fn spawn_effect(&mut self, action: Action) {
         let effects = self.effects.clone();
         let outcomes = self.outcomes.clone();
@@ -83,8 +90,9 @@ impl Driver {
         match action {
             Action::Fence { episode, backend } => {
                 let Some(config) = self.backend(&backend) else { return };
+                let addresses = self.addresses(&backend);
                 self.tasks.spawn(async move {
-                    let result = effects.fence(&config).await;
+                    let result = effects.fence(&config, &addresses).await;
                     reply(Outcome::Fenced { episode, result });
                 });
             }
@@ -148,13 +156,10 @@ impl Driver {
                     reply(Outcome::SyncCleared { episode, result });
                 });
             }
-            Action::ReadClock { episode, backend, stop: _ } => {
-                let address = self.address(&backend);
+            Action::ReadClock { episode, backend, stop } => {
+                let addresses = self.addresses(&backend);
                 self.tasks.spawn(async move {
-                    let result = match address {
-                        Some(address) => effects.read_clock(&backend, address).await,
-                        None => Err(no_address(&backend)),
-                    };
+                    let result = effects.read_clock(&backend, &addresses, stop).await;
                     reply(Outcome::ClockRead { episode, result });
                 });
             }

@@ -143,7 +143,7 @@ fn replicates(service: &Service, side: &Side) -> Verdict {
     };
     let (id, status) = (&known.stream.id, known.stream.status);
     if status != Status::Replicating {
-        return Verdict::Unfit(format!("stream {id} to {name} is {}", status.as_str()));
+        return Verdict::Unfit(format!("stream {id} to {name} is {}", known.stream.state()));
     }
     if side.role() == Role::Primary {
         return Verdict::Unfit(format!("{name} serves by itself although stream {id} replicates to it"));

@@ -14,7 +14,7 @@ use crate::types::{BackendName, Moment, Now, WallTime};
 /// One stream, as its source shows it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stream {
-    /// The API's id, or `VIRTUAL_CLUSTER@BACKEND` of a self-hosted standby.
+    /// The API's id, or `VIRTUAL_CLUSTER@BACKEND#JOB` of a self-hosted standby: each replication has one of its own.
     pub id: String,
     /// The primary cluster of the stream.
     pub from: BackendName,
@@ -30,6 +30,17 @@ pub struct Stream {
     pub failover_at: Option<WallTime>,
     /// When the standby was activated; only once completed.
     pub activated: Option<WallTime>,
+    /// What its source complains of, in its words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<String>,
+}
+
+impl Stream {
+    /// Its status, with what it complains of.
+    pub fn state(&self) -> String {
+        let trouble = self.trouble.as_ref().map_or_else(String::new, |trouble| format!(" ({trouble})"));
+        format!("{}{trouble}", self.status.as_str())
+    }
 }
 
 /// Where a stream stands. It never goes backwards.
@@ -48,7 +59,7 @@ pub enum Status {
     FailingOver,
     /// The standby is a cluster of its own.
     Completed,
-    /// Given up.
+    /// Given up, or its job has failed for good.
     Canceled,
 }
 

@@ -130,6 +130,15 @@ pub(crate) fn row(values: &[Option<&str>]) -> Vec<u8> {
     [columns(values.len()), data_row(values), message(b'C', b"SELECT\0")].concat()
 }
 
+/// A result whose columns have names.
+pub(crate) fn table(names: &[&str], rows: &[Vec<Option<&str>>]) -> Vec<u8> {
+    let described = names.iter().flat_map(|name| [name.as_bytes(), &[0; 19]].concat());
+    let count = u16::try_from(names.len()).unwrap().to_be_bytes();
+    let head: Vec<u8> = count.into_iter().chain(described).collect();
+    let each = rows.iter().flat_map(|row| data_row(row));
+    message(b'T', &head).into_iter().chain(each).chain(message(b'C', b"SELECT\0")).collect()
+}
+
 fn columns(count: usize) -> Vec<u8> {
     let one = [&b"v\0"[..], &[0; 18]].concat();
     let count_bytes = u16::try_from(count).unwrap().to_be_bytes();

@@ -39,6 +39,28 @@ pub struct Target {
 /// The text rows of one result: NULL is `None`.
 pub type Rows = Vec<Vec<Option<String>>>;
 
+/// One result with the names of its columns, for answers whose columns differ from version to version.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Table {
+    /// In the server's order.
+    pub columns: Vec<String>,
+    /// As many values each.
+    pub rows: Rows,
+}
+
+impl Table {
+    /// The value of the column of that name, row by row; NULL and a column that is not there are both `None`.
+    pub fn column(&self, name: &str) -> impl Iterator<Item = Option<&str>> {
+        let at = self.columns.iter().position(|column| column == name);
+        self.rows.iter().map(move |row| row.get(at?)?.as_deref())
+    }
+
+    /// Is there a column of that name?
+    pub fn has(&self, name: &str) -> bool {
+        self.columns.iter().any(|column| column == name)
+    }
+}
+
 /// A connection that is logged in and idle between two calls.
 #[derive(Debug)]
 pub struct Session {
@@ -71,8 +93,17 @@ impl Session {
     /// Says hello without credentials: `Ok` once the server asks for a password or lets us in, which is as far as a
     /// server comes that serves. An error that follows a login without password counts as its answer.
     pub async fn greet(target: &Target, deadline: Instant) -> Result<(), SessionError> {
+        Self::greet_with(target, &[], deadline).await
+    }
+
+    /// As [`Session::greet`], with further startup parameters.
+    pub async fn greet_with(
+        target: &Target,
+        parameters: &[(&str, &str)],
+        deadline: Instant,
+    ) -> Result<(), SessionError> {
         let mut step = Step::Connect;
-        let greeted = timeout_at(deadline, open(target, &[], Goal::Greeting, &mut step)).await;
+        let greeted = timeout_at(deadline, open(target, parameters, Goal::Greeting, &mut step)).await;
         let mut frames = match greeted {
             Ok(Ok(Greeted { frames, let_in: true })) => frames,
             Ok(Ok(Greeted { let_in: false, .. })) => return Ok(()),
@@ -96,6 +127,11 @@ impl Session {
     /// usable unless the server ended it. Not cancel safe: dropped before its end it leaves a session that only
     /// answers [`ProtocolFault::Abandoned`], as it does after a timeout.
     pub async fn query(&mut self, sql: &str, deadline: Instant) -> Result<Rows, SessionError> {
+        self.query_table(sql, deadline).await.map(|table| table.rows)
+    }
+
+    /// As [`Session::query`], with the names of the columns.
+    pub async fn query_table(&mut self, sql: &str, deadline: Instant) -> Result<Table, SessionError> {
         let result = if self.abandoned {
             Err(ProtocolFault::Abandoned.into())
         } else {
@@ -132,25 +168,28 @@ impl Session {
         let _ = timeout_at(deadline, self.frames.terminate()).await;
     }
 
-    async fn exchange(&mut self, sql: &str) -> Result<Rows, Cause> {
+    async fn exchange(&mut self, sql: &str) -> Result<Table, Cause> {
         frontend::query(sql, &mut self.frames.outgoing).map_err(|_| ProtocolFault::ZeroByte)?;
         self.frames.flush().await?;
-        let (mut rows, mut size, mut refused) = (Rows::new(), 0_usize, None);
+        let (mut table, mut size, mut refused) = (Table::default(), 0_usize, None);
         loop {
             match self.frames.next().await {
-                Ok(Message::RowDescription(_)) => rows.clear(),
+                Ok(Message::RowDescription(body)) => {
+                    let names = body.fields().map(|field| Ok(field.name().to_owned())).collect();
+                    table = Table { columns: names.map_err(|_| ProtocolFault::Malformed)?, rows: Rows::new() };
+                }
                 Ok(Message::DataRow(row)) => {
                     size = size.saturating_add(row.buffer().len());
                     if size > MAX_MESSAGE {
                         return Err(ProtocolFault::TooLarge(size).into());
                     }
-                    rows.push(text_row(&row)?);
+                    table.rows.push(text_row(&row)?);
                 }
                 Ok(Message::CommandComplete(_) | Message::EmptyQueryResponse) => {}
                 Ok(Message::ErrorResponse(body)) => refused = Some(server_error(body.fields())),
                 Ok(Message::ReadyForQuery(_)) => {
                     self.abandoned = false;
-                    return refused.map_or(Ok(rows), Err);
+                    return refused.map_or(Ok(table), Err);
                 }
                 Ok(_) => return Err(ProtocolFault::Unexpected.into()),
                 // A FATAL is followed by the end of the stream instead of ReadyForQuery.

@@ -39,7 +39,7 @@ impl Check {
             ProbeKind::Sql { login } => {
                 let promoter = common.promoter.as_ref().unwrap_or(login);
                 let probe = SqlProbe::new(common.kind, common.probe.timeout, login, promoter);
-                Way::Sql(login.clone(), probe)
+                Way::Sql(login.clone(), probe.on(common.virtual_cluster.as_deref()))
             }
             ProbeKind::Http(ask) => Way::Http(HttpTarget {
                 address: SocketAddr::new(address.ip(), ask.port.unwrap_or(address.port())),
@@ -60,7 +60,11 @@ impl Check {
     pub(super) async fn fresh(&self, epoch: Epoch, deadline: Instant) -> (Verdict, Option<Kept>) {
         match &self.way {
             Way::Tcp => (tcp::probe(self.address, deadline).await, None),
-            Way::Startup(login) => (startup::probe(self.common.kind, &self.target(login, epoch), deadline).await, None),
+            Way::Startup(login) => {
+                let (target, common) = (self.target(login, epoch), &self.common);
+                let named = common.virtual_cluster.as_deref();
+                (startup::probe(common.kind, &target, named, deadline).await, None)
+            }
             Way::Sql(login, probe) => probe.fresh(&self.target(login, epoch), deadline).await,
             Way::Http(target) => (http::probe(target, deadline).await, None),
         }

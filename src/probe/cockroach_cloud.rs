@@ -73,6 +73,7 @@ impl Cloud {
             retained: stream.retained_time.map(wall),
             failover_at: stream.failover_at.map(wall),
             activated: stream.activated_at.map(wall),
+            trouble: None,
         })
     }
 }

@@ -15,6 +15,7 @@ use super::classify;
 use crate::config::{Kind, Login};
 use crate::failover::observation::{Facts, Failure, Verdict};
 use crate::net::session::{Rows, Session, SessionError, Target};
+use crate::net::virtual_cluster;
 use lineage::Lineage;
 
 /// CockroachDB has none of PostgreSQL's views: an answer is all there is.
@@ -26,6 +27,8 @@ pub(super) struct SqlProbe {
     kind: Kind,
     /// `options` of the startup packet.
     options: String,
+    /// They say which virtual cluster is meant: without them another one would answer.
+    names_cluster: bool,
     /// Privileges on functions are kept per database: those of another one cannot be seen from here.
     promotes_here: bool,
     lineage: Lineage,
@@ -61,12 +64,22 @@ impl SqlProbe {
         Self {
             kind,
             options: options(kind, timeout, (promoter.user != login.user).then_some(&promoter.user)),
+            names_cluster: false,
             promotes_here: promoter.database == login.database,
             promotes_itself: promoter.user == login.user,
             options_refused: AtomicBool::new(false),
             lineage: Lineage::default(),
             system_revoked: AtomicBool::new(false),
         }
+    }
+
+    /// Asks the virtual cluster of that name, whatever its cluster's default is.
+    pub(super) fn on(mut self, virtual_cluster: Option<&str>) -> Self {
+        if let Some(name) = virtual_cluster {
+            self.options = format!("{} {}", self.options, virtual_cluster::option(name));
+            self.names_cluster = true;
+        }
+        self
     }
 
     /// Logs in and asks. Gives the connection back for keeping when it is good.
@@ -128,7 +141,7 @@ impl SqlProbe {
         if !self.options_refused.load(Ordering::Relaxed) {
             let parameters = [("options", self.options.as_str())];
             match Session::connect_with(target, &parameters, deadline).await {
-                Err(error) if error.sqlstate() == Some("08P01") => {}
+                Err(error) if error.sqlstate() == Some("08P01") && !self.names_cluster => {}
                 other => return other,
             }
         }
@@ -221,6 +234,14 @@ fn escaped(c: char) -> impl Iterator<Item = char> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_probe_of_a_replicated_virtual_cluster_asks_that_one_and_no_other() {
+        let login = Login { user: "pgpivot".into(), database: "defaultdb".into(), password: None };
+        let probe = || SqlProbe::new(Kind::Cockroach, Duration::from_secs(1), &login, &login);
+        assert!(probe().on(Some("app-1")).options.ends_with(" -ccluster=app-1"));
+        assert_eq!(probe().on(None).options, probe().options);
+    }
 
     #[test]
     fn probes_are_read_only_and_bounded_by_the_server_too() {

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::ProbeReport;
 use super::cockroach_cloud::Cloud;
+use super::cockroach_sql::Sql;
 use crate::failover::replication::{Report, Scope, Stream, Unread};
 use crate::types::{Now, WallTime};
 
@@ -32,6 +33,8 @@ pub(super) struct Pace {
 pub(super) enum Source {
     /// The Cloud API.
     Cloud(Cloud),
+    /// Self-hosted clusters themselves.
+    Sql(Sql),
 }
 
 /// What a source shows.
@@ -126,6 +129,7 @@ impl Source {
     async fn read(&self, stream: Option<&str>) -> Result<Shown, Unread> {
         match self {
             Self::Cloud(cloud) => cloud.read(stream).await,
+            Self::Sql(sql) => sql.read(stream).await,
         }
     }
 }

@@ -2,6 +2,7 @@
 //! matters. What is said on a session is the effects' business.
 
 use std::collections::HashMap;
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,9 +12,10 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::EffectError;
-use crate::config::{Login, Service};
-use crate::net::session::{Session, Target};
+use crate::config::{Login, Replication, Service};
+use crate::net::session::{Cause, Session, Target};
 use crate::net::tls::{ClientTls, TlsConfigError};
+use crate::net::virtual_cluster;
 use crate::types::{BackendName, Epoch, HostPort, ServiceName};
 
 /// Sessions kept per standby: one for the lock, one for the promotion.
@@ -26,6 +28,8 @@ const KEEP: Duration = Duration::from_secs(3);
 pub(super) struct Access {
     login: Option<Login>,
     backends: HashMap<BackendName, Known>,
+    /// Startup parameters of every session.
+    parameters: &'static [(&'static str, &'static str)],
     daemon: String,
     service: ServiceName,
     epoch: AtomicU64,
@@ -45,9 +49,14 @@ impl Access {
             let tls = ClientTls::build(&backend.tls);
             (backend.name.clone(), Known { configured: backend.addresses.clone(), tls })
         });
+        let parameters = match &service.replication {
+            Some(Replication::Sql(_)) => virtual_cluster::ON_SYSTEM,
+            Some(Replication::Cloud(_)) | None => &[],
+        };
         Self {
             login,
             backends: known.collect(),
+            parameters,
             daemon: daemon.to_owned(),
             service: service.name.clone(),
             epoch: AtomicU64::new(0),
@@ -84,7 +93,45 @@ impl Access {
         deadline: Instant,
     ) -> Result<Session, EffectError> {
         let target = self.target(backend, address)?;
-        Ok(Session::connect(&target, deadline).await?)
+        Ok(Session::connect_with(&target, self.parameters, deadline).await?)
+    }
+
+    /// A new session at the first address that lets us in; each has its share of what time is left.
+    pub(super) async fn open_any(
+        &self,
+        backend: &BackendName,
+        addresses: &[SocketAddr],
+        deadline: Instant,
+    ) -> Result<Session, EffectError> {
+        let mut last = EffectError::NoAddress(backend.clone());
+        for (tried, address) in addresses.iter().enumerate() {
+            let (now, left) = (Instant::now(), addresses.len() - tried);
+            let share = deadline.saturating_duration_since(now) / u32::try_from(left).unwrap_or(u32::MAX);
+            match self.open(backend, *address, now + share).await {
+                Ok(session) => return Ok(session),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+
+    /// Is the virtual cluster of that name served at this address? `None`: it did not tell.
+    pub(super) async fn is_served(
+        &self,
+        backend: &BackendName,
+        address: SocketAddr,
+        name: &str,
+        deadline: Instant,
+    ) -> Option<bool> {
+        let target = self.target(backend, address).ok()?;
+        let option = virtual_cluster::option(name);
+        let greeted = Session::greet_with(&target, &[("options", &option)], deadline).await;
+        match greeted.map_err(|error| error.cause) {
+            Err(Cause::Sqlstate { code, .. }) => Some(code != "08000"),
+            Err(Cause::Io { kind: ErrorKind::ConnectionRefused, .. }) => Some(false),
+            Err(_) => None,
+            Ok(()) => Some(true),
+        }
     }
 
     /// Where to go, and a session kept for going there, if there is one.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::latched::Shown;
 use crate::net::session::SessionError;
 use crate::net::tls::TlsConfigError;
+use crate::net::virtual_cluster::{State, Unreadable};
 use crate::types::BackendName;
 
 /// Why an effect did not come about.
@@ -17,6 +18,9 @@ pub enum EffectError {
     /// Not of this service.
     #[error("{0} is no backend of this service")]
     UnknownBackend(BackendName),
+    /// Its name does not resolve.
+    #[error("{0} has no address: its name does not resolve")]
+    NoAddress(BackendName),
     /// The backend's TLS settings.
     #[error("the TLS settings of this backend cannot be used: {0}")]
     Tls(#[from] TlsConfigError),
@@ -30,6 +34,33 @@ pub enum EffectError {
         missing: &'static str,
         /// The statement that grants it.
         grant: String,
+    },
+    /// The login may not steer virtual clusters.
+    #[error(
+        "virtual clusters may not be steered by this login (42501); in the virtual cluster system, as an administrator, type: {grant}"
+    )]
+    Ungranted {
+        /// The statement that grants it.
+        grant: String,
+    },
+    /// An answer about a virtual cluster that cannot be read.
+    #[error(transparent)]
+    Unreadable(#[from] Unreadable),
+    /// A virtual cluster that serves itself to nobody.
+    #[error("virtual cluster {name:?} is {state}: it cannot be served")]
+    Replicates {
+        /// Its name.
+        name: String,
+        /// Where it stands.
+        state: State,
+    },
+    /// STOP SERVICE was taken, and clients are served all the same.
+    #[error("STOP SERVICE was taken, and after {waited:?} {left}")]
+    StillServed {
+        /// Who serves, or does not tell.
+        left: String,
+        /// How long.
+        waited: Duration,
     },
     /// An answer without the expected column.
     #[error("the server answered {0} with something else than expected")]

@@ -171,6 +171,17 @@ impl Cloud {
         self.site.changed();
     }
 
+    /// Takes a system privilege from everybody at a cluster, or gives it back: without `REPLICATIONDEST` nothing can be
+    /// failed over, without `MANAGEVIRTUALCLUSTER` nothing shown or stopped, without `VIEWJOB` no job is shown, without
+    /// `STARTSERVICE` (which is part of the former in life) no service is started.
+    pub fn set_privilege(&self, cluster: impl Into<Number>, privilege: &str, granted: bool) {
+        let revoked = &mut self.site.world_now().0.clusters[cluster.into().0].revoked;
+        revoked.retain(|known| known != privilege);
+        if !granted {
+            revoked.push(privilege.to_owned());
+        }
+    }
+
     /// What a cluster holds, id and commit time; of a standby, what has arrived.
     pub fn rows(&self, cluster: impl Into<Number>) -> BTreeMap<i64, WallTime> {
         self.site.world_now().0.rows(cluster.into().0)
@@ -332,6 +343,7 @@ fn build(settings: &Settings, addresses: &[SocketAddr], now: WallTime) -> World 
             delete_protection: true,
             reported: (None, None),
             settings: BTreeMap::new(),
+            revoked: Vec::new(),
             disruptions: Vec::new(),
             crashed: false,
             exists: serves,

@@ -55,6 +55,8 @@ pub(super) enum Fault {
     TooMany,
     #[error("only the system virtual cluster can do this: connect with options=-ccluster=system")]
     NotSystem,
+    #[error("user does not have {0} system privilege")]
+    NotGranted(&'static str),
     #[error("the virtual cluster is not served here any more")]
     NotServed,
     #[error(transparent)]
@@ -82,7 +84,7 @@ impl Fault {
             Fault::Protocol(_) => b"08P01",
             Fault::Full(_) => b"53100",
             Fault::TooMany => b"53200",
-            Fault::NotSystem => b"42501",
+            Fault::NotSystem | Fault::NotGranted(_) => b"42501",
             Fault::NotServed => b"57P01",
             Fault::Refused(Refusal::NoCluster(_) | Refusal::NoStream | Refusal::NoJob(_)) => b"42704",
             Fault::Refused(Refusal::BadTime(_) | Refusal::BadField(_)) => b"22023",

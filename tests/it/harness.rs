@@ -15,6 +15,7 @@ pub mod plan;
 pub mod ports;
 pub mod processes;
 pub mod psql;
+pub mod self_hosted;
 pub mod status;
 pub mod template;
 pub mod writer;

@@ -12,6 +12,7 @@
 mod harness;
 
 mod clusters;
+mod controller;
 mod crash;
 mod demo;
 mod effects;
@@ -22,4 +23,5 @@ mod pairs;
 mod probes;
 mod relay;
 mod restart;
+mod self_hosted;
 mod siblings;

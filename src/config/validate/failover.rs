@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::super::raw::{self, Raw, Text};
 use super::super::{
-    Authority, Failover, ForeignPromotion, Kind, Login, Probe, ProbeKind, Promoter, SyncRule, WitnessRule,
+    Authority, Failover, ForeignPromotion, Kind, Login, Probe, ProbeKind, Promoter, Replication, SyncRule, WitnessRule,
 };
 use super::replication::Table;
 use super::section::{Section, parse_size, shown};
@@ -29,14 +29,29 @@ struct Policy {
     standby_serves: bool,
 }
 
+/// What is known of the service already.
+#[derive(Clone, Copy)]
+pub(super) struct Steered<'a> {
+    pub(super) defaults: &'a Defaults,
+    pub(super) replication: Option<&'a Replication>,
+}
+
+impl Steered<'_> {
+    /// STOP SERVICE is a fence, too.
+    fn stops_service(self) -> bool {
+        matches!(self.replication, Some(Replication::Sql(sql)) if sql.stop_service)
+    }
+}
+
 pub(super) fn build(
     service: &str,
     raw: &raw::Failover,
-    defaults: &Defaults,
+    steered: Steered<'_>,
     probe: &Probe,
     files: &Raw,
     problems: &mut Problems,
 ) -> Failover {
+    let defaults = steered.defaults;
     let mut section = Section::new(format!("{service}.failover"), problems);
     let s = &mut section;
     let authorities = [("self", Authority::SelfDecides), ("observe", Authority::Observe)];
@@ -54,11 +69,17 @@ pub(super) fn build(
     let fence_command = command::argv(s, "fence_command", &raw.fence_command);
     let fences = [("required", true), ("optional", false)];
     let fence_required = s.choice("fence", &raw.fence, &fences, &[]).unwrap_or(false);
-    if fence_required && fence_command.is_none() {
+    if fence_required && fence_command.is_none() && !steered.stops_service() {
+        let stop = match steered.replication {
+            Some(Replication::Sql(_)) => ", or stop_service = true",
+            Some(Replication::Cloud(_)) | None => "",
+        };
         s.missing(
             "fence_command",
-            "is missing, and fence = \"required\" lets nobody be promoted without it; write the command that stops the \
-             old server, for example [\"/usr/local/bin/fence\", \"{backend}\"], or fence = \"optional\"",
+            format!(
+                "is missing, and fence = \"required\" lets nobody be promoted without it; write the command that stops \
+                 the old server, for example [\"/usr/local/bin/fence\", \"{{backend}}\"]{stop}, or fence = \"optional\""
+            ),
         );
     }
     let foreign = [("follow", ForeignPromotion::Follow), ("block", ForeignPromotion::Block)];

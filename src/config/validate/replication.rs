@@ -165,8 +165,8 @@ fn login(section: &mut Section<'_>, raw: &raw::CockroachSql, probe: &raw::Probe,
     if user.is_none() && probe.user.is_none() && !logs_in {
         section.missing(
             "user",
-            "is missing, and a promotion is made by a user with the system privileges REPLICATIONDEST and \
-             MANAGEVIRTUALCLUSTER; write for example user = \"pgpivot\", or set DB_USERNAME",
+            "is missing, and a promotion is made by a user with the system privileges MANAGEVIRTUALCLUSTER, \
+             REPLICATIONDEST and VIEWJOB; write for example user = \"pgpivot\", or set DB_USERNAME",
         );
     }
     let file = section.path("password_file", &raw.password_file);

@@ -98,7 +98,8 @@ pub(super) fn build(name: &str, raw: &raw::Service, files: &Raw, cores: usize, p
         only.role = Some(ConfiguredRole::Primary);
     }
     let replication = replication::build(&path, raw, kind, files, problems);
-    let failover = failover::build(&path, &raw.failover, &defaults, &probe, files, problems);
+    let steered = failover::Steered { defaults: &defaults, replication: replication.as_ref() };
+    let failover = failover::build(&path, &raw.failover, steered, &probe, files, problems);
     let connection = connection(&path, &raw.connection, problems);
     let service = Service {
         name: ServiceName::new(name),

@@ -212,7 +212,7 @@ impl Machine {
         }
         let (episode, from, needed) = (run.intent.id, run.intent.from.clone(), run.fence_needed);
         let tried = run.fence_over;
-        let fences = !tried && (self.service.failover.fence_command.is_some() || self.stops_service());
+        let fences = !tried && self.can_fence();
         match (fences, from) {
             (true, Some(backend)) => {
                 self.step(Step::Fencing, format!("rechecked: {said}"), now);

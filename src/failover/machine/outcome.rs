@@ -22,6 +22,9 @@ impl Machine {
         }
         let (needed, step) = (run.fence_needed, run.step.clone());
         let routes = run.intent.kind == EpisodeKind::Route;
+        if matches!((&outcome, &step), (Outcome::Fenced { result: Ok(()), .. }, Step::Fencing)) {
+            self.note_stopped();
+        }
         match (outcome, step) {
             (Outcome::Fenced { result: Ok(()), .. }, Step::Fencing) if routes => self.route_fenced(now),
             (Outcome::Fenced { result: Ok(()), .. }, Step::Fencing) => {

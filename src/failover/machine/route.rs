@@ -47,7 +47,7 @@ impl Machine {
         if let Some(said) = self.takes_no_writes(now) {
             why.push_str(&format!("; {said}"));
         } else if self.fences_first(now) {
-            if self.service.failover.fence_command.is_none() {
+            if !self.can_fence() {
                 return Err(refusal(
                     "not_fenced",
                     format!(

@@ -63,6 +63,11 @@ impl Machine {
             }
         } else if (proven || routing_up) && (others || patience) {
             self.leave_start(since, now);
+        } else if self.replicates() && others && self.active_is_frozen() {
+            // Stopped by a switchover that came to nothing: it is released while the gate is closed, then proves itself.
+            self.state = State::Watching;
+            self.block = None;
+            self.owed = Some(since);
         } else if patience {
             let last = active.last_probe.as_ref().map_or("nothing was heard", |probe| probe.text.as_str());
             let said = format!(

@@ -93,7 +93,7 @@ impl Machine {
     fn still_replicates(&self, to: &BackendName, known: &Known, stale_too: bool) -> Result<(), String> {
         let (id, status) = (&known.stream.id, known.stream.status);
         if known.gone || status != Status::Replicating || known.stream.replicated.is_none() {
-            let word = if known.gone { "gone" } else { status.as_str() };
+            let word = if known.gone { "gone".to_owned() } else { known.stream.state() };
             return Err(format!(
                 "stream {id} is {word}: only one that replicates, with a replicated time, is failed over"
             ));
@@ -151,10 +151,14 @@ impl Machine {
                 if self.prove_activated(known, now) {
                     return;
                 }
-                self.evidence = format!("stream {} has completed; waiting for {to} to serve", order.id);
+                let word = match self.run().and_then(|run| run.word.as_ref()) {
+                    Some((_, PromotionResult::Refused(why) | PromotionResult::Unknown(why))) => format!(" ({why})"),
+                    Some((_, PromotionResult::Done)) | None => String::new(),
+                };
+                self.evidence = format!("stream {} has completed; waiting for {to} to serve{word}", order.id);
             }
             Some(known) if known.gone || known.stream.status == Status::Canceled => {
-                let word = if known.gone { "gone" } else { "canceled" };
+                let word = if known.gone { "gone".to_owned() } else { known.stream.state() };
                 let said = format!(
                     "stream {} is {word}: the failover to {to} (episode {id}) failed, and nothing goes back by itself; look at both clusters, then `proxyctl abandon {to}` reopens the old side",
                     order.id
@@ -261,6 +265,10 @@ impl Machine {
             return false;
         }
         self.setback = Some((now.at + self.service.failover.cooldown, BlockReason::NoCandidate, why.clone()));
+        if let Some(run) = self.run_mut() {
+            // Nothing was taken: the latched side need not prove itself anew, and the next try may come when it is due.
+            run.intent.stage = Stage::Intent;
+        }
         self.cancel(format!("the failover was refused: {why}"), now);
         true
     }
@@ -348,6 +356,21 @@ impl Machine {
         matches!(&self.service.replication, Some(Replication::Sql(sql)) if sql.stop_service)
     }
 
+    /// Is there a means to keep writes from a side by that side's own doing?
+    pub(super) fn can_fence(&self) -> bool {
+        self.service.failover.fence_command.is_some() || self.stops_service()
+    }
+
+    /// Fenced by STOP SERVICE: should it ever be the active side again, its service is started first. Goes to disk with
+    /// whatever is written next, `sent` or the end of a try that was called off.
+    pub(super) fn note_stopped(&mut self) {
+        let from = self.run().and_then(|run| run.intent.from.clone());
+        let stopped = self.stops_service() && self.service.failover.fence_command.is_none();
+        if let Some(from) = from.filter(|from| stopped && !self.record.frozen.contains(from)) {
+            self.record.frozen.push(from);
+        }
+    }
+
     /// The clock that tells the moment, and what it proves.
     pub(super) fn clock_read(&mut self, result: Result<WallTime, String>, now: Now) {
         let stopped = self.stops_service();
@@ -379,7 +402,8 @@ impl Machine {
     pub(super) fn stream_loss(&self, order: &StreamOrder, from: Option<&BackendName>) -> String {
         let Some(stream) = self.streams.by_id(&order.id).map(|known| &known.stream) else { return String::new() };
         let from = from.map_or("the old side", BackendName::as_str);
-        match (order.stopped_at, stream.activated) {
+        // A source that does not tell the moment itself shows a later one.
+        match (order.stopped_at, stream.activated.filter(|_| stream.trouble.is_none())) {
             (Some(stopped), Some(activated)) if activated >= stopped => "; no acknowledged row was lost".into(),
             (_, Some(activated)) => format!("; what {from} acknowledged after {activated} is not there"),
             _ => format!("; up to when it has what {from} acknowledged is not told"),

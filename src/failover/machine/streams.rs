@@ -128,7 +128,7 @@ impl Machine {
             [one] => Ok((*one).clone()),
             [] => match self.streams.trouble() {
                 Some(trouble) => Err(format!("the replication streams cannot be read: {trouble}")),
-                None => Err(format!("no replication stream leads from {from} to {to}")),
+                None => Err(format!("no replication stream leads from {from} to {to}{}", self.ended(from, to))),
             },
             several => {
                 let word = |k: &&Known| format!("{} ({})", k.stream.id, k.stream.status.as_str());
@@ -140,6 +140,16 @@ impl Machine {
                 ))
             }
         }
+    }
+
+    /// What became of the one that did.
+    fn ended(&self, from: &BackendName, to: &BackendName) -> String {
+        let canceled = |known: &&Known| {
+            let stream = &known.stream;
+            stream.from == *from && stream.to == *to && !known.gone && stream.status == Status::Canceled
+        };
+        let newest = self.streams.all().filter(canceled).max_by_key(|known| known.started);
+        newest.map_or_else(String::new, |known| format!(": {} is {}", known.stream.id, known.stream.state()))
     }
 
     /// The configured stream, where the configured primary is active.

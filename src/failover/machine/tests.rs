@@ -5,6 +5,7 @@ mod beside;
 mod cluster_chance;
 mod cluster_failover;
 mod cluster_return;
+mod cluster_stopped;
 mod clusters;
 mod fenced;
 mod first_evidence;

@@ -233,7 +233,7 @@ impl Machine {
         {
             return Some((BlockReason::NoCandidate, format!("the configured failover_at cannot be used: {why}")));
         }
-        if decision.fence_needed && self.service.failover.fence_command.is_none() {
+        if decision.fence_needed && !self.can_fence() {
             return because(BlockReason::FenceFailed, "a node fence is needed and no fence_command is configured");
         }
         None

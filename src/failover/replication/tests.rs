@@ -22,6 +22,7 @@ fn known(at: u64, status: Status, replicated: Option<u64>) -> Known {
         retained: None,
         failover_at: None,
         activated: None,
+        trouble: None,
     };
     Known { stream, started: s(at), finished: s(at), entered: s(at), gone: false }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::config::Tls;
-use crate::net::scripted::{Peer, Scripted, complaint, message, ready, rows};
+use crate::net::scripted::{Peer, Scripted, complaint, message, ready, rows, table};
 use crate::types::Secret;
 
 #[tokio::test]
@@ -25,6 +25,24 @@ async fn a_query_gives_its_rows_and_an_error_leaves_the_session_usable() {
     assert_eq!(query(&mut session).await.unwrap_err().sqlstate(), Some("42501"));
     assert!(session.is_usable());
     assert_eq!(query(&mut session).await, Ok(vec![vec![Some("two".into())]]));
+}
+
+#[tokio::test]
+async fn the_columns_of_an_answer_are_found_by_their_names() {
+    let server = Scripted::start(|mut peer| async move {
+        peer.let_in().await;
+        peer.message().await;
+        peer.say(&[table(&["id", "state"], &[vec![Some("1"), None], vec![Some("2"), Some("on")]]), ready()].concat())
+            .await;
+        peer.hang().await;
+    })
+    .await;
+    let mut session = connect(&server).await.unwrap();
+    let answer = session.query_table("SHOW x", Instant::now() + Duration::from_secs(5)).await.unwrap();
+    assert_eq!(answer.column("state").collect::<Vec<_>>(), [None, Some("on")]);
+    assert_eq!(answer.column("id").collect::<Vec<_>>(), [Some("1"), Some("2")]);
+    assert_eq!(answer.column("none").collect::<Vec<_>>(), [None, None]);
+    assert!(answer.has("state") && !answer.has("State"));
 }
 
 #[tokio::test]

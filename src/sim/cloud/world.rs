@@ -40,6 +40,8 @@ pub(in crate::sim) struct Cluster {
     pub(in crate::sim) reported: (Option<String>, Option<String>),
     /// Cluster settings that were set.
     pub(in crate::sim) settings: BTreeMap<String, String>,
+    /// System privileges that nobody has there.
+    pub(in crate::sim) revoked: Vec<String>,
     pub(in crate::sim) disruptions: Vec<Disruption>,
     /// All of its nodes are down.
     pub(in crate::sim) crashed: bool,

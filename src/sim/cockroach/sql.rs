@@ -50,7 +50,7 @@ pub(in crate::sim) enum Statement {
     },
 }
 
-/// SELECT ... FROM [SHOW ...] WHERE ... = ...
+/// SELECT ... FROM [SHOW ...] WHERE ... = ... ORDER BY ... LIMIT ...
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::sim) struct Pick {
     pub(in crate::sim) from: Box<Statement>,
@@ -58,12 +58,36 @@ pub(in crate::sim) struct Pick {
     pub(in crate::sim) columns: Vec<String>,
     /// Column and what it must be, as text.
     pub(in crate::sim) filters: Vec<(String, String)>,
+    /// Column, and whether the greatest comes first.
+    pub(in crate::sim) order: Option<(String, bool)>,
+    pub(in crate::sim) limit: Option<usize>,
 }
 
 impl Statement {
     /// Has it no place inside of a transaction?
     pub(in crate::sim) fn stands_alone(&self) -> bool {
         self.columns().is_none() && *self != Statement::CreateTable || matches!(self, Statement::Complete { .. })
+    }
+
+    /// The system privilege that it takes; see `Cloud::set_privilege`.
+    pub(in crate::sim) fn privilege(&self) -> Option<&'static str> {
+        match self {
+            Statement::CreateReplica { .. } | Statement::StartReplication { .. } | Statement::Complete { .. } => {
+                Some("REPLICATIONDEST")
+            }
+            Statement::Drop { .. }
+            | Statement::Pause(_)
+            | Statement::Resume(_)
+            | Statement::StopService(_)
+            | Statement::ShowClusters(_)
+            | Statement::ShowReplication(_) => Some("MANAGEVIRTUALCLUSTER"),
+            // No privilege of CockroachDB's: there it is the one above, which lets look as well.
+            Statement::StartService(_) => Some("STARTSERVICE"),
+            Statement::SetSetting { .. } => Some("MODIFYCLUSTERSETTING"),
+            Statement::Pick(pick) => pick.from.privilege(),
+            Statement::ShowJobs | Statement::ShowJob { .. } => Some("VIEWJOB"),
+            Statement::CreateTable | Statement::ShowSetting(_) => None,
+        }
     }
 
     /// The columns of its rows; `None` = it has none.
@@ -183,7 +207,13 @@ impl Words<'_> {
     /// `SELECT a, b FROM [SHOW ...] WHERE a = 'x' AND b = 1`.
     fn pick(&mut self, system: bool) -> Result<Pick, Fault> {
         self.expect(&["select"])?;
-        let mut pick = Pick { from: Box::new(Statement::ShowJobs), columns: Vec::new(), filters: Vec::new() };
+        let mut pick = Pick {
+            from: Box::new(Statement::ShowJobs),
+            columns: Vec::new(),
+            filters: Vec::new(),
+            order: None,
+            limit: None,
+        };
         if !self.take_symbol("*") {
             pick.columns.push(self.name()?);
             while self.take_symbol(",") {
@@ -213,6 +243,14 @@ impl Words<'_> {
                     break;
                 }
             }
+        }
+        if self.take(&["order", "by"]) {
+            let name = self.name()?;
+            let descending = self.take(&["desc"]);
+            pick.order = Some((name, descending));
+        }
+        if self.take(&["limit"]) {
+            pick.limit = usize::try_from(self.number()?).ok();
         }
         self.end()?;
         Ok(pick)
@@ -398,6 +436,10 @@ mod tests {
             panic!("a selection from what is shown")
         };
         assert_eq!((*pick.from, pick.columns.len(), pick.filters.len()), (Statement::ShowJobs, 2, 2));
+        let Ok(Some(Statement::Pick(newest))) = one("SELECT * FROM [SHOW JOBS] ORDER BY created DESC LIMIT 2") else {
+            panic!("a selection of the newest")
+        };
+        assert_eq!((newest.order, newest.limit), (Some(("created".into(), true)), Some(2)));
     }
 
     #[test]

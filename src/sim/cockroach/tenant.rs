@@ -160,6 +160,14 @@ impl Database for Server<'_> {
 impl Server<'_> {
     fn steer(&mut self, statement: &Statement, now: WallTime) -> Result<Answer, Fault> {
         let cluster = self.cluster;
+        let revoked = &self.world.clusters[cluster].revoked;
+        if let Some(privilege) = statement.privilege().filter(|needed| revoked.iter().any(|gone| gone == needed)) {
+            // A login without VIEWJOB sees its own jobs, and these are others'.
+            return match statement {
+                Statement::ShowJobs => Ok(table(Vec::new(), "SHOW")),
+                _ => Err(Fault::NotGranted(privilege)),
+            };
+        }
         self.changed = true;
         match statement {
             Statement::CreateTable => done("CREATE TABLE"),
@@ -234,6 +242,14 @@ impl Server<'_> {
         let columns = pick.columns.iter().map(place).collect::<Result<Vec<_>, _>>()?;
         let mut rows = self.steer(&pick.from, now)?.rows;
         rows.retain(|row| filters.iter().all(|(n, value)| row[*n].to_text().as_ref() == Some(*value)));
+        if let Some((name, descending)) = &pick.order {
+            let by = place(name)?;
+            rows.sort_by_key(|row| row[by].to_text());
+            if *descending {
+                rows.reverse();
+            }
+        }
+        rows.truncate(pick.limit.unwrap_or(usize::MAX));
         if !columns.is_empty() {
             rows = rows.into_iter().map(|row| columns.iter().map(|n| row[*n].clone()).collect()).collect();
         }

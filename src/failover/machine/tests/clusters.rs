@@ -27,6 +27,8 @@ pub(super) enum Cluster {
     Serves,
     /// 08000.
     Standby,
+    /// The same of one that was stopped; it is replicated from all the same.
+    Stopped,
     Dead,
     Silent,
 }
@@ -69,6 +71,8 @@ pub(super) struct Clusters {
     pub(super) clock_readable: bool,
     /// Streams that were completed a turn ago.
     pub(super) completed_before: usize,
+    /// What a node fence comes to; a good one stops the cluster, as STOP SERVICE does.
+    pub(super) fence: Result<(), String>,
     /// Reads of the streams that were tried.
     pub(super) reads: u64,
     /// Probes that were begun: when, whose.
@@ -119,6 +123,7 @@ pub(super) fn stream(id: &str, from: usize, to: usize, status: Status) -> Stream
         retained: None,
         failover_at: None,
         activated: None,
+        trouble: None,
     }
 }
 
@@ -167,6 +172,7 @@ impl Clusters {
             unfrozen: Vec::new(),
             clock_readable: true,
             completed_before: 0,
+            fence: Ok(()),
             reads: 0,
             probes: Vec::new(),
             service,
@@ -307,7 +313,7 @@ impl Clusters {
 
     /// Every 30 s `replicated_time` moves to what was 20 s before, while the primary lives; failovers complete.
     fn replicate(&mut self) {
-        let serving = |cluster| cluster == Cluster::Serves;
+        let serving = |cluster| matches!(cluster, Cluster::Serves | Cluster::Stopped);
         for stream in &mut self.streams {
             let source = NAMES.iter().position(|name| *name == stream.from.as_str()).unwrap();
             let lives = serving(self.clusters[source]) || self.clusters[source] == Cluster::Silent && self.replicates;
@@ -377,7 +383,7 @@ impl Clusters {
         let facts = Facts { role: Role::Primary, ..Facts::default() };
         let (took, verdict) = match self.clusters[i] {
             Cluster::Serves => (100, Verdict::Answered(Box::new(facts))),
-            Cluster::Standby => (100, Verdict::Failed(Failure::NotServing)),
+            Cluster::Standby | Cluster::Stopped => (100, Verdict::Failed(Failure::NotServing)),
             Cluster::Dead => (0, Verdict::Failed(Failure::Refused)),
             Cluster::Silent => (10_000, Verdict::Failed(Failure::TimedOut)),
         };
@@ -417,7 +423,17 @@ impl Clusters {
                 self.probe(NAMES.iter().position(|name| *name == backend.as_str()).unwrap());
             }
             Action::ReadStreams { stream } => self.read(stream.as_deref()),
-            Action::ReadClock { episode, .. } => {
+            Action::Fence { episode, backend } => {
+                let result = self.fence.clone();
+                if result.is_ok() {
+                    self.stop(&backend);
+                }
+                self.machine.handle_outcome(Outcome::Fenced { episode, result }, at);
+            }
+            Action::ReadClock { episode, backend, stop } => {
+                if stop {
+                    self.stop(&backend);
+                }
                 let result = if self.clock_readable { Ok(wall(self.now)) } else { Err("no login".into()) };
                 self.machine.handle_outcome(Outcome::ClockRead { episode, result }, at);
             }
@@ -425,11 +441,13 @@ impl Clusters {
                 let order = stream.expect("a stream is named");
                 self.patches.push((self.now, order.id.clone(), order.failover_at));
                 let open = self.streams.iter().any(|s| s.id == order.id && s.status == Status::Replicating);
+                // By SQL it is a procedure that goes on, by the API one order.
+                let goes_on = !open && self.service.failover.promoter == Promoter::CockroachSql;
                 if open && matches!(self.patch, Patch::Taken | Patch::ReplyLost) {
                     self.fail_over(&order.id, order.failover_at);
                 }
                 let result = match self.patch {
-                    Patch::Taken if open => PromotionResult::Done,
+                    Patch::Taken if open || goes_on => PromotionResult::Done,
                     // Others were faster: outside of what the API allows.
                     Patch::Taken => PromotionResult::Refused("400: not replicating".into()),
                     Patch::ReplyLost | Patch::Lost => PromotionResult::Unknown("no reply".into()),
@@ -438,11 +456,23 @@ impl Clusters {
                 self.machine.handle_outcome(Outcome::Promotion { episode, result }, at);
             }
             Action::Unfreeze { episode, backend, .. } => {
+                let i = NAMES.iter().position(|name| *name == backend.as_str()).unwrap();
+                if self.clusters[i] == Cluster::Stopped {
+                    self.clusters[i] = Cluster::Serves;
+                }
                 self.unfrozen.push(backend);
                 self.machine.handle_outcome(Outcome::Unfrozen { episode, result: Ok(()) }, at);
             }
             Action::Publish(_) | Action::Unlock { .. } => {}
             other => panic!("nobody orders this of clusters: {other:?}"),
+        }
+    }
+
+    /// STOP SERVICE.
+    fn stop(&mut self, backend: &BackendName) {
+        let i = NAMES.iter().position(|name| *name == backend.as_str()).unwrap();
+        if self.clusters[i] == Cluster::Serves {
+            self.clusters[i] = Cluster::Stopped;
         }
     }
 
