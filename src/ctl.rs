@@ -10,6 +10,7 @@ mod commands;
 mod connection_string;
 mod explain;
 mod history;
+mod monitor;
 mod render;
 mod status;
 mod target;
@@ -47,6 +48,9 @@ enum CtlError {
     /// stdout or stderr is gone.
     #[error("cannot write the output: {0}")]
     Output(#[from] std::io::Error),
+    /// The controller could not start, or had to end.
+    #[error(transparent)]
+    Daemon(#[from] crate::daemon::DaemonError),
     /// A result that does not become JSON.
     #[error("cannot print the result as JSON: {0}")]
     Json(#[from] serde_json::Error),
@@ -136,8 +140,9 @@ fn exit_code(ended: Result<Done, CtlError>, terminal: &terminal::Terminal) -> u8
     let _ = terminal.problem(&error.to_string());
     match error {
         CtlError::Api(error) if error.refused() => 1,
+        CtlError::Daemon(crate::daemon::DaemonError::Config(_)) => 2,
         CtlError::Api(_) | CtlError::Misuse(_) => 2,
-        CtlError::Output(_) | CtlError::Json(_) => 1,
+        CtlError::Output(_) | CtlError::Json(_) | CtlError::Daemon(_) => 1,
     }
 }
 

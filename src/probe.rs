@@ -68,6 +68,13 @@ pub enum ProbeReport {
     Evidence(Evidence),
     /// One reading of the replication streams between clusters.
     Streams(Report),
+    /// What the control plane records of a cluster beside its normal state; `None` = nothing.
+    ClusterNote {
+        /// Of which cluster.
+        backend: BackendName,
+        /// In the vendor's words.
+        note: Option<String>,
+    },
     /// A probe task panicked; it was started again.
     TaskFailed {
         /// Whose.
@@ -177,6 +184,12 @@ impl Probes {
             let source = Source::Cloud(Cloud::new(client.clone(), &service.backends));
             let reader = streams::run(Arc::new(source), ears, sender.clone(), clock, probes.stop.clone());
             probes.tasks.spawn(reader);
+            let clusters = cockroach_cloud::clusters(&service.backends);
+            let records = cockroach_cloud::records(client.clone(), clusters, refresh * 2, sender.clone());
+            let stop = probes.stop.clone();
+            probes.tasks.spawn(async move {
+                let _ = stop.run_until_cancelled(records).await;
+            });
             probes.streams = Some(orders);
         }
         for (backend, tls) in Self::tls(service)? {

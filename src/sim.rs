@@ -53,12 +53,12 @@ mod tests {
     use super::{Pair, Side};
     use crate::config::env::Env;
     use crate::config::{Backend, Login, Tls, TlsMode, raw, validate};
-    use crate::failover::action::{LockResult, PromotionResult};
+    use crate::failover::action::{Latched, LockResult, PromotionResult};
     use crate::net::session::{Session, Target};
     use crate::net::tls::ClientTls;
     use crate::probe::PROBE_SQL;
     use crate::promote::Effects;
-    use crate::types::Epoch;
+    use crate::types::{Epoch, SystemId, Timeline};
 
     async fn pair() -> Pair {
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
@@ -282,12 +282,21 @@ mod tests {
         let app = connect(&pair, Side::East).await;
         app.batch_execute("INSERT INTO commits (id) VALUES (1)").await.unwrap();
 
-        let lsn = effects.freeze(&east.0, east.1, None).await.unwrap();
+        let shown = facts(&mut probe(&pair, Side::East, false).await).await;
+        let latched = Latched {
+            system_id: SystemId(shown[1].as_deref().unwrap().parse().unwrap()),
+            timeline: Timeline(1),
+            node: shown[5].clone(),
+        };
+        let stranger = Latched { timeline: Timeline(2), ..latched.clone() };
+        effects.freeze(&east.0, east.1, Some(&stranger)).await.unwrap_err();
+        app.batch_execute("SELECT 1").await.unwrap();
+        let lsn = effects.freeze(&east.0, east.1, Some(&latched)).await.unwrap();
         assert!(app.batch_execute("SELECT 1").await.is_err(), "clients are ended");
         let late = connect(&pair, Side::East).await;
         assert_eq!(code(&late.batch_execute("INSERT INTO commits (id) VALUES (2)").await.unwrap_err()), "25006");
-        assert_eq!(effects.read_flush(&east.0, east.1, None).await, Ok(lsn));
-        effects.unfreeze(&east.0, east.1, None).await.unwrap();
+        assert_eq!(effects.read_flush(&east.0, east.1, Some(&latched)).await, Ok(lsn));
+        effects.unfreeze(&east.0, east.1, Some(&latched)).await.unwrap();
         let late = connect(&pair, Side::East).await;
         late.batch_execute("INSERT INTO commits (id) VALUES (2)").await.unwrap();
 

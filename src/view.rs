@@ -97,6 +97,12 @@ pub struct ServiceStatus {
     pub backends: Vec<BackendStatus>,
     /// In the order of the configuration.
     pub listeners: Vec<ListenerStatus>,
+    /// Failed checks in a row of the active side until it counts as down.
+    #[serde(default)]
+    pub fall: u32,
+    /// The threshold is reached: when `delay` is over and the last look is taken.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decides_at: Option<WallTime>,
     /// Clusters: what was read of their replication.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replication: Option<ReplicationStatus>,
@@ -226,6 +232,9 @@ pub struct BackendStatus {
     pub health_since: Option<WallTime>,
     /// Red: gets not one byte, and why.
     pub quarantined: Option<String>,
+    /// Clusters: what the control plane records of it beside its normal state: information, never a failure.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
     /// Share within its tier.
     pub weight: u32,
     /// `active` or `backup`.

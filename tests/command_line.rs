@@ -123,6 +123,39 @@ fn a_state_directory_that_cannot_be_one_ends_the_daemon_and_is_named() {
     }
 }
 
+/// A file system of so little room, mounted for a test.
+struct Disk(PathBuf);
+
+impl Disk {
+    fn mount(at: &Path, room: &str) -> Self {
+        std::fs::create_dir(at).unwrap();
+        let done = Command::new("/usr/bin/mount").args(["-t", "tmpfs", "-o", room, "tmpfs"]).arg(at).output().unwrap();
+        assert!(done.status.success(), "as root, mount a tmpfs: {done:?}");
+        Self(at.to_owned())
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let _ = Command::new("/usr/bin/umount").arg(&self.0).output();
+    }
+}
+
+#[test]
+fn a_full_disk_under_the_state_ends_the_start_with_the_reason_and_leaves_what_is_there_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let disk = Disk::mount(&folder.path().join("disk"), "size=16k");
+    let rest = vec![b'x'; 16 << 10];
+    let mut file = std::fs::File::create(disk.0.join("somebody-elses")).unwrap();
+    assert!(file.write_all(&rest).is_err() || file.write_all(&rest).is_err(), "the disk is full now");
+    let kept = std::fs::metadata(disk.0.join("somebody-elses")).unwrap().len();
+    let output = daemon(folder.path(), "disk", free()).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success(), "{said}");
+    assert!(said.contains("No space left on device") && said.contains(disk.0.to_str().unwrap()), "{said}");
+    assert_eq!(std::fs::metadata(disk.0.join("somebody-elses")).unwrap().len(), kept);
+}
+
 #[test]
 fn a_state_directory_in_use_ends_the_second_daemon_and_names_the_first() {
     let (folder, admin) = (tempfile::tempdir().unwrap(), free());

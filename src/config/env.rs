@@ -18,7 +18,7 @@ use super::raw::problem::{Problem, nearest, shown};
 use crate::types::Secret;
 
 /// Every variable that means something, in the order of `.env.example`.
-pub const NAMES: [&str; 33] = [
+pub const NAMES: [&str; 34] = [
     "DATABASE_URL",
     "DATABASE_REPLICA_URL",
     "DB_HOST",
@@ -37,6 +37,7 @@ pub const NAMES: [&str; 33] = [
     "FAILOVER_DELAY",
     "ENABLE_PROMETHEUS",
     "PROMETHEUS_PORT",
+    "PGPIVOT_ADMIN",
     "STATE_DIRECTORY",
     "PGPIVOT_LOG",
     "PGPIVOT_LOG_FORMAT",
@@ -81,6 +82,7 @@ pub struct Env {
     fall: Option<Named<u64>>,
     delay: Option<Named<Duration>>,
     metrics: Option<Metrics>,
+    admin: Option<Named<String>>,
     state_directory: Option<String>,
     pcr: Pcr,
     problems: Vec<Problem>,
@@ -115,6 +117,7 @@ impl Env {
             delay: reader.duration("FAILOVER_DELAY", Unit::Seconds),
             metrics,
             // systemd writes all of a unit's state directories into it.
+            admin: reader.text("PGPIVOT_ADMIN").map(|address| ("PGPIVOT_ADMIN", address)),
             state_directory: reader.text("STATE_DIRECTORY").and_then(|list| list.split(':').next().map(str::to_owned)),
             pcr: reader.pcr(),
             problems: reader.problems,

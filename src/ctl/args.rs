@@ -65,6 +65,13 @@ pub(super) enum Command {
         #[arg(long, short = 'w')]
         watch: bool,
     },
+    /// Watch the pair, check by check; where no daemon answers, decide too
+    #[command(after_help = "Examples:\n  proxyctl monitor\n  proxyctl monitor --config /etc/pgpivot/pgpivot.toml")]
+    Monitor {
+        /// Where no daemon answers: the configuration [default: the environment and .env]
+        #[arg(long, short = 'c', value_name = "FILE")]
+        config: Option<PathBuf>,
+    },
     /// Promote a standby because the active side is not well
     #[command(
         after_help = "Examples:\n  proxyctl failover --dry-run\n  proxyctl failover --to us-west\n  proxyctl failover --to us-west --route-only --yes"

@@ -6,7 +6,7 @@ use super::args::{Args, Command, Global};
 use super::connection_string::{self, Wanted};
 use super::target::{self, Environment, Target};
 use super::terminal::Terminal;
-use super::{CtlError, Done, explain, history, one_service, services, status, watch};
+use super::{CtlError, Done, explain, history, monitor, one_service, services, status, watch};
 use crate::failover::action::Command as Ordered;
 use crate::types::{BackendName, WallTime};
 
@@ -17,6 +17,9 @@ pub(super) async fn run(args: &Args, environment: &Environment, terminal: &Termi
         // These two need no daemon.
         Command::CheckConfig { file } => return check_config(terminal, file.as_deref()),
         Command::Explain { graph: true } => return shown(terminal.result(&explain::graph())),
+        Command::Monitor { config } => {
+            return monitor::run(environment, terminal, global, &monitor::Wanted { config: config.clone() }).await;
+        }
         _ => {}
     }
     let target = Target::choose(global, environment).map_err(super::Misuse::from)?;

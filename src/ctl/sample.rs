@@ -117,6 +117,8 @@ fn service() -> ServiceStatus {
         detection_crash_ms: 500,
         detection_hang_ms: Some(3000),
         backends: vec![backend("us-east", true), backend("us-west", false)],
+        fall: 3,
+        decides_at: None,
         replication: None,
         listeners: vec![ListenerStatus {
             address: "127.0.0.1:26257".parse().unwrap(),
@@ -142,6 +144,7 @@ fn backend(name: &str, active: bool) -> BackendStatus {
         health: "up".into(),
         health_since: Some(before(7380)),
         quarantined: None,
+        note: None,
         weight: if active { 100 } else { 10 },
         tier: if active { "active" } else { "backup" }.into(),
         system_id: None,

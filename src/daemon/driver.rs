@@ -231,6 +231,9 @@ impl Driver {
                 self.machine.handle_evidence(&evidence, now);
             }
             Input::Report(ProbeReport::Streams(report)) => self.machine.handle_streams(&report, now),
+            Input::Report(ProbeReport::ClusterNote { backend, note }) => {
+                self.machine.handle_note(&backend, note, now);
+            }
             Input::Report(ProbeReport::Addresses { backend, addresses }) => {
                 self.effects.learn(&backend, &addresses);
                 self.machine.handle_addresses(&backend, &addresses, now);

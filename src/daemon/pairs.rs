@@ -1,5 +1,6 @@
 //! Which services share a machine, and which kept state is theirs. A pair is the servers, not a name: services may be
-//! renamed or change places in the file without losing the latch.
+//! renamed or change places in the file without losing the latch. Pairs that turn out to be the same servers under other
+//! names meet in `siblings`.
 
 use std::collections::HashMap;
 

@@ -317,11 +317,11 @@ fn decide(e: &Evidence<'_>, why: String, rechecked: bool) -> Finding {
     Finding::Blocked(reason, format!("{why}, but {said}"))
 }
 
-/// Why a stream says nothing, where its source cannot be read.
+/// Why a stream between clusters says nothing.
 fn mute_because(sides: &[Side], name: &BackendName) -> String {
     let side = sides.iter().find(|side| side.name == *name);
-    let trouble = side.and_then(|side| side.witness.replication()?.trouble());
-    trouble.map_or_else(String::new, |trouble| format!(" ({trouble})"))
+    let why = side.and_then(|side| side.witness.replication()?.mute_because());
+    why.map_or_else(String::new, |why| format!(" ({why})"))
 }
 
 /// Is what this standby testifies from a sample that is recent enough to act upon?

@@ -83,8 +83,17 @@ impl Machine {
             detection_hang_ms: None,
             backends,
             listeners: self.listeners(),
+            fall: self.service.probe.fall,
+            decides_at: self.decides_at(now),
             replication: self.replication_status(now),
         }
+    }
+
+    /// When the delay is over, while it is waited for.
+    fn decides_at(&self, now: Now) -> Option<crate::types::WallTime> {
+        let threshold = self.suspicion.as_ref().filter(|_| self.decides())?.threshold?;
+        let until = threshold + self.service.failover.delay;
+        (until > now.at).then(|| now.wall.plus(until.since(now.at)))
     }
 
     fn switches(&self) -> Vec<SwitchCount> {
@@ -170,6 +179,7 @@ impl Machine {
             health: side.state().as_str().into(),
             health_since: side.state_since().map(|at| wall_of(at, now)),
             quarantined: side.quarantine.clone(),
+            note: side.note.clone(),
             weight: side.config.weight,
             tier: if active || self.serves_beside(side) { "active" } else { "backup" }.into(),
             system_id: facts.and_then(|facts| facts.system_id),
@@ -274,6 +284,9 @@ impl Machine {
                 }
                 super::machine::Step::Cancelling { .. } => {
                     format!("{} is opened again", latch.active)
+                }
+                _ if matches!(run.intent.kind, EpisodeKind::Route | EpisodeKind::Follow) => {
+                    format!("traffic opens to {}, nothing is promoted", run.intent.to)
                 }
                 _ => format!("{} is promoted and traffic opens to it", run.intent.to),
             };

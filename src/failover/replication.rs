@@ -391,6 +391,22 @@ impl Witness {
         }
     }
 
+    /// Why it could not testify, if so.
+    pub fn mute_because(&self) -> Option<String> {
+        if let Some(trouble) = self.trouble() {
+            return Some(trouble.to_owned());
+        }
+        match (&self.since, &self.last) {
+            (_, None) => Some("it was not read yet".into()),
+            (_, Some(last)) if last.status != Status::Replicating => Some(format!("it is {}", last.status.as_str())),
+            (Some(since), _) if !since.advanced => {
+                Some(format!("it was not seen to advance in the {} s before", (self.refresh * 6).as_secs()))
+            }
+            (Some(since), _) if since.base.is_none() => Some("its source shows no clock".into()),
+            _ => None,
+        }
+    }
+
     /// Start and end of the newest reading that succeeded.
     pub fn sampled(&self) -> Option<(Moment, Moment)> {
         self.last.as_ref().map(|last| (last.started, last.finished))

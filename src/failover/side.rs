@@ -31,6 +31,8 @@ pub struct Side {
     pub witness: Witness,
     /// Clusters: the one stream that leads to it from the active side, or why there is none; `None` = nothing was read.
     pub inbound: Option<Result<Known, String>>,
+    /// Clusters: what the control plane records of it, beside its normal state.
+    pub note: Option<String>,
     /// Not one byte goes there, and why.
     pub quarantine: Option<String>,
     /// Its claim to be primary, while it makes one.
@@ -157,6 +159,7 @@ impl Side {
             facts: None,
             witness: Witness::default(),
             inbound: None,
+            note: None,
             quarantine: None,
             claim: None,
             live: 0,

@@ -36,6 +36,8 @@ pub(super) struct Settings {
     pub(super) limits: Limits,
     /// Per second.
     pub(super) release_rate: u32,
+    /// CockroachDB stands behind it.
+    pub(super) cockroach: bool,
 }
 
 impl Settings {
@@ -46,6 +48,7 @@ impl Settings {
             hold_timeout: failover.hold_timeout,
             limits: Limits { places: failover.max_held, per_address: failover.max_held_per_address },
             release_rate: failover.release_rate,
+            cockroach: service.kind == config::Kind::Cockroach,
         }
     }
 }

@@ -12,7 +12,7 @@ use super::hold::Full;
 use super::triage::NoPacket;
 use crate::net::sockopt::end_writes;
 use crate::wire::sqlstate::{Severity, Sqlstate, error_response};
-use crate::wire::startup::{FirstPacket, Garbage};
+use crate::wire::startup::{FirstPacket, Garbage, Reserved};
 
 /// Why a client with a proper first packet is not served.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -27,6 +27,8 @@ pub(super) enum Refusal {
     TooMany { limit: u64 },
     #[error("the client left while it waited")]
     ClientLeft,
+    #[error("{0}")]
+    Reserved(#[from] Reserved),
 }
 
 impl Refusal {
@@ -40,6 +42,7 @@ impl Refusal {
             Self::TooMany { .. } => {
                 (Sqlstate::TOO_MANY_CONNECTIONS, "Close connections that are not needed, or raise max_connections.")
             }
+            Self::Reserved(_) => (Sqlstate::CONNECTION_REJECTED, "Leave it out."),
             Self::ClientLeft => return None,
         };
         Some(error_response(Severity::Fatal, code, &self.to_string(), Some(hint)))

@@ -69,7 +69,7 @@ enum Reply {
     NotAwaited,
     /// The server ended without a word.
     Lost,
-    /// 57P03: not now.
+    /// Not now: 57P03, 57P01, 08000.
     NotNow,
 }
 
@@ -77,10 +77,15 @@ impl Reply {
     fn of(begin: &[u8], to: FirstPacket) -> Self {
         match to {
             FirstPacket::SslRequest | FirstPacket::GssencRequest if begin == b"N" => Self::Declined,
-            FirstPacket::Startup { .. } if error_code(begin) == Some(Sqlstate::CANNOT_CONNECT_NOW) => Self::NotNow,
+            FirstPacket::Startup { .. } if error_code(begin).is_some_and(is_not_now) => Self::NotNow,
             _ => Self::Came,
         }
     }
+}
+
+/// A server that starts or stops, a node that drains, a cluster that does not serve (yet): another address may.
+fn is_not_now(code: Sqlstate) -> bool {
+    [Sqlstate::CANNOT_CONNECT_NOW, Sqlstate::ADMIN_SHUTDOWN, Sqlstate::CONNECTION_EXCEPTION].contains(&code)
 }
 
 impl<'a> Seeker<'a> {
@@ -287,7 +292,7 @@ impl<'a> Seeker<'a> {
                 Reply::NotNow => {
                     attached.answered();
                     self.absent = true;
-                    self.why = format!("{} does not take connections yet (57P03)", choice.backend);
+                    self.why = format!("{} does not take connections now", choice.backend);
                 }
                 Reply::Lost => {
                     attached.lost();
@@ -307,6 +312,9 @@ impl<'a> Seeker<'a> {
         }
         let patience = self.settings.connection.first_packet_timeout;
         *self.first = First::read(self.client, patience).await.map_err(|_| Refusal::ClientLeft)?;
+        if self.settings.cockroach {
+            self.first.for_cockroach()?;
+        }
         Ok(())
     }
 }

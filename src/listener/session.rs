@@ -6,7 +6,7 @@ use std::sync::{Arc, LazyLock};
 use tokio::net::TcpStream;
 
 use super::cancel;
-use super::door::{Door, PanicWatch};
+use super::door::{Door, PanicWatch, Settings};
 use super::refuse::{self, Refusal};
 use super::seek::Seeker;
 use super::triage::{First, NoPacket};
@@ -68,7 +68,7 @@ async fn receive(
     let settings = door.shared.settings.load_full();
     let read = tokio::select! {
         biased;
-        read = First::read(&client, settings.connection.first_packet_timeout) => read,
+        read = first_packet(&client, &settings) => read,
         // Who has said nothing yet is not waited for.
         () = door.shared.stopping.cancelled() => Err(NoPacket::Left),
     };
@@ -93,8 +93,11 @@ async fn receive(
         return None;
     }
     let limit = door.rules.load().max_connections;
+    let reserved = if settings.cockroach { first.for_cockroach() } else { Ok(()) };
     let found = if nth > limit {
         Err(Refusal::TooMany { limit })
+    } else if let Err(reserved) = reserved {
+        Err(reserved.into())
     } else {
         Seeker::new(&door, &origin, &client, peer, &mut first, &settings).seek().await
     };
@@ -109,6 +112,19 @@ async fn receive(
         }
     }
 }
+
+/// The first packet that is to be passed on. CockroachDB answers a request for GSSAPI with an error, and libpq sends one
+/// wherever it finds a ticket: that one is declined here, once.
+async fn first_packet(client: &TcpStream, settings: &Settings) -> Result<First, NoPacket> {
+    let patience = settings.connection.first_packet_timeout;
+    let first = First::read(client, patience).await?;
+    if !settings.cockroach || first.packet != FirstPacket::GssencRequest || first.bytes.len() > 8 {
+        return Ok(first);
+    }
+    client.try_write(b"N").map_err(|error| NoPacket::Broken(error.kind()))?;
+    First::read(client, patience).await
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::tests::proxy::{Client, Proxy, Server};

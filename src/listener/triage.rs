@@ -8,7 +8,7 @@ use bytes::BufMut;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
-use crate::wire::startup::{self, FirstPacket, Garbage, MAX_STARTUP};
+use crate::wire::startup::{self, FirstPacket, Garbage, MAX_STARTUP, Reserved};
 
 /// Room for what follows the first packet while its client waits: more than a TLS ClientHello needs.
 const MAX_BEHIND: usize = 16 * 1024;
@@ -61,6 +61,16 @@ impl First {
                 packet => return Ok(Self { packet, bytes }),
             }
         }
+    }
+
+    /// As CockroachDB may have it.
+    pub(super) fn for_cockroach(&mut self) -> Result<(), Reserved> {
+        let FirstPacket::Startup { length, .. } = self.packet else { return Ok(()) };
+        if let Some(passed) = startup::for_cockroach(self.bytes.get(..length).unwrap_or_default())? {
+            self.bytes.splice(..length, passed);
+            self.packet = startup::parse(&self.bytes);
+        }
+        Ok(())
     }
 
     /// Whether it may be sent to another server should the first one end without a reply: it only opens a connection,

@@ -1,12 +1,17 @@
 //! The Cloud API as a witness: its replication streams between two clusters, and the host names of clusters that are
 //! configured by their id alone.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use tokio::sync::mpsc;
 
+use super::ProbeReport;
 use super::streams::Shown;
-use crate::cockroach_cloud::model::{ClusterId, ReplicationStream, StreamFilter, StreamId, StreamStatus};
+use crate::cockroach_cloud::model::{
+    Cluster, ClusterId, ClusterState, OperationStatus, ReplicationStream, StreamFilter, StreamId, StreamStatus,
+};
 use crate::cockroach_cloud::{BuildError, Client, Error, Reply, Settings};
 use crate::config::{Backend, CockroachCloud};
 use crate::failover::replication::{Status, Stream, Unread};
@@ -33,8 +38,7 @@ pub(super) fn client(cloud: &CockroachCloud) -> Result<Client, BuildError> {
 
 impl Cloud {
     pub(super) fn new(client: Client, backends: &[Backend]) -> Self {
-        let id = |backend: &Backend| Some((backend.name.clone(), backend.cluster_id.as_ref()?.parse().ok()?));
-        Self { client, clusters: backends.iter().filter_map(id).collect() }
+        Self { client, clusters: clusters(backends) }
     }
 
     /// This stream, or all between the clusters.
@@ -71,6 +75,48 @@ impl Cloud {
             activated: stream.activated_at.map(wall),
         })
     }
+}
+
+/// Reads the control plane's record of each cluster now and then: what the vendor does to it is information, and never a
+/// failure. Runs until nobody listens.
+pub(super) async fn records(
+    client: Client,
+    backends: Vec<(BackendName, ClusterId)>,
+    every: Duration,
+    sender: mpsc::Sender<ProbeReport>,
+) {
+    let mut said: HashMap<BackendName, Option<String>> = HashMap::new();
+    loop {
+        for (backend, id) in &backends {
+            // That the API cannot be read is said of the streams.
+            let Ok(reply) = client.cluster(*id).await else { continue };
+            let note = note(&reply.value);
+            if said.get(backend) != Some(&note) {
+                said.insert(backend.clone(), note.clone());
+                let report = ProbeReport::ClusterNote { backend: backend.clone(), note };
+                if sender.send(report).await.is_err() {
+                    return;
+                }
+            }
+        }
+        tokio::time::sleep(every).await;
+    }
+}
+
+/// Something else than a cluster at rest.
+fn note(cluster: &Cluster) -> Option<String> {
+    let state = (cluster.state != ClusterState::Created).then(|| cluster.state.to_string());
+    let calm =
+        matches!(&cluster.operation_status, OperationStatus::Unspecified) || *cluster.operation_status.as_str() == *"";
+    let doing = (!calm).then(|| cluster.operation_status.to_string());
+    let said: Vec<String> = [state, doing].into_iter().flatten().collect();
+    (!said.is_empty()).then(|| said.join(", "))
+}
+
+/// Names and ids of the clusters that are configured by id.
+pub(super) fn clusters(backends: &[Backend]) -> Vec<(BackendName, ClusterId)> {
+    let id = |backend: &Backend| Some((backend.name.clone(), backend.cluster_id.as_ref()?.parse().ok()?));
+    backends.iter().filter_map(id).collect()
 }
 
 /// The SQL address of a cluster that is configured by its id alone; asked for until the API tells it.

@@ -16,6 +16,10 @@ impl Sqlstate {
     pub const TOO_MANY_CONNECTIONS: Self = Self(*b"53300");
     /// `admin_shutdown`: somebody ends this connection on purpose.
     pub const ADMIN_SHUTDOWN: Self = Self(*b"57P01");
+    /// `connection_exception`: CockroachDB says it where it does not serve the virtual cluster that was asked for.
+    pub const CONNECTION_EXCEPTION: Self = Self(*b"08000");
+    /// `sqlserver_rejected_establishment_of_sqlconnection`.
+    pub const CONNECTION_REJECTED: Self = Self(*b"08004");
     /// `cannot_connect_now`: come back later.
     pub const CANNOT_CONNECT_NOW: Self = Self(*b"57P03");
 

@@ -97,6 +97,40 @@ pub fn parameters(packet: &[u8]) -> impl Iterator<Item = (&str, &str)> {
     })
 }
 
+/// A parameter that only CockroachDB's own proxy may set: it revives a session without a login.
+const REVIVAL_TOKEN: &str = "crdb:session_revival_token_base64";
+/// Another one: the client's address as a proxy saw it. Whoever could set it would be somebody else to the server.
+const REMOTE_ADDRESS: &str = "crdb:remote_addr";
+
+/// A startup packet that no client may send to CockroachDB.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the parameter {REVIVAL_TOKEN} is not for clients")]
+pub struct Reserved;
+
+/// A startup packet as it may be passed on to CockroachDB; `None` = as it is. The server takes names in any letter case.
+///
+/// # Errors
+/// When it asks for a session to be revived.
+pub fn for_cockroach(packet: &[u8]) -> Result<Option<Vec<u8>>, Reserved> {
+    if parameters(packet).any(|(name, _)| name.eq_ignore_ascii_case(REVIVAL_TOKEN)) {
+        return Err(Reserved);
+    }
+    if !parameters(packet).any(|(name, _)| name.eq_ignore_ascii_case(REMOTE_ADDRESS)) {
+        return Ok(None);
+    }
+    let mut passed = packet.get(..8).unwrap_or_default().to_vec();
+    for (name, value) in parameters(packet).filter(|(name, _)| !name.eq_ignore_ascii_case(REMOTE_ADDRESS)) {
+        for text in [name, value] {
+            passed.extend_from_slice(text.as_bytes());
+            passed.push(0);
+        }
+    }
+    passed.push(0);
+    let length = u32::try_from(passed.len()).unwrap_or_default().to_be_bytes();
+    passed[..4].copy_from_slice(&length);
+    Ok(Some(passed))
+}
+
 fn parse_tls(bytes: &[u8]) -> FirstPacket {
     let foreign = FirstPacket::Garbage(Garbage::Foreign);
     if bytes.get(1).is_some_and(|&major| major != 3) {
@@ -175,6 +209,29 @@ fn parse_startup(bytes: &[u8], length: usize, major: u16, minor: u16) -> FirstPa
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn startup_with(parameters: &[(&str, &str)]) -> Vec<u8> {
+        let mut packet = vec![0, 0, 0, 0, 0, 3, 0, 0];
+        for (name, value) in parameters {
+            packet.extend([name.as_bytes(), b"\0", value.as_bytes(), b"\0"].concat());
+        }
+        packet.push(0);
+        let length = u32::try_from(packet.len()).unwrap().to_be_bytes();
+        packet[..4].copy_from_slice(&length);
+        packet
+    }
+
+    #[test]
+    fn what_only_cockroachs_own_proxy_may_say_is_refused_or_dropped_in_any_letter_case() {
+        let plain = startup_with(&[("user", "app"), ("options", "-ccluster=main"), ("crdb:jwt_auth_enabled", "true")]);
+        assert_eq!(for_cockroach(&plain), Ok(None), "everything else passes as it is");
+        let claimed = startup_with(&[("user", "app"), ("CRDB:Remote_Addr", "10.0.0.1"), ("options", "-ccluster=main")]);
+        let passed = for_cockroach(&claimed).unwrap().unwrap();
+        assert_eq!(passed, startup_with(&[("user", "app"), ("options", "-ccluster=main")]));
+        assert!(matches!(parse(&passed), FirstPacket::Startup { length, .. } if length == passed.len()));
+        let revived = startup_with(&[("user", "app"), ("Crdb:Session_Revival_Token_Base64", "eA==")]);
+        assert_eq!(for_cockroach(&revived), Err(Reserved));
+    }
 
     fn packet(code: u32, body: &[u8]) -> Vec<u8> {
         let length = u32::try_from(8 + body.len()).unwrap();

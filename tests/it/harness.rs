@@ -4,6 +4,7 @@
 pub mod binaries;
 pub mod browser;
 pub mod checker;
+pub mod clouds;
 pub mod cluster;
 pub mod daemon;
 pub mod eventually;

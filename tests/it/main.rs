@@ -11,6 +11,7 @@
 
 mod harness;
 
+mod clusters;
 mod crash;
 mod demo;
 mod effects;

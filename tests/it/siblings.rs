@@ -13,7 +13,9 @@ async fn of_two_services_on_the_same_servers_the_first_one_decides_and_the_other
     let plan = Daemon::plan(&[&pair.east, &pair.west]).beside("reports", &[("one", &pair.east), ("two", &pair.west)]);
     let daemon = plan.launch();
     daemon.until_active("east", SOON).await;
-    let shown = reports(&daemon, "it sees the other one", |s| s.open && s.blocked.is_some()).await;
+    daemon.until("it sees the other one", SOON, |s| !s.other_daemons.is_empty()).await;
+    let sees = |s: &ServiceStatus| s.open && s.blocked.is_some() && !s.other_daemons.is_empty();
+    let shown = reports(&daemon, "it sees the other one", sees).await;
     let block = shown.blocked.unwrap();
     assert_eq!(block.reason, "second decider");
     assert!(block.sentence.contains("service main of this daemon decides on the same servers"), "{}", block.sentence);

@@ -7,7 +7,7 @@ use pgpivot::failover::observation::{Failure, Receiver, ReceiverRow, Role};
 use pgpivot::failover::phase::{EpisodeKind, Intent, Record};
 use pgpivot::types::{BackendName, Timeline};
 
-use crate::ears::{Ear, descends, on_line, proves};
+use crate::ears::{Counter, Ear, descends, on_line, proves};
 use crate::laws::{Law, Laws, Scene};
 use crate::ordering::is_forced;
 
@@ -325,8 +325,8 @@ impl Laws {
         let node = self.ears.get(from).and_then(Ear::facts).and_then(|facts| facts.node.clone());
         let better = self.ears.iter().find(|(name, ear)| {
             let facts = ear.facts().cloned().unwrap_or_default();
-            let up =
-                ear.counters.values().any(|c| !c.down && c.fails == 0 && c.passed.is_some()) && !ear.failed_since_told;
+            let serves = |c: &Counter| !c.down && c.fails == 0 && c.passed.is_some() && !c.recovers(scene.now);
+            let up = ear.counters.values().any(serves) && !ear.failed_since_told;
             let streams = ear.streamed.get(&identity.timeline).is_some_and(|at| Some(*at) >= self.t0_low);
             // One below another standby may be passed over: it cannot testify.
             *name != from

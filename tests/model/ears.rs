@@ -32,6 +32,8 @@ pub struct Counter {
     newest: u64,
     pub unfailed: u64,
     recovering: Option<u64>,
+    /// It recovered, and has not passed often enough since.
+    returning: bool,
     recoveries: Vec<u64>,
     /// The end of the last probe of any sort.
     pub heard: Option<u64>,
@@ -121,6 +123,7 @@ impl Counter {
         self.passes += 1;
         self.fails = 0;
         self.recovering = None;
+        self.returning &= self.passes < service.probe.rise;
         self.refusals.clear();
         self.recoveries.retain(|at| now - at < 120_000);
         if self.passes >= service.probe.rise && self.recoveries.len() < 3 {
@@ -153,6 +156,7 @@ impl Counter {
     fn recover(&mut self, started: u64, service: &Service, now: u64) {
         (self.newest, self.unfailed) = (started, started);
         self.passes = 0;
+        self.returning = true;
         self.refusals.clear();
         if self.recovering.is_none() {
             self.recovering = Some(now);
@@ -189,6 +193,11 @@ impl Counter {
         self.down && self.run.1 - self.run.0 >= least
     }
 
+    /// It is not up again yet, or recovered three times within two minutes: that counts as down, whatever it answers since.
+    pub fn recovers(&self, now: u64) -> bool {
+        self.returning || self.recoveries.iter().filter(|at| now - **at < 120_000).count() >= 3
+    }
+
     /// The newest fresh verdict, by its start, is a failure that began then.
     pub fn failing(&self) -> Option<u64> {
         let (failed, _) = self.failed?;
@@ -211,7 +220,8 @@ impl Ear {
         match &seen.verdict {
             Verdict::Answered(facts) => {
                 self.alive = self.alive.max(Some(finished));
-                if seen.fresh {
+                // Asked before the last word, it does not show that it serves again.
+                if seen.fresh && self.stopping.is_some_and(|(_, last)| started >= last) {
                     self.stopping = None;
                 }
                 self.told_something(seen, facts, wall);

@@ -97,9 +97,13 @@ impl Laws {
         }
         self.t0_low = Some(now);
         let timeline = self.identity().map(|identity| identity.timeline);
+        let node =
+            self.active().and_then(|name| self.ears.get(name)).and_then(Ear::facts).map(|facts| facts.node.clone());
         for ear in self.ears.values_mut() {
             let streamed = timeline.and_then(|timeline| ear.streamed.get(&timeline));
-            ear.row_before = streamed.is_some_and(|at| now - at <= 10_000);
+            // Below another standby it was no row of the latched side's.
+            let direct = node.as_ref() == Some(&ear.sender);
+            ear.row_before = direct && streamed.is_some_and(|at| now - at <= 10_000);
         }
     }
 

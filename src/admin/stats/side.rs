@@ -102,6 +102,9 @@ fn side_rows(b: &BackendStatus, odd: bool, clusters: bool) -> Vec<Fact> {
         let (word, level) = if b.armed { ("yes", OK) } else { ("no", WARN) };
         rows.push(row("Armed", word.to_owned(), level));
     }
+    if let Some(note) = &b.note {
+        rows.push(row("Control plane", note.clone(), WARN));
+    }
     rows.push(row("Connections", count(b.connections), CALM));
     rows.push(row("Weight", format!("{}, {} tier", b.weight, b.tier), CALM));
     let failed = format!("{} of {}", count(b.failed_probes), count(b.probes));

@@ -98,6 +98,8 @@ impl Env {
                 );
             }
         }
+        let admin = self.admin.clone().map(|(name, address)| (name, Text(address)));
+        replace("admin.listen", &mut raw.admin.listen, admin, problems);
         if let (None, Some(directory)) = (&raw.state.path, &self.state_directory) {
             raw.state.path = Some(Text(directory.clone()));
             problems.set_by("state.path", "STATE_DIRECTORY");

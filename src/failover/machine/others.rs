@@ -65,8 +65,9 @@ impl Machine {
         let elder = |sibling: &&Sibling| sibling.decides && sibling.earlier || sibling.promotes_now;
         let sibling = self.kin().find(elder)?;
         let system = sibling.system_id.map_or_else(String::new, |system| format!(" (system {system})"));
+        let does = if sibling.promotes_now { "promotes" } else { "decides" };
         Some(format!(
-            "service {elder} of this daemon decides on the same servers{system}, and this one follows: give both the \
+            "service {elder} of this daemon {does} on the same servers{system}, and this one follows: give both the \
              same backends, so that they share one decision, or this one authority = \"observe\"",
             elder = sibling.service,
         ))

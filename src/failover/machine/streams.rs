@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::{Machine, Run, Step};
 use crate::config::{ConfiguredRole, ForeignPromotion, Replication};
-use crate::failover::action::Action;
+use crate::failover::action::{Action, EventKind};
 use crate::failover::health::State as Health;
 use crate::failover::observation::{Facts, Failure, Observation, Role, Verdict};
 use crate::failover::phase::{BlockReason, EpisodeKind, Latch, Stage, StreamOrder};
@@ -35,6 +35,18 @@ impl Machine {
         }
         self.find_inbound();
         self.advance(now);
+    }
+
+    /// What the control plane records of a cluster: shown and written down, and it moves nothing.
+    pub fn handle_note(&mut self, backend: &BackendName, note: Option<String>, now: Now) {
+        let Some(side) = self.side_mut(backend) else { return };
+        let before = std::mem::replace(&mut side.note, note.clone());
+        let said = match (&before, note) {
+            (_, Some(note)) => format!("{backend}: the control plane says {note}; that is no failure"),
+            (Some(before), None) => format!("{backend}: the control plane no longer says {before}"),
+            (None, None) => return,
+        };
+        self.tell(now, EventKind::Notice, said);
     }
 
     /// How often the driver reads the streams: one that matters by its id, and all of them.

@@ -48,6 +48,42 @@ impl DaemonPlan {
         plan
     }
 
+    /// Two clusters of a (simulated) CockroachDB Cloud in small times: name, id and SQL address of each, the primary first.
+    pub fn clusters(api: &str, secret: &str, clusters: [(&str, String, SocketAddr); 2]) -> Self {
+        let home = tempfile::Builder::new().prefix("pgpivot-it-").tempdir().unwrap();
+        let loopback = |port| SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port);
+        let (listen, admin) = (loopback(free_port()), loopback(free_port()));
+        let secret_file = home.path().join("secret");
+        fs::write(&secret_file, secret).unwrap();
+        fs::set_permissions(&secret_file, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+        let text = format!(
+            r#"
+            admin = {{ listen = "{admin}", socket = "{home}/admin.sock" }}
+            state = {{ path = "{home}/state" }}
+            [service.main]
+            kind = "cockroach"
+            listener = [{{ address = "{listen}" }}]
+            backend = []
+            cockroach_cloud = {{ api_url = "{api}", secret_file = "{home}/secret", replicated_time_refresh = "1s", timeout = "2s" }}
+            probe = {{ kind = "startup", interval = "400ms", timeout = "1s", fall = 2, rise = 1 }}
+            failover = {{ promoter = "cockroach_cloud", delay = "500ms", cooldown = "1s", verify_wait = "5s", drain_timeout = "1s" }}
+            "#,
+            home = home.path().display()
+        );
+        let mut plan = Self { config: text.parse().unwrap(), environment: Vec::new(), home, listen, admin };
+        let backend = |(i, (name, id, sql)): (usize, (&str, String, SocketAddr))| {
+            let mut table = Table::new();
+            table.insert("name".into(), name.into());
+            table.insert("cluster_id".into(), id.into());
+            table.insert("addresses".into(), vec![sql.to_string()].into());
+            table.insert("role".into(), if i == 0 { "primary" } else { "standby" }.into());
+            Value::Table(table)
+        };
+        let backends = clusters.into_iter().enumerate().map(backend).collect();
+        plan.service().insert("backend".into(), Value::Array(backends));
+        plan
+    }
+
     /// A key of `[service.main.failover]`.
     pub fn failover(self, key: &str, value: impl Into<Value>) -> Self {
         self.set("failover", key, value)
@@ -75,6 +111,14 @@ impl DaemonPlan {
     pub fn admin(mut self, address: SocketAddr) -> Self {
         self.admin = address;
         self.config["admin"]["listen"] = address.to_string().into();
+        self
+    }
+
+    /// Clusters that are known by their ids alone.
+    pub fn without_addresses(mut self) -> Self {
+        for backend in self.service()["backend"].as_array_mut().unwrap() {
+            backend.as_table_mut().unwrap().remove("addresses");
+        }
         self
     }
 

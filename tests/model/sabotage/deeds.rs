@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use pgpivot::config::ForeignPromotion;
 use pgpivot::failover::action::{Action, LockResult, Outcome, PromotionResult};
-use pgpivot::failover::phase::{EpisodeId, Phase, Record, Stage};
+use pgpivot::failover::phase::{EpisodeId, EpisodeKind, Phase, Record, Stage};
 use pgpivot::types::Lsn;
 
 use super::{Break, HONEST, plain, standby_says, three, writes};
@@ -189,6 +190,24 @@ pub const FENCE: &[Break] = &[
         },
         ..HONEST
     },
+    Break {
+        bug: "moves traffic away from a living side whose fence failed",
+        setting: |scenario| {
+            plain(scenario, Theme::People, |service| {
+                service.failover.fence_command = Some(vec!["fence".into()]);
+                service.failover.foreign_promotion = Some(ForeignPromotion::Block);
+            });
+            (scenario.commands, scenario.pace) = (80, 3000);
+        },
+        hears: |mut input, hand| {
+            let routes = hand.machine.record().intent.as_ref().is_some_and(|intent| intent.kind == EpisodeKind::Route);
+            if let (true, Input::Outcome(Outcome::Fenced { result, .. })) = (routes, &mut input) {
+                *result = Ok(());
+            }
+            Some(input)
+        },
+        ..HONEST
+    },
 ];
 
 fn fenced(scenario: &mut Scenario) {
@@ -230,6 +249,17 @@ pub const FREEZE: &[Break] = &[
         bug: "makes a side read-only before that is written",
         setting: |scenario| scenario.theme = Theme::Commands,
         orders: |action, hand| hand.believes_write(action, |record| stage(record) == Some(Stage::Freezing)),
+        ..HONEST
+    },
+    Break {
+        bug: "freezes whoever answers",
+        setting: |scenario| scenario.theme = Theme::Commands,
+        orders: |mut action, _| {
+            if let Action::Freeze { latched, .. } = &mut action {
+                *latched = None;
+            }
+            vec![action]
+        },
         ..HONEST
     },
     Break {
