@@ -7,7 +7,17 @@ use serde_json::json;
 use super::browser::Browser;
 use super::served::{Served, sample};
 
-const SAMPLES: [&str; 6] = ["steady", "suspect", "promoting", "blocked", "quarantined", "exhausted"];
+const SAMPLES: [&str; 9] = [
+    "steady",
+    "suspect",
+    "promoting",
+    "blocked",
+    "quarantined",
+    "exhausted",
+    "clusters",
+    "clusters_first_scan",
+    "clusters_failing_over",
+];
 
 #[test]
 fn the_page_follows_a_change_within_a_second_without_reloading() {
@@ -102,6 +112,9 @@ fn the_page_reads_well_without_javascript() {
         ("blocked", ["Phase blocked", "Blocked: witness alive", "Check the network"]),
         ("quarantined", ["us-east is quarantined", "pg_rewind or pg_basebackup", "Takes all traffic; nobody waits."]),
         ("exhausted", ["budget exhausted", "0 of 3 in 24 hours", "12 clients wait"]),
+        ("clusters", ["Read through the Cloud API just now.", "us-east → us-west", "has all up to"]),
+        ("clusters_first_scan", ["Last reading: GET", "first scan: not usable yet", "activated as of"]),
+        ("clusters_failing_over", ["failing over", "to the latest replicated time", "1 client waits"]),
     ];
     for (name, texts) in wanted {
         served.publish(sample(name));
