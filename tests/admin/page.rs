@@ -60,12 +60,14 @@ fn the_tab_tells_who_is_active_and_a_screen_reader_hears_of_changes() {
 }
 
 #[test]
-fn every_state_fits_a_phone_and_a_desk_in_light_and_dark() {
+fn every_state_fits_a_phone_a_tablet_and_a_desk_in_light_and_dark() {
     let served = Served::start("steady");
     let mut browser = Browser::start();
     for name in SAMPLES {
         served.publish(sample(name));
-        for (width, scheme) in [(360, "light"), (360, "dark"), (1440, "light"), (1440, "dark")] {
+        for (width, scheme) in
+            [(360, "light"), (360, "dark"), (800, "light"), (1000, "light"), (1440, "light"), (1440, "dark")]
+        {
             browser.look(width, scheme);
             browser.open(&format!("http://{}/stats", served.address()));
             let wide = browser.evaluate("document.documentElement.scrollWidth");

@@ -168,7 +168,10 @@ fn what_replicates_stands_before_what_has_ended_and_of_that_only_the_end_is_show
             .insert(n, crate::view::StreamStatus { id, status: "canceled".into(), activated_at: None, ..old.clone() });
     }
     let lines = replication(status);
-    assert!(lines[2].contains("us-west → us-eastreplicating") && lines[2].contains("—first scan"), "{lines:?}");
+    assert!(
+        lines[2].contains("us-west → us-eastreplicating—") && lines[2].ends_with("first scan: not usable yet"),
+        "{lines:?}"
+    );
     assert!(lines[3].contains("us-east → us-westcompleted"), "{lines:?}");
     assert!(lines[4].starts_with("old-6") && lines[6].starts_with("old-4"), "{lines:?}");
     assert_eq!(lines[7], "4 older streams that ended before are not shown.");
