@@ -119,10 +119,10 @@ const HOUR: Duration = Duration::from_secs(3600);
 #[derive(Debug, Clone, Default)]
 pub struct Streams {
     known: Vec<Known>,
-    /// Start of the newest complete list.
+    /// Start of the newest complete list, and of the newest one that may lack what one of the clusters tells.
     listed: Option<Moment>,
-    /// Start of the newest reading of any kind that was tried, and of the newest one that succeeded.
-    tried: Option<Moment>,
+    told: Option<Moment>,
+    /// Start of the newest reading that succeeded.
     read: Option<Moment>,
     /// Why the newest reading failed; `None` = it did not.
     trouble: Option<String>,
@@ -148,7 +148,6 @@ pub struct Known {
 impl Streams {
     /// Takes one reading.
     pub fn hear(&mut self, report: &Report, now: Now) {
-        self.tried = self.tried.max(Some(report.started));
         if let Some(clock) = report.clock {
             let age = i64::try_from(now.at.since(report.finished).as_micros()).unwrap_or_default();
             self.offset = Some(clock.0 + age - now.wall.0);
@@ -161,6 +160,9 @@ impl Streams {
                 }
                 if report.scope == Scope::All {
                     self.listed = self.listed.max(Some(report.started));
+                }
+                if matches!(report.scope, Scope::All | Scope::Part) {
+                    self.told = self.told.max(Some(report.started));
                 }
                 for stream in streams {
                     self.take(stream, report);
@@ -229,14 +231,9 @@ impl Streams {
         self.listed.is_some_and(|at| at >= since)
     }
 
-    /// Was a reading tried that began at `since` or later?
-    pub fn tried_since(&self, since: Moment) -> bool {
-        self.tried.is_some_and(|at| at >= since)
-    }
-
-    /// Start of the newest complete list.
-    pub fn listed(&self) -> Option<Moment> {
-        self.listed
+    /// Was everything listed that the clusters who answer tell, by a reading that began at `since` or later?
+    pub fn told_since(&self, since: Moment) -> bool {
+        self.told.is_some_and(|at| at >= since)
     }
 
     /// Start of the newest reading that succeeded.

@@ -165,9 +165,8 @@ impl Machine {
             return Err(refusal("target_answers", format!("{backend} answers: it is not off")));
         }
         if !dry_run {
-            let activation = self.activation();
-            if let Some(latch) = self.record.latch.as_mut().filter(|_| cluster) {
-                latch.replication = activation;
+            if cluster {
+                self.account_for_all();
             }
             self.cancel(format!("an operator gives {backend} up"), now);
         }

@@ -142,6 +142,14 @@ impl Machine {
         self.start(EpisodeKind::Follow, home.clone(), why, true, operator, dry_run, (sentence, steps), now)
     }
 
+    /// The latch takes account of all that completed, with the next write.
+    pub(super) fn account_for_all(&mut self) {
+        let activation = self.newest_activation();
+        if let Some(latch) = &mut self.record.latch {
+            latch.replication = activation;
+        }
+    }
+
     /// Up, and by its own word a primary.
     pub(super) fn serves_as_primary(&self, name: &BackendName) -> bool {
         self.side(name).is_some_and(|side| side.state() == Health::Up && side.role() == Role::Primary && side.serves())

@@ -145,6 +145,9 @@ impl Machine {
         let known = self.streams.by_id(&order.id).filter(|known| known.started >= since).cloned();
         match &known {
             Some(known) if known.stream.status == Status::Completed => {
+                if self.went_back(known, now) {
+                    return;
+                }
                 if self.prove_activated(known, now) {
                     return;
                 }
@@ -160,6 +163,7 @@ impl Machine {
                 return self.set_block(Some((BlockReason::PromotionPending, said)), now);
             }
             Some(known) if known.stream.status == Status::FailingOver => {
+                self.set_block(None, now);
                 let waited = now.at.since(known.entered).as_secs();
                 let at = known.stream.failover_at.map_or_else(String::new, |at| format!(" to {at}"));
                 self.evidence = format!("stream {} has been failing over{at} for {waited} s", order.id);
@@ -170,11 +174,29 @@ impl Machine {
                 }
                 if self.stream_order_due(now) {
                     self.order_promotion(now);
+                } else if let Some(said) = self.goes_unheeded(&order.id) {
+                    self.evidence.clone_from(&said);
+                    return self.set_block(Some((BlockReason::PromotionPending, said)), now);
                 }
             }
             _ => {}
         }
         self.alert_pending(since, &order, now);
+    }
+
+    /// Others have failed over again since, back to the side that is latched: it stays so.
+    fn went_back(&mut self, known: &Known, now: Now) -> bool {
+        let latched = self.latch().map(|latch| latch.active.clone());
+        let newest = self.streams.newest_completed().filter(|newest| {
+            newest.id != known.stream.id
+                && newest.activated > known.stream.activated
+                && Some(&newest.to) == latched.as_ref()
+        });
+        let Some(newest) = newest else { return false };
+        let said = format!("stream {} completed after it and made {} the primary again", newest.id, newest.to);
+        self.account_for_all();
+        self.cancel(said, now);
+        true
     }
 
     fn alert_pending(&mut self, since: Moment, order: &StreamOrder, now: Now) {
@@ -197,10 +219,13 @@ impl Machine {
     fn prove_activated(&mut self, known: &Known, now: Now) -> bool {
         let Some(run) = self.run() else { return false };
         let (to, poked) = (run.intent.to.clone(), run.poked);
-        let serves = self.side(&to).is_some_and(|side| {
-            let heard = side.facts.as_ref().filter(|heard| heard.started >= known.entered);
-            side.serves() && heard.is_some_and(|heard| heard.facts.role == Role::Primary)
-        });
+        // Others may have failed over again since: all streams are read once more before anybody is let in.
+        let told = self.streams.told_since(known.entered);
+        let serves = told
+            && self.side(&to).is_some_and(|side| {
+                let heard = side.facts.as_ref().filter(|heard| heard.started >= known.entered);
+                side.serves() && heard.is_some_and(|heard| heard.facts.role == Role::Primary)
+            });
         if serves {
             let at = known.stream.activated.map_or_else(String::new, |at| format!(" with everything up to {at}"));
             self.promoted(format!("stream {} has completed and {to} serves{at}", known.stream.id), now);
@@ -209,6 +234,9 @@ impl Machine {
         if poked.is_none_or(|at| now.at.since(at) >= POKE) {
             if let Some(run) = self.run_mut() {
                 run.poked = Some(now.at);
+            }
+            if !told {
+                self.actions.push_back(Action::ReadStreams { stream: None });
             }
             self.actions.push_back(Action::ProbeNow { backend: to });
             // Of its own accord a self-hosted cluster serves nothing.
@@ -266,6 +294,23 @@ impl Machine {
             self.actions.push_back(Action::ProbeNow { backend });
         }
         false
+    }
+
+    /// Nothing more is ordered, and the stream shows none of what was: people decide.
+    fn goes_unheeded(&self, id: &str) -> Option<String> {
+        let run = self.run()?;
+        let (to, from) = (&run.intent.to, run.intent.from.as_ref()?);
+        let settled = run.unheeded.len() > READS_NEEDED * 2 && (run.word.is_some() || run.ordered.is_none());
+        let answers = run.poked.is_some_and(|at| self.side(from).is_some_and(|side| side.passed() >= Some(at)));
+        let why = match (run.orders >= MOST_ORDERS, answers) {
+            _ if !settled => return None,
+            (true, _) => format!("was ordered {MOST_ORDERS} times"),
+            (false, true) => format!("was ordered, and {from} answers again, so it is not repeated"),
+            (false, false) => return None,
+        };
+        Some(format!(
+            "the failover of stream {id} to {to} {why}; the stream still replicates as if nothing had been said: look at it; `proxyctl abandon {to}` reopens {from}"
+        ))
     }
 
     fn refresh(&self) -> Duration {

@@ -179,8 +179,17 @@ impl Machine {
         }
     }
 
-    /// The newest completed stream, as a latch that is written now takes account of it.
+    /// What a latch that is written now takes account of: the stream that made it, else the newest completed one.
     pub(super) fn activation(&self) -> Option<Activation> {
+        let order = self.order().and_then(|order| self.streams.by_id(&order.id));
+        if let Some(stream) = order.map(|known| &known.stream).filter(|stream| stream.status == Status::Completed) {
+            return Some(Activation { stream: stream.id.clone(), at: stream.activated.unwrap_or_default() });
+        }
+        self.newest_activation()
+    }
+
+    /// The newest completed stream, in whatever direction.
+    pub(super) fn newest_activation(&self) -> Option<Activation> {
         let known = self.latch().and_then(|latch| latch.replication.clone());
         let newest = self
             .streams

@@ -2,6 +2,7 @@
 
 mod bad_luck;
 mod beside;
+mod cluster_chance;
 mod cluster_failover;
 mod cluster_return;
 mod clusters;

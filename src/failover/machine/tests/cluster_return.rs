@@ -105,3 +105,21 @@ fn restore_is_refused_while_the_reverse_stream_starts_and_by_force_while_the_hom
     assert!(stage.command(&order).is_err(), "route-only would send writes to a standby");
     assert!(stage.command(&Command::Adopt { backend: "east".into() }).is_err());
 }
+
+#[test]
+fn a_failover_that_others_made_and_took_back_while_it_was_followed_opens_to_nobody_who_was_left() {
+    let mut stage = Clusters::steady();
+    stage.serves_when_completed = false;
+    stage.fail_over("s1", None);
+    stage.until(200_000, |stage| stage.streams[0].status == Status::Completed && !stage.is_open());
+    // West is promoted and not reached from here; others bring everything back to east.
+    stage.clusters[WEST] = Cluster::Silent;
+    stage.create("s2", WEST, EAST);
+    stage.fail_over("s2", None);
+    stage.complete("s2");
+    stage.clusters = [Cluster::Serves, Cluster::Serves];
+    stage.until(120_000, Clusters::is_open);
+    assert_eq!(stage.active(), "east", "what stream s1 made is over");
+    stage.run(5 * 60_000);
+    assert_eq!(stage.active(), "east");
+}

@@ -67,6 +67,8 @@ pub(super) struct Clusters {
     pub(super) cuts: Vec<(u64, BackendName)>,
     pub(super) unfrozen: Vec<BackendName>,
     pub(super) clock_readable: bool,
+    /// Streams that were completed a turn ago.
+    pub(super) completed_before: usize,
     /// Reads of the streams that were tried.
     pub(super) reads: u64,
     /// Probes that were begun: when, whose.
@@ -164,6 +166,7 @@ impl Clusters {
             cuts: Vec::new(),
             unfrozen: Vec::new(),
             clock_readable: true,
+            completed_before: 0,
             reads: 0,
             probes: Vec::new(),
             service,
@@ -246,23 +249,22 @@ impl Clusters {
         let end = self.now + patience;
         while !done(self) {
             if self.now >= end {
-                let said: Vec<_> = self
-                    .events
-                    .iter()
-                    .rev()
-                    .take(15)
-                    .map(|(at, e)| format!("{at} {:?}: {}", e.kind, e.sentence))
-                    .collect();
                 let (phase, view) = (self.machine.phase(), self.machine.view(self.at()));
                 panic!(
                     "not so after {patience} ms, in {phase:?}: {} {:?}\n{}",
                     view.evidence,
                     view.blocked,
-                    said.join("\n")
+                    self.last_words()
                 );
             }
             self.turn();
         }
+    }
+
+    /// What was said last, the newest first.
+    pub(super) fn last_words(&self) -> String {
+        let word = |(at, e): &(u64, Event)| format!("{at} {:?}: {}", e.kind, e.sentence);
+        self.events.iter().rev().take(25).map(word).collect::<Vec<_>>().join("\n")
     }
 
     pub(super) fn run(&mut self, milliseconds: u64) {
@@ -274,6 +276,7 @@ impl Clusters {
 
     fn turn(&mut self) {
         self.now += 100;
+        self.completed_before = self.streams.iter().filter(|s| s.status == Status::Completed).count();
         self.replicate();
         for i in 0..2 {
             if self.now >= self.next_probe[i] {
@@ -421,11 +424,14 @@ impl Clusters {
             Action::Promote { episode, stream, .. } => {
                 let order = stream.expect("a stream is named");
                 self.patches.push((self.now, order.id.clone(), order.failover_at));
-                if matches!(self.patch, Patch::Taken | Patch::ReplyLost) {
+                let open = self.streams.iter().any(|s| s.id == order.id && s.status == Status::Replicating);
+                if open && matches!(self.patch, Patch::Taken | Patch::ReplyLost) {
                     self.fail_over(&order.id, order.failover_at);
                 }
                 let result = match self.patch {
-                    Patch::Taken => PromotionResult::Done,
+                    Patch::Taken if open => PromotionResult::Done,
+                    // Others were faster: outside of what the API allows.
+                    Patch::Taken => PromotionResult::Refused("400: not replicating".into()),
                     Patch::ReplyLost | Patch::Lost => PromotionResult::Unknown("no reply".into()),
                     Patch::Refused => PromotionResult::Refused("403: not allowed".into()),
                 };
