@@ -25,6 +25,6 @@ doc:
 deny:
     cargo deny check bans licenses sources
 
-# a pair, a writer, the daemon
-demo:
-    cargo run -- demo
+# a pair, a writer, the daemon; --cockroach for clusters
+demo *args:
+    cargo run -- demo {{args}}

@@ -1,9 +1,13 @@
 //! `pgpivot demo`: a pair in a temporary folder, the daemon in this process, a writer through it, and the lines to type
-//! next. Nothing to configure, and nothing left when it ends. The pair is `postgres`'s, the words are `story`'s.
+//! next. Nothing to configure, and nothing left when it ends. The pair is `postgres`'s or `clusters`', the words are
+//! `story`'s.
 
 pub mod binaries;
+mod clusters;
 pub mod configuration;
 pub mod folder;
+mod narrator;
+pub mod plot;
 pub mod postgres;
 mod rebuild;
 mod stage;
@@ -23,14 +27,13 @@ use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
-use self::configuration::Plan;
 use self::folder::Folder;
 use self::postgres::PairError;
 use self::stage::Stage;
 use self::story::{Scene, Screen};
 use self::writer::Seen;
 use crate::config::Config;
-use crate::config::validate::Problem;
+use crate::config::source::ConfigError;
 use crate::daemon;
 use crate::net::tls::TlsConfigError;
 
@@ -45,7 +48,9 @@ const TICK: Duration = Duration::from_millis(100);
 
 /// What may be chosen.
 #[derive(Debug, Clone, clap::Args)]
-#[command(after_help = "Example:\n  pgpivot demo --listen 127.0.0.1:26300 --admin 127.0.0.1:8500")]
+#[command(
+    after_help = "Examples:\n  pgpivot demo --cockroach\n  pgpivot demo --listen 127.0.0.1:26300 --admin 127.0.0.1:8500"
+)]
 pub struct Options {
     /// Where applications connect
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:26257")]
@@ -56,6 +61,9 @@ pub struct Options {
     /// Use the built-in simulated pair although PostgreSQL is installed
     #[arg(long)]
     pub built_in: bool,
+    /// Two simulated CockroachDB clusters with physical cluster replication, instead of a PostgreSQL pair
+    #[arg(long, conflicts_with = "built_in")]
+    pub cockroach: bool,
     /// Leave the folder with data and logs behind
     #[arg(long)]
     pub keep: bool,
@@ -81,8 +89,8 @@ pub enum DemoError {
     #[error(transparent)]
     Writer(#[from] TlsConfigError),
     /// The demo's own configuration is refused.
-    #[error("the demo's configuration is refused: {}", problems(.0))]
-    Configuration(Vec<Problem>),
+    #[error("the demo's configuration is refused: {0}")]
+    Configuration(#[from] ConfigError),
     /// The daemon did not start, or had to end.
     #[error(transparent)]
     Daemon(#[from] daemon::DaemonError),
@@ -92,10 +100,6 @@ pub enum DemoError {
     /// Folder, signals or screen.
     #[error(transparent)]
     System(#[from] io::Error),
-}
-
-fn problems(problems: &[Problem]) -> String {
-    problems.iter().map(Problem::to_string).collect::<Vec<_>>().join("; ")
 }
 
 /// Runs the demo until Ctrl-C. Must not be called on a runtime's thread.
@@ -170,27 +174,32 @@ impl Play {
         screen: &mut Screen<W>,
     ) -> Result<(), DemoError> {
         let stage = self.stage.insert(Stage::build(folder, options, screen).await?);
-        let state = folder.join("state");
-        let sides = stage.addresses();
-        let plan = Plan { listen: options.listen, admin: options.admin, state: &state, sides };
-        let text = configuration::text(&plan);
         let file = folder.join("pgpivot.toml");
-        std::fs::write(&file, &text)?;
-        let config = configuration::build(&text).map_err(DemoError::Configuration)?;
+        std::fs::write(&file, stage.configuration(options, &folder.join("state")))?;
+        let config = configuration::read(&file)?;
         log_to(&folder.join("pgpivot.log"))?;
 
         self.tasks.spawn(run_daemon(config, file, self.stop.clone(), self.halt.clone()));
         let (sender, mut seen) = mpsc::channel(64);
-        let (listen, stop) = (options.listen, self.stop.clone());
-        self.tasks.spawn(async move { Ok(writer::run(listen, sender, stop).await?) });
-        screen.say(&scene(stage, options, folder).opening())?;
+        let scene = scene(stage, options, folder);
+        let (listen, database, stop) = (options.listen, scene.plot.database(), self.stop.clone());
+        self.tasks.spawn(async move { Ok(writer::run(listen, database, sender, stop).await?) });
+        let (teller, told) = mpsc::channel(64);
+        if options.cockroach {
+            let (admin, stop) = (options.admin, self.stop.clone());
+            self.tasks.spawn(async move {
+                narrator::run(admin, teller, stop).await;
+                Ok(())
+            });
+        }
+        screen.say(&scene.opening())?;
         tokio::select! {
             ended = self.tasks.join_next() => Err(match ended {
                 Some(Ok(Err(error))) => error,
                 Some(Err(panic)) => DemoError::Ended(panic.to_string()),
                 Some(Ok(Ok(()))) | None => DemoError::Ended("the daemon ended by itself".to_owned()),
             }),
-            told = tell(&mut seen, screen, stage, options, folder) => told,
+            told = tell(&mut seen, told, screen, stage, options, folder) => told,
         }
     }
 
@@ -203,6 +212,10 @@ impl Play {
             self.halt.cancel();
             // Whoever does not end by then is aborted with the runtime.
             let _ = timeout(HALT, all).await;
+        }
+        // After the daemon, which must not take their end for a failure.
+        if let Some(stage) = self.stage.take() {
+            stage.end().await;
         }
     }
 }
@@ -221,9 +234,10 @@ async fn run_daemon(
     Ok(())
 }
 
-/// Shows what the writer sees, and what to type once the other side is active.
+/// Shows what the writer sees and what the daemon tells, and what to type once the other side is active.
 async fn tell<W: io::Write>(
     seen: &mut mpsc::Receiver<Seen>,
+    mut told: mpsc::Receiver<String>,
     screen: &mut Screen<W>,
     stage: &Stage,
     options: &Options,
@@ -235,6 +249,10 @@ async fn tell<W: io::Write>(
     loop {
         let seen = tokio::select! {
             seen = seen.recv() => seen,
+            Some(sentence) = told.recv() => {
+                screen.narrate(&sentence)?;
+                continue;
+            }
             _ = tick.tick() => {
                 screen.tick()?;
                 continue;
@@ -262,6 +280,7 @@ fn scene(stage: &Stage, options: &Options, folder: &Path) -> Scene {
         folder: folder.to_owned(),
         keep: options.keep,
         sides: stage.sides(),
+        plot: stage.plot(),
     }
 }
 
@@ -369,9 +388,64 @@ mod tests {
         }
     }
 
+    /// A request to the simulated API, with the variables that the demo writes; gives the status.
+    async fn ask_api(text: &str, method: &str, path: &str, body: &str) -> String {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let line = text.lines().find_map(|line| line.strip_prefix("  . ")).unwrap();
+        let variables = std::fs::read_to_string(line).unwrap();
+        let value = |name: &str| {
+            let found = variables.lines().find_map(|line| line.strip_prefix(&format!("export {name}=")));
+            found.unwrap_or_else(|| panic!("no {name} in:\n{variables}")).to_owned()
+        };
+        let path = path.replace("PRIMARY", &value("PRIMARY_CLUSTER_ID"));
+        let (url, secret) = (value("COCKROACH_API_URL"), value("COCKROACH_API_SECRET_KEY"));
+        let mut stream = tokio::net::TcpStream::connect(url.strip_prefix("http://").unwrap()).await.unwrap();
+        let request = format!(
+            "{method} /api/v1/{path} HTTP/1.1\r\nhost: api\r\nconnection: close\r\nauthorization: Bearer {secret}\r\n\
+             content-length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut reply = String::new();
+        stream.read_to_string(&mut reply).await.unwrap();
+        reply.split(' ').nth(1).unwrap().to_owned()
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_region_that_is_cut_off_is_a_failover_that_tells_what_is_lost_and_nothing_is_left_at_the_end() {
+        let (options, heard) = (Options { built_in: false, cockroach: true, ..options() }, Heard::default());
+        let mut screen = Screen::new(heard.clone(), false);
+        let typed = async {
+            heard.until("rows committed, now on us-east").await;
+            heard.until("pgpivot: armed").await;
+            let region =
+                r#"{"regional_disruptor_specifications":[{"region_code":"us-east-1","is_whole_region":true}]}"#;
+            assert_eq!(ask_api(&heard.text(), "PUT", "clusters/PRIMARY/disrupt", region).await, "200");
+            heard.until("us-west is active now").await;
+        };
+        perform(&options, &mut screen, typed).await.unwrap();
+        let text = heard.text();
+        let told = ["→ suspect", "failover from us-east to us-west", "sent is on disk", "us-west is active in epoch 2"];
+        let mut from = 0;
+        for part in told {
+            let at = text[from..].find(part).unwrap_or_else(|| panic!("no {part:?} in its place in:\n{text}"));
+            from += at;
+        }
+        // What was committed after the last replicated time: there always is some.
+        assert!(text.contains("acknowledged are not on the new one"), "{text}");
+        assert!(text.contains("SIMULATED") && text.contains("docs/cockroach.md"), "{text}");
+        let folder = text.lines().find_map(|l| l.trim().strip_prefix("folder")).unwrap();
+        let folder = folder.trim().split(' ').next().unwrap();
+        assert!(folder.contains("pgpivot-demo-") && !Path::new(folder).exists(), "{folder} is left");
+        let api = text.lines().find_map(|line| line.trim().strip_prefix("cloud API http://")).unwrap();
+        for address in [options.listen, options.admin, api.parse().unwrap()] {
+            is_free(address, "--listen").unwrap();
+        }
+    }
+
     fn options() -> Options {
         let [listen, admin] = postgres::free_ports(&[]).unwrap().map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
-        Options { listen, admin, built_in: true, keep: false }
+        Options { listen, admin, built_in: true, cockroach: false, keep: false }
     }
 
     /// What the page shows: once it is armed, a death can be survived.

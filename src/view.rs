@@ -119,7 +119,7 @@ pub struct ReplicationStatus {
     pub trouble: Option<String>,
     /// The 99th percentile of the lags of the last hour, milliseconds.
     pub usual_lag_ms: u64,
-    /// Those that are known, in both directions, newest last.
+    /// Those that are known, in both directions: those that have ended first, each newest last.
     pub streams: Vec<StreamStatus>,
 }
 

@@ -36,7 +36,17 @@ macro_rules! samples {
     };
 }
 
-samples!(steady, suspect, promoting, blocked, quarantined, exhausted);
+samples!(
+    steady,
+    suspect,
+    promoting,
+    blocked,
+    quarantined,
+    exhausted,
+    clusters,
+    clusters_first_scan,
+    clusters_failing_over
+);
 
 /// Two services.
 pub(crate) fn two() -> Status {

@@ -25,7 +25,7 @@ use crate::net::tls::{ClientTls, TlsConfigError};
 pub const NAMES: [&str; 2] = ["us-east", "us-west"];
 /// The role of the daemon's probes and promoter.
 pub const DAEMON_ROLE: &str = "pgpivot";
-/// The role and the database of the writer.
+/// The role of the writer, and of its database here.
 pub const WRITER_ROLE: &str = "demo";
 
 /// One of PostgreSQL's programs must be done by then.
@@ -101,7 +101,7 @@ pub enum PairError {
         /// The end of its log.
         log: String,
     },
-    /// No two free ports.
+    /// Not enough free ports.
     #[error("no free port on 127.0.0.1")]
     NoPort,
     /// Our own client cannot be built.
@@ -327,18 +327,15 @@ pub fn target(address: SocketAddr, login: Login) -> Result<Target, TlsConfigErro
     Ok(Target { address, server_name, tls, login, application_name: "pgpivot demo".into(), replication: false })
 }
 
-/// Two that nobody listens on now and that are not to be avoided, outside the range from which the kernel takes the
+/// So many that nobody listens on now and that are not to be avoided, outside the range from which the kernel takes the
 /// ports of outgoing connections.
-pub(super) fn free_ports(avoid: &[u16]) -> Result<[u16; 2], PairError> {
+pub(super) fn free_ports<const N: usize>(avoid: &[u16]) -> Result<[u16; N], PairError> {
     // Demos that start together look at different places.
     let first = 15_433 + (std::process::id() % 1000) as u16 * 8;
-    let mut free = (first..first + 8000).filter(|port| {
+    let free = (first..first + 8000).filter(|port| {
         *port != WELL_KNOWN && !avoid.contains(port) && TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok()
     });
-    match (free.next(), free.next()) {
-        (Some(a), Some(b)) => Ok([a, b]),
-        _ => Err(PairError::NoPort),
-    }
+    free.take(N).collect::<Vec<_>>().try_into().map_err(|_| PairError::NoPort)
 }
 
 async fn run_program(name: &str, mut command: Command, input: &str) -> Result<(), PairError> {

@@ -1,11 +1,14 @@
-//! The two sides and what they run on: real servers where PostgreSQL is installed, else the built-in simulated pair.
-//! Hides the difference from the rest of the demo.
+//! The two sides and what they run on: real servers where PostgreSQL is installed, else the built-in simulated pair; or
+//! simulated clusters. Hides the difference from the rest of the demo.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 
 use super::binaries::{Account, Binaries};
+use super::clusters::Simulated;
+use super::configuration::{self, ClusterPlan, Plan};
+use super::plot::Plot;
 use super::postgres::{NAMES, Pair, free_ports};
 use super::story::{Screen, Side};
 use super::{DemoError, Options};
@@ -28,6 +31,8 @@ pub(super) enum Stage {
         /// Why it is not PostgreSQL.
         because: &'static str,
     },
+    /// Simulated clusters in this process.
+    Clusters(Simulated),
 }
 
 impl Stage {
@@ -37,6 +42,10 @@ impl Stage {
         options: &Options,
         screen: &mut Screen<W>,
     ) -> Result<Self, DemoError> {
+        if options.cockroach {
+            let ports = free_ports(&[options.listen.port(), options.admin.port()])?;
+            return Ok(Self::Clusters(Simulated::start(folder, ports, options.admin).await?));
+        }
         let ports = free_ports(&[options.listen.port(), options.admin.port()])?;
         let binaries = if options.built_in { None } else { Binaries::find().await };
         let because = match (binaries, Account::find().await) {
@@ -64,6 +73,44 @@ impl Stage {
                  It speaks PostgreSQL's protocol, keeps one table in memory, and proves nothing about PostgreSQL.\n\
                  For the real one: apt-get install postgresql"
             ),
+            Self::Clusters(_) => "\
+Two SIMULATED CockroachDB clusters with physical cluster replication between them, a
+simulated Cloud API over both, and pgpivot in front. They speak the wire, keep one table
+in memory, and prove nothing about CockroachDB. For clusters of your own: docs/cockroach.md"
+                .to_owned(),
+        }
+    }
+
+    /// The file that the daemon runs on.
+    pub(super) fn configuration(&self, options: &Options, state: &Path) -> String {
+        let (listen, admin) = (options.listen, options.admin);
+        match self {
+            Self::Clusters(simulated) => configuration::cluster_text(&ClusterPlan {
+                listen,
+                admin,
+                state,
+                api_url: &simulated.api_url(),
+                secret_file: simulated.secret_file(),
+                clusters: &simulated.clusters(),
+            }),
+            Self::Real { .. } | Self::BuiltIn { .. } => {
+                configuration::text(&Plan { listen, admin, state, sides: self.addresses() })
+            }
+        }
+    }
+
+    /// What is particular to this kind of sides.
+    pub(super) fn plot(&self) -> Plot {
+        match self {
+            Self::Clusters(simulated) => Plot::Clusters(simulated.plot()),
+            Self::Real { .. } | Self::BuiltIn { .. } => Plot::Servers,
+        }
+    }
+
+    /// Ends what this process itself simulates; servers end with their folder.
+    pub(super) async fn end(self) {
+        if let Self::Clusters(simulated) = self {
+            simulated.stop().await;
         }
     }
 
@@ -75,6 +122,7 @@ impl Stage {
                 let [east, west] = sim::Side::BOTH.map(|side| pair.address(side));
                 [(NAMES[0], east), (NAMES[1], west)]
             }
+            Self::Clusters(simulated) => simulated.clusters().map(|cluster| (cluster.name, cluster.address)),
         }
     }
 
@@ -109,6 +157,10 @@ impl Stage {
                     rebuild: Some(steer(1 - i, "rebuild")),
                 };
                 vec![side(0), side(1)]
+            }
+            Self::Clusters(_) => {
+                let side = |(name, address)| Side { name, address, kill: None, rebuild: None };
+                self.addresses().map(side).to_vec()
             }
         }
     }

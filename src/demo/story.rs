@@ -8,12 +8,16 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::plot::{Line, Plot};
 use super::writer::Seen;
 
 /// No commit for this long, and the moving line says so.
 const SILENCE: Duration = Duration::from_millis(300);
 /// Without a terminal a line is printed this often.
 const CALM: Duration = Duration::from_secs(10);
+
+/// Columns of a line that stays.
+const WIDTH: usize = 90;
 
 /// One side as the story names it.
 #[derive(Debug, Clone)]
@@ -45,6 +49,8 @@ pub struct Scene {
     pub keep: bool,
     /// Both, the active one first.
     pub sides: Vec<Side>,
+    /// What is particular to their kind.
+    pub plot: Plot,
 }
 
 impl Scene {
@@ -58,8 +64,14 @@ impl Scene {
             let role = if i == 0 { "primary" } else { "standby" };
             fact(side.name, &format!("{}, {role}", side.address));
         }
+        if let Plot::Clusters(clusters) = &self.plot {
+            fact("cloud API", &clusters.api);
+        }
         let after = if self.keep { "stays" } else { "goes when the demo ends" };
         fact("folder", &format!("{} ({after})", self.folder.display()));
+        if let Some(note) = self.plot.note() {
+            text.push_str(&format!("\n{note}\n"));
+        }
         text.push_str("\nIn another terminal:\n\n");
         for (line, what) in self.lines() {
             text.push_str(&format!("  {line}\n      {what}\n"));
@@ -69,42 +81,15 @@ impl Scene {
     }
 
     /// What to type, and what it does.
-    fn lines(&self) -> Vec<(String, String)> {
-        let mut lines = vec![(
-            format!("psql 'postgresql://demo@{}/demo' -c 'SELECT count(*) FROM commits'", self.listen),
-            "as an application would".to_owned(),
-        )];
-        if let [active, standby, ..] = self.sides.as_slice() {
-            if let Some(kill) = &active.kill {
-                lines.push((kill.clone(), format!("{} dies, {} is promoted", active.name, standby.name)));
-            }
-            let ctl = &self.proxyctl;
-            lines.push((format!("{ctl} failover"), format!("or: promote {} by command", standby.name)));
-            lines.push((format!("{ctl} status"), "which side is active, since when and why".to_owned()));
-            if let Some(rebuild) = &active.rebuild {
-                lines.push((rebuild.clone(), format!("afterwards: make {} a standby again", active.name)));
-            }
-            lines.push((format!("{ctl} restore"), format!("then: traffic home to {}", active.name)));
-        }
-        lines
+    fn lines(&self) -> Vec<Line> {
+        let url = format!("postgresql://demo@{}/{}", self.listen, self.plot.database());
+        let first = (format!("psql '{url}' -c 'SELECT count(*) FROM commits'"), "as an application would".to_owned());
+        std::iter::once(first).chain(self.plot.lines(self)).collect()
     }
 
     /// What to type once the side at this position is active. The first one is home.
     pub fn after_switch(&self, now: usize) -> String {
-        let (Some(side), Some(other)) = (self.sides.get(now), self.sides.get(1 - now.min(1))) else {
-            return String::new();
-        };
-        let mut text = format!("{} is active now.", side.name);
-        if let Some(rebuild) = &other.rebuild {
-            text.push_str(&format!(" To make {} a standby again:\n  {rebuild}", other.name));
-        }
-        if now > 0 {
-            text.push_str(&format!("\nThen bring traffic home:\n  {} restore", self.proxyctl));
-        }
-        if let Some(kill) = &side.kill {
-            text.push_str(&format!("\nOr, once {} is a standby, go on killing:\n  {kill}", other.name));
-        }
-        text
+        self.plot.after_switch(self, now)
     }
 }
 
@@ -141,6 +126,28 @@ impl<W: Write> Screen<W> {
         self.out.flush()
     }
 
+    /// A sentence of the daemon's.
+    pub fn narrate(&mut self, sentence: &str) -> std::io::Result<()> {
+        self.happened(&format!("pgpivot: {sentence}"))
+    }
+
+    /// What happened now, in lines that fit.
+    fn happened(&mut self, sentence: &str) -> std::io::Result<()> {
+        let mut text = self.at();
+        let indent = text.len();
+        let mut width = indent;
+        for word in sentence.split(' ') {
+            let long = word.chars().count();
+            if width + 1 + long > WIDTH && width > indent {
+                width = indent;
+                text.push_str(&format!("\n{:indent$}", ""));
+            }
+            text.push_str(&format!(" {word}"));
+            width += 1 + long;
+        }
+        self.say(&text)
+    }
+
     /// What the writer saw; `side` is the name of the server behind its port.
     pub fn show(&mut self, seen: &Seen, side: &str) -> std::io::Result<()> {
         match seen {
@@ -156,20 +163,22 @@ impl<W: Write> Screen<W> {
                 let news = self.broken.is_none();
                 self.broken = Some(why.clone());
                 match news {
-                    true => {
-                        let at = self.at();
-                        self.say(&format!("{at} connection lost: {why}"))
-                    }
+                    true => self.happened(&format!("connection lost: {why}")),
                     false => self.tick(),
                 }
             }
             Seen::Gap { lasted, lost, errors, .. } => {
-                let at = self.at();
                 let errors = if *errors == 1 { "1 error".to_owned() } else { format!("{errors} errors") };
-                self.say(&format!(
-                    "{at} gap {:.2} s, {lost} acknowledged rows lost, {errors} seen, writing to {side}",
-                    lasted.as_secs_f64()
-                ))
+                let lasted = lasted.as_secs_f64();
+                self.happened(&format!(
+                    "gap {lasted:.2} s, {lost} acknowledged rows lost, {errors} seen, writing to {side}"
+                ))?;
+                let rows = match lost {
+                    0 => return Ok(()),
+                    1 => "1 row that the old primary acknowledged is".to_owned(),
+                    _ => format!("{lost} rows that the old primary acknowledged are"),
+                };
+                self.happened(&format!("{rows} not on the new one"))
             }
         }
     }
@@ -209,6 +218,7 @@ impl<W: Write> Screen<W> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::plot::Clusters;
     use super::*;
 
     fn scene() -> Scene {
@@ -226,7 +236,71 @@ mod tests {
             folder: "/tmp/d".into(),
             keep: false,
             sides: vec![side("us-east", 15433), side("us-west", 15434)],
+            plot: Plot::Servers,
         }
+    }
+
+    fn of_clusters() -> Scene {
+        let clusters = Clusters {
+            api: "http://127.0.0.1:15435".into(),
+            environment: "/tmp/d/env".into(),
+            regions: ["us-east-1", "us-west-2"],
+        };
+        let side = |side: Side| Side { kill: None, rebuild: None, ..side };
+        let scene = scene();
+        Scene { sides: scene.sides.into_iter().map(side).collect(), plot: Plot::Clusters(clusters), ..scene }
+    }
+
+    #[test]
+    fn the_opening_of_the_clusters_has_the_environment_the_api_and_the_times_of_life() {
+        let text = of_clusters().opening();
+        for line in [
+            "psql 'postgresql://demo@127.0.0.1:26257/defaultdb'",
+            "http://127.0.0.1:15435",
+            ". /tmp/d/env",
+            "curl -sX PUT $COCKROACH_API_URL/api/v1/clusters/$PRIMARY_CLUSTER_ID/disrupt",
+            "proxyctl status --watch",
+            "proxyctl failover",
+            "T+2:30",
+        ] {
+            assert!(text.contains(line), "{line} is missing:\n{text}");
+        }
+        assert!(!text.contains("kill") && !text.contains("rebuild"), "{text}");
+    }
+
+    #[test]
+    fn once_the_other_cluster_is_active_the_way_back_is_told() {
+        let away = of_clusters().after_switch(1);
+        assert!(away.starts_with("us-west is active now. us-east gets not one byte"), "{away}");
+        let back = r#"{"primary_cluster_id":"'$STANDBY_CLUSTER_ID'","standby_cluster_id":"'$PRIMARY_CLUSTER_ID'"}"#;
+        assert!(away.contains(back) && away.contains("ERASED") && away.contains("proxyctl restore"), "{away}");
+        let home = of_clusters().after_switch(0);
+        assert!(home.contains("us-west-2") || home.contains("disrupt") && !home.contains("restore"), "{home}");
+    }
+
+    #[test]
+    fn what_the_daemon_tells_is_told_in_lines_that_fit() {
+        let mut screen = Screen::new(Vec::new(), false);
+        screen.narrate(&"us-east failed another probe, ".repeat(6)).unwrap();
+        let text = String::from_utf8(screen.out).unwrap();
+        let lines: Vec<_> = text.lines().collect();
+        assert!(lines.len() == 3 && lines[0].contains("s] pgpivot: us-east failed"), "{text}");
+        assert!(lines.iter().all(|line| line.chars().count() <= WIDTH), "{text}");
+        let indented = |line: &&str| line.starts_with(&" ".repeat(12));
+        assert!(lines[1..].iter().all(indented) && text.matches("another").count() == 6, "{text}");
+    }
+
+    #[test]
+    fn rows_that_are_gone_are_told_apart() {
+        let said = |lost| {
+            let mut screen = Screen::new(Vec::new(), false);
+            let gap = Seen::Gap { lasted: Duration::from_secs(14), lost, errors: 1, port: 1 };
+            screen.show(&gap, "us-west").unwrap();
+            String::from_utf8(screen.out).unwrap()
+        };
+        assert!(said(3).contains("s] 3 rows that the old primary acknowledged are not on the new one"), "{}", said(3));
+        assert!(said(1).contains("1 row that the old primary acknowledged is not on the new one"));
+        assert!(!said(0).contains("new one"));
     }
 
     #[test]

@@ -63,8 +63,13 @@ impl Seen {
 }
 
 /// Writes until it is stopped or nobody listens any more.
-pub async fn run(proxy: SocketAddr, seen: mpsc::Sender<Seen>, stop: CancellationToken) -> Result<(), TlsConfigError> {
-    let login = Login { user: WRITER_ROLE.into(), database: WRITER_ROLE.into(), password: None };
+pub async fn run(
+    proxy: SocketAddr,
+    database: &str,
+    seen: mpsc::Sender<Seen>,
+    stop: CancellationToken,
+) -> Result<(), TlsConfigError> {
+    let login = Login { user: WRITER_ROLE.into(), database: database.into(), password: None };
     let mut writer = Writer { target: target(proxy, login)?, seen, rows: 0, lost: 0, errors: 0, last: None };
     tokio::select! {
         () = writer.write() => {}

@@ -7,7 +7,17 @@ use serde_json::json;
 use super::browser::Browser;
 use super::served::{Served, sample};
 
-const SAMPLES: [&str; 6] = ["steady", "suspect", "promoting", "blocked", "quarantined", "exhausted"];
+const SAMPLES: [&str; 9] = [
+    "steady",
+    "suspect",
+    "promoting",
+    "blocked",
+    "quarantined",
+    "exhausted",
+    "clusters",
+    "clusters_first_scan",
+    "clusters_failing_over",
+];
 
 #[test]
 fn the_page_follows_a_change_within_a_second_without_reloading() {
@@ -50,12 +60,14 @@ fn the_tab_tells_who_is_active_and_a_screen_reader_hears_of_changes() {
 }
 
 #[test]
-fn every_state_fits_a_phone_and_a_desk_in_light_and_dark() {
+fn every_state_fits_a_phone_a_tablet_and_a_desk_in_light_and_dark() {
     let served = Served::start("steady");
     let mut browser = Browser::start();
     for name in SAMPLES {
         served.publish(sample(name));
-        for (width, scheme) in [(360, "light"), (360, "dark"), (1440, "light"), (1440, "dark")] {
+        for (width, scheme) in
+            [(360, "light"), (360, "dark"), (800, "light"), (1000, "light"), (1440, "light"), (1440, "dark")]
+        {
             browser.look(width, scheme);
             browser.open(&format!("http://{}/stats", served.address()));
             let wide = browser.evaluate("document.documentElement.scrollWidth");
@@ -102,6 +114,9 @@ fn the_page_reads_well_without_javascript() {
         ("blocked", ["Phase blocked", "Blocked: witness alive", "Check the network"]),
         ("quarantined", ["us-east is quarantined", "pg_rewind or pg_basebackup", "Takes all traffic; nobody waits."]),
         ("exhausted", ["budget exhausted", "0 of 3 in 24 hours", "12 clients wait"]),
+        ("clusters", ["Read through the Cloud API just now.", "us-east → us-west", "has all up to"]),
+        ("clusters_first_scan", ["Last reading: GET", "first scan: not usable yet", "activated as of"]),
+        ("clusters_failing_over", ["failing over", "to the latest replicated time", "1 client waits"]),
     ];
     for (name, texts) in wanted {
         served.publish(sample(name));

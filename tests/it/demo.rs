@@ -1,10 +1,12 @@
-//! `pgpivot demo`, as the README's first command starts it: the whole story, and nothing left behind.
+//! `pgpivot demo`, as the README's first commands start it: the whole story, and nothing left behind.
 
 use crate::harness::eventually;
 use crate::harness::ports::free_port;
 use crate::harness::processes::signal;
+use crate::harness::psql::Psql;
 use rustix::process::Signal;
 use std::fs::File;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -16,24 +18,26 @@ const STORY: Duration = Duration::from_secs(60);
 struct Demo {
     child: Child,
     said: PathBuf,
+    listen: u16,
     admin: String,
     _folder: tempfile::TempDir,
 }
 
 impl Demo {
-    fn start() -> Self {
+    fn start(options: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let said = folder.path().join("said");
         let (listen, admin) = (free_port(), free_port());
         let admin = format!("127.0.0.1:{admin}");
         let child = Command::new(env!("CARGO_BIN_EXE_pgpivot"))
             .args(["demo", "--listen", &format!("127.0.0.1:{listen}"), "--admin", &admin])
+            .args(options)
             .stdin(Stdio::null())
             .stdout(File::create(&said).unwrap())
             .stderr(Stdio::inherit())
             .spawn()
             .unwrap();
-        Self { child, said, admin, _folder: folder }
+        Self { child, said, listen, admin, _folder: folder }
     }
 
     fn said(&self) -> String {
@@ -68,6 +72,23 @@ impl Demo {
         )
     }
 
+    /// Types the first line since `from` that begins so, with what it continues on, in a shell that has `before` it.
+    fn types(&self, before: &str, from: usize, begins: &str) -> String {
+        let said = self.said();
+        let at = said[from..].find(begins).unwrap_or_else(|| panic!("no {begins:?} in:\n{said}"));
+        let mut line = String::new();
+        for part in said[from + at..].lines() {
+            line.push_str(part.trim_end_matches('\\'));
+            if !part.ends_with('\\') {
+                break;
+            }
+        }
+        let done = Command::new("sh").args(["-c", &format!("{before}\n{line}")]).output().unwrap();
+        let talk = String::from_utf8_lossy(&done.stdout) + String::from_utf8_lossy(&done.stderr);
+        assert!(done.status.success(), "{line}: {talk}");
+        talk.into_owned()
+    }
+
     async fn ends(&mut self) {
         signal(self.child.id(), Signal::INT);
         eventually("the demo has ended", STORY, async || match self.child.try_wait().unwrap() {
@@ -90,7 +111,7 @@ impl Drop for Demo {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_demo_shows_a_death_a_failover_a_rebuild_and_the_way_home_and_leaves_nothing() {
-    let mut demo = Demo::start();
+    let mut demo = Demo::start(&[]);
     demo.says("now on us-east").await;
     let postmaster: u32 = demo.word_after("kill -9 ").parse().unwrap();
     let folder = demo.word_after("folder ");
@@ -112,6 +133,45 @@ async fn the_demo_shows_a_death_a_failover_a_rebuild_and_the_way_home_and_leaves
     })
     .await;
     demo.says_since(before, "now on us-east").await;
+
+    demo.ends().await;
+    assert!(!Path::new(&folder).exists(), "{folder} was left behind");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_demo_of_clusters_shows_a_disruption_a_failover_and_the_way_home_and_leaves_nothing() {
+    let mut demo = Demo::start(&["--cockroach"]);
+    demo.says("now on us-east").await;
+    let folder = demo.word_after("folder ");
+    let environment = format!(". {folder}/env");
+    let url = format!("postgresql://demo@127.0.0.1:{}/defaultdb", demo.listen);
+    let psql = Psql::to(SocketAddr::from(([127, 0, 0, 1], demo.listen)));
+    let rows = async || psql.say_to(&url, "SELECT count(*) FROM commits").await.out.trim().parse::<u64>();
+    assert!(rows().await.unwrap() > 0);
+    demo.says("pgpivot: armed").await;
+
+    let before = demo.said().len();
+    demo.types(&environment, 0, "curl -sX PUT");
+    demo.says_since(before, "us-west is active now").await;
+    let told = &demo.said()[before..];
+    assert!(told.contains("acknowledged are not on the new one") && told.contains("gap"), "{told}");
+    assert!(rows().await.unwrap() > 0, "psql goes on through the same address");
+
+    let (done, talk) = demo.proxyctl(&["restore", "--yes"]);
+    assert!(!done && talk.contains("no stream leads from us-west back to us-east"), "{talk}");
+    demo.types(&environment, before, "curl -sX PUT");
+    let made = demo.types(&environment, before, "curl -sX POST");
+    assert!(made.contains("STARTING"), "{made}");
+    let before = demo.said().len();
+    eventually("traffic is home", STORY, async || match demo.proxyctl(&["restore", "--yes"]) {
+        (true, talk) if !talk.contains("could not be proven") => Ok(()),
+        (true, talk) => panic!("a row may be lost on the way home: {talk}"),
+        (false, talk) => Err(talk),
+    })
+    .await;
+    demo.says_since(before, "us-east is active now").await;
+    assert!(rows().await.unwrap() > 0);
+    assert!(!demo.said()[before..].contains("not on the new one"), "{}", demo.said());
 
     demo.ends().await;
     assert!(!Path::new(&folder).exists(), "{folder} was left behind");

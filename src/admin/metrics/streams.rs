@@ -30,3 +30,43 @@ pub(super) fn streams(sheet: &Sheet, services: &[ServiceStatus]) -> Filled {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::render;
+    use crate::admin::fixture;
+
+    #[test]
+    fn a_stream_is_its_status_its_lag_and_its_time_and_what_has_ended_has_no_lag() {
+        let mut status = fixture::clusters_first_scan();
+        let known = status.services[0].replication.as_mut().unwrap();
+        (known.trouble, known.streams[1].lag_ms) = (None, Some(2_500));
+        known.streams[1].replicated_at = Some(crate::types::WallTime(1_785_841_733_500_000));
+        let text = render(&status).unwrap();
+        let ids = [0, 1].map(|n| status.services[0].replication.as_ref().unwrap().streams[n].id.clone());
+        let line = |name: &str, from: &str, to: &str, status: &str, value: &str| {
+            let stream = &ids[usize::from(from == "us-west")];
+            format!("{name}{{from=\"{from}\",service=\"main\",{status}stream=\"{stream}\",to=\"{to}\"}} {value}\n")
+        };
+        for line in [
+            line("pgpivot_replication_stream", "us-west", "us-east", "status=\"replicating\",", "1"),
+            line("pgpivot_replication_stream", "us-east", "us-west", "status=\"completed\",", "1"),
+            line("pgpivot_replication_lag_seconds", "us-west", "us-east", "", "2.5"),
+            line("pgpivot_replication_replicated_time_seconds", "us-west", "us-east", "", "1785841733.5"),
+            "pgpivot_replication_readable{service=\"main\"} 1\n".to_owned(),
+        ] {
+            assert!(text.contains(&line), "no {line} in {text}");
+        }
+        assert_eq!(text.matches("pgpivot_replication_lag_seconds{").count(), 1, "{text}");
+    }
+
+    #[test]
+    fn streams_that_cannot_be_read_are_told_and_servers_have_none() {
+        let unread = render(&fixture::clusters_first_scan()).unwrap();
+        assert!(unread.contains("pgpivot_replication_readable{service=\"main\"} 0\n"), "{unread}");
+        let mut never = fixture::clusters();
+        never.services[0].replication.as_mut().unwrap().read_at = None;
+        assert!(render(&never).unwrap().contains("pgpivot_replication_readable{service=\"main\"} 0\n"));
+        assert!(!render(&fixture::steady()).unwrap().contains("pgpivot_replication_"));
+    }
+}

@@ -3,15 +3,20 @@
 use std::time::Duration;
 
 use super::board::{BAD, CALM, OK, Time, WARN};
-use crate::admin::words::{ago, fine_span, until};
+use crate::admin::words::{ago, fine_span, plural, stamp, until};
 use crate::types::WallTime;
 use crate::view::{ReplicationStatus, StreamStatus};
+
+/// Streams that have ended and are shown.
+const ENDED: usize = 4;
 
 pub(super) struct Replication {
     pub(super) source: &'static str,
     pub(super) read: String,
     pub(super) trouble: Option<String>,
     pub(super) streams: Vec<Stream>,
+    /// How many that have ended are left out.
+    pub(super) older: Option<String>,
 }
 
 pub(super) struct Stream {
@@ -26,12 +31,15 @@ pub(super) struct Stream {
 
 impl Replication {
     pub(super) fn build(r: &ReplicationStatus, now: WallTime) -> Self {
+        // The newest first, and of what is over only the end: years of failovers are no help.
+        let ended = |stream: &StreamStatus| matches!(stream.status.as_str(), "completed" | "canceled" | "gone");
+        let left_out = r.streams.iter().filter(|stream| ended(stream)).count().saturating_sub(ENDED);
         Self {
             source: if r.source == "sql" { "SQL" } else { "the Cloud API" },
             read: r.read_at.map_or_else(|| "never".to_owned(), |at| ago(at, now)),
             trouble: r.trouble.clone(),
-            // The newest first: what is long over interests least.
-            streams: r.streams.iter().rev().map(|stream| Stream::build(stream, now)).collect(),
+            streams: r.streams.iter().skip(left_out).rev().map(|stream| Stream::build(stream, now)).collect(),
+            older: (left_out > 0).then(|| plural(left_out as u64, "older stream", "older streams")),
         }
     }
 }
@@ -45,12 +53,17 @@ impl Stream {
             _ => WARN,
         };
         let moment = match (s.activated_at, s.failover_at, s.replicated_at) {
-            (Some(at), ..) => format!("activated as of {at}"),
-            (None, Some(at), _) if at > now => format!("fails over {}", until(at, now)),
-            (None, Some(at), _) => format!("to {at}"),
-            (None, None, Some(at)) => format!("replicated up to {at}"),
-            (None, None, None) if s.status == "replicating" => "first scan".to_owned(),
-            (None, None, None) => String::new(),
+            (Some(at), ..) => format!("activated as of {}", stamp(at)),
+            (None, Some(at), _) if at > now => format!("fails over {} to {}", until(at, now), stamp(at)),
+            (None, Some(at), _) => format!("to {}", stamp(at)),
+            (None, None, Some(at)) => format!("has all up to {}", stamp(at)),
+            (None, None, None) => match s.status.as_str() {
+                "replicating" => "first scan: not usable yet",
+                "starting" => "being set up",
+                "failing over" => "to the latest replicated time",
+                _ => "—",
+            }
+            .to_owned(),
         };
         Self {
             id: s.id.clone(),

@@ -111,7 +111,9 @@ fn side_rows(b: &BackendStatus, odd: bool, clusters: bool) -> Vec<Fact> {
     let level = if b.failures > 0 { WARN } else { CALM };
     let in_a_row = if b.failures > 0 { format!(", {} in a row", b.failures) } else { String::new() };
     rows.push(row("Failed probes", failed + &in_a_row, level));
-    rows.push(row("System identifier", known(b.system_id.map(|id| id.to_string())), CALM));
+    if !clusters {
+        rows.push(row("System identifier", known(b.system_id.map(|id| id.to_string())), CALM));
+    }
     rows
 }
 

@@ -113,7 +113,26 @@ fn the_page_tells_at_one_glance() {
             "exhausted",
             vec!["Blocked: budget exhausted", "exhausted</b> <span>0 of 3 in 24 hours", "GRANT pg_read_all_stats"],
         ),
+        (
+            "clusters",
+            vec!["Read through the Cloud API just now.", "us-east → us-west", "replicating</span>", "has all up to"],
+        ),
+        (
+            "clusters_first_scan",
+            vec![
+                "Last reading: GET of the replication streams: no answer within 10 s",
+                "us-west → us-east",
+                "first scan: not usable yet",
+                "activated as of 2026-",
+                "is in its first scan: it shows no replicated time",
+            ],
+        ),
+        (
+            "clusters_failing_over",
+            vec!["Failover #2: us-east → us-west", "warn\">failing over</span>", "to the latest replicated time"],
+        ),
     ];
+    assert_eq!(fixture::all().len(), wanted.len());
     for ((name, status), (expected, texts)) in fixture::all().into_iter().zip(wanted) {
         assert_eq!(name, expected);
         let page = Served::start(status).get("/stats").body;
@@ -123,6 +142,51 @@ fn the_page_tells_at_one_glance() {
         let red = matches!(name, "blocked" | "quarantined" | "exhausted");
         assert_eq!(page.contains("<section class=\"service bad\""), red, "{name}");
     }
+}
+
+/// The Replication table without its markup, one line each.
+fn replication(status: crate::view::Status) -> Vec<String> {
+    let page = Served::start(status).get("/stats?fragment=1").body;
+    let table = page.split_once("<h3>Replication</h3>").unwrap().1.split_once("<h3>").unwrap().0;
+    let mut lines = Vec::new();
+    for line in table.lines() {
+        let text: String = line.split('<').map(|part| part.split_once('>').map_or(part, |(_, text)| text)).collect();
+        lines.push(text.trim().to_owned());
+    }
+    lines.retain(|line| !line.is_empty());
+    lines
+}
+
+#[test]
+fn what_replicates_stands_before_what_has_ended_and_of_that_only_the_end_is_shown() {
+    let mut status = fixture::clusters_first_scan();
+    let streams = &mut status.services[0].replication.as_mut().unwrap().streams;
+    let old = streams[0].clone();
+    for n in 0..7 {
+        let id = format!("old-{n}");
+        streams
+            .insert(n, crate::view::StreamStatus { id, status: "canceled".into(), activated_at: None, ..old.clone() });
+    }
+    let lines = replication(status);
+    assert!(
+        lines[2].contains("us-west → us-eastreplicating—") && lines[2].ends_with("first scan: not usable yet"),
+        "{lines:?}"
+    );
+    assert!(lines[3].contains("us-east → us-westcompleted"), "{lines:?}");
+    assert!(lines[4].starts_with("old-6") && lines[6].starts_with("old-4"), "{lines:?}");
+    assert_eq!(lines[7], "4 older streams that ended before are not shown.");
+}
+
+#[test]
+fn without_a_stream_the_page_says_what_that_means_and_without_a_reading_that_nothing_is_known() {
+    let mut status = fixture::clusters();
+    status.services[0].replication.as_mut().unwrap().streams.clear();
+    let lines = replication(status.clone());
+    assert_eq!(lines[1], "No stream leads from one cluster to the other: nothing can take over.");
+    let known = status.services[0].replication.as_mut().unwrap();
+    (known.read_at, known.source) = (None, "sql".into());
+    assert_eq!(replication(status), ["Read through SQL never.", "No stream is known yet."]);
+    assert!(!Served::start(fixture::steady()).get("/stats").body.contains("Replication</h3>"), "PostgreSQL has none");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use super::wall_of;
 use crate::config::Replication;
 use crate::failover::machine::Machine;
-use crate::failover::replication::Known;
+use crate::failover::replication::{Known, Status};
 use crate::types::Now;
 use crate::view::{ReplicationStatus, StreamStatus};
 
@@ -15,7 +15,8 @@ impl Machine {
         };
         let usual = self.sides.iter().filter_map(|side| side.witness.replication()).map(|w| w.usual_lag()).max();
         let mut known: Vec<&Known> = self.streams.all().collect();
-        known.sort_by_key(|known| (known.stream.activated, known.entered));
+        let ended = |known: &Known| known.gone || known.stream.status >= Status::Completed;
+        known.sort_by_key(|known| (!ended(known), known.stream.activated, known.entered));
         Some(ReplicationStatus {
             source: source.into(),
             read_at: self.streams.read().map(|at| wall_of(at, now)),

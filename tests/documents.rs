@@ -1,0 +1,189 @@
+//! The guides and the container files as far as no container engine is needed: every command they show is one, every link
+//! leads somewhere, every variable is known, and the files name what there is. The README's commands are `command_line`'s.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+/// Commands of proxyctl that the guides may name before it has them.
+const COMING: [&str; 11] = [
+    "setup",
+    "failback full",
+    "failback create-stream",
+    "failback initiate",
+    "failback status",
+    "simulate disrupt",
+    "simulate restore",
+    "simulate status",
+    "test connection",
+    "test failover",
+    "service --port 8080 --listen 0.0.0.0",
+];
+
+const GUIDES: [&str; 2] = ["docs/cockroach.md", "docker/README.md"];
+
+fn text(path: &str) -> String {
+    std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap()
+}
+
+fn run(program: &str, arguments: &[&str]) -> Output {
+    let mut command = Command::new(program);
+    // The examples want a secret; nothing else of the surroundings counts.
+    command.args(arguments).env_clear().env("COCKROACH_API_SECRET_KEY", "CCDB1_0123456789abcdef");
+    command.current_dir(env!("CARGO_MANIFEST_DIR")).output().unwrap()
+}
+
+/// The lines of the `sh` blocks, and what stands in backquotes and begins with `proxyctl `.
+fn commands(guide: &str) -> Vec<String> {
+    let text = text(guide);
+    let blocks = text.split("```sh\n").skip(1).filter_map(|rest| rest.split("```").next());
+    let typed = blocks.flat_map(str::lines).map(str::to_owned).collect::<Vec<_>>();
+    let quoted = text.split('`').filter(|part| part.starts_with("proxyctl ") && !part.contains(['\n', 'X']));
+    typed.into_iter().chain(quoted.map(str::to_owned)).collect()
+}
+
+/// As clap reads it; nothing is carried out.
+fn check_proxyctl(words: &[&str], where_from: &str) {
+    let output = run(env!("CARGO_BIN_EXE_proxyctl"), &[words, &["--help"]].concat());
+    if output.status.success() {
+        return;
+    }
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    let unknown = said.contains(&format!("unrecognized subcommand '{}'", words[0]));
+    assert!(unknown && COMING.contains(&words.join(" ").as_str()), "{where_from}: proxyctl {words:?}: {said}");
+}
+
+#[test]
+fn every_command_of_the_guides_is_one() {
+    for guide in GUIDES {
+        let commands = commands(guide);
+        assert!(commands.len() >= 6, "{guide}: {commands:?}");
+        for command in commands {
+            let words: Vec<&str> = command.split_whitespace().collect();
+            match words.as_slice() {
+                ["proxyctl", rest @ ..] => check_proxyctl(rest, guide),
+                ["pgpivot", "--check", _] => {
+                    let output = run(env!("CARGO_BIN_EXE_pgpivot"), &words[1..]);
+                    assert!(output.status.success(), "{command}: {output:?}");
+                }
+                ["cargo", "run", "--", rest @ ..] => {
+                    let output = run(env!("CARGO_BIN_EXE_pgpivot"), &[rest, &["--help"]].concat());
+                    assert!(output.status.success(), "{command}: {output:?}");
+                }
+                ["docker", "run", rest @ ..] => {
+                    let image = rest.iter().position(|word| *word == "pgpivot").expect("the image");
+                    match &rest[image + 1..] {
+                        [] | ["pgpivot"] => {}
+                        ["proxyctl", inside @ ..] => check_proxyctl(inside, guide),
+                        other => panic!("{guide}: what is {other:?}?"),
+                    }
+                }
+                ["docker", "build", "-t", "pgpivot", "."] => assert!(Path::new("Dockerfile").is_file()),
+                ["docker", "compose", rest @ ..] => check_compose(rest),
+                _ => panic!("{guide}: what is {command}?"),
+            }
+        }
+    }
+}
+
+/// Names of services and profiles that a compose command takes.
+fn check_compose(words: &[&str]) {
+    let compose = settings(&text("compose.yaml"));
+    match words {
+        ["--profile", profile, "up", "-d"] => {
+            let wanted = format!("[\"{profile}\"]");
+            assert!(compose.iter().any(|(key, value)| key.ends_with(".profiles") && *value == wanted), "{profile}");
+        }
+        ["up", "-d", service] => {
+            let own = format!("services.{service}.");
+            assert!(compose.iter().any(|(key, _)| key.starts_with(&own)), "{service}");
+            assert!(!compose.iter().any(|(key, _)| *key == format!("{own}profiles")), "{service} needs a profile");
+        }
+        _ => panic!("what is docker compose {words:?}?"),
+    }
+}
+
+/// The scalars of a YAML file of nested maps, with their key paths; lists stand in one line, as JSON has them.
+fn settings(yaml: &str) -> Vec<(String, String)> {
+    let (mut path, mut found): (Vec<(usize, String)>, _) = (Vec::new(), Vec::new());
+    for line in yaml.lines().filter(|line| !line.trim().is_empty() && !line.trim_start().starts_with('#')) {
+        let indent = line.len() - line.trim_start().len();
+        let (key, value) = line.trim().split_once(':').unwrap_or_else(|| panic!("no key in {line:?}"));
+        assert!(indent % 2 == 0 && !key.contains([' ', '"', '\t']), "{line:?}");
+        path.retain(|(at, _)| *at < indent);
+        path.push((indent, key.to_owned()));
+        let whole = path.iter().map(|(_, key)| key.as_str()).collect::<Vec<_>>().join(".");
+        let value = value.trim();
+        if value.starts_with('[') {
+            serde_json::from_str::<Vec<String>>(value).unwrap_or_else(|e| panic!("{whole}: {value}: {e}"));
+        }
+        assert!(!found.iter().any(|(known, _)| *known == whole), "{whole} stands twice");
+        found.push((whole, value.trim_matches('"').to_owned()));
+    }
+    found
+}
+
+#[test]
+fn the_compose_file_watches_alone_and_with_its_profile_serves_applications() {
+    let compose = settings(&text("compose.yaml"));
+    let value = |key: &str| compose.iter().find(|(known, _)| known == key).map(|(_, value)| value.as_str());
+    let words = |key: &str| serde_json::from_str::<Vec<String>>(value(key).unwrap()).unwrap();
+    for service in ["failover-automation", "service"] {
+        let of = |key: &str| format!("services.{service}.{key}");
+        assert_eq!((value(&of("env_file")), value(&of("image"))), (Some(".env"), Some("pgpivot")));
+        assert_eq!((value(&of("build")), value(&of("read_only"))), (Some("."), Some("true")));
+        let command = words(&of("command"));
+        assert_eq!(command[0], "proxyctl");
+        check_proxyctl(&command[1..].iter().map(String::as_str).collect::<Vec<_>>(), "compose.yaml");
+    }
+    assert_eq!(words("services.failover-automation.command"), ["proxyctl", "monitor"]);
+    // Only who holds the state decides, and it is kept.
+    assert_eq!(words("services.failover-automation.volumes"), ["state:/var/lib/pgpivot"]);
+    assert!(value("volumes.state").is_some() && value("services.service.volumes").is_none());
+    // Both are one machine to each other, and from outside only this machine reaches it.
+    assert_eq!(value("services.service.network_mode"), Some("service:failover-automation"));
+    assert_eq!(words("services.failover-automation.ports"), ["127.0.0.1:8080:8080"]);
+}
+
+#[test]
+fn the_image_is_built_by_the_right_compiler_runs_as_nobody_special_and_is_healthy_when_ready() {
+    let docker = text("Dockerfile").replace("\\\n", "");
+    let lines: Vec<&str> = docker.lines().filter(|line| !line.is_empty() && !line.starts_with('#')).collect();
+    let of =
+        |word: &str| lines.iter().filter_map(|line| line.strip_prefix(word)?.strip_prefix(' ')).collect::<Vec<_>>();
+    let known = ["FROM", "WORKDIR", "COPY", "RUN", "USER", "ENV", "VOLUME", "HEALTHCHECK", "CMD"];
+    for line in &lines {
+        assert!(known.contains(&line.split(' ').next().unwrap()), "{line}");
+    }
+    let manifest = text("Cargo.toml");
+    let compiler = manifest.lines().find_map(|line| line.strip_prefix("rust-version = ")).unwrap().trim_matches('"');
+    assert_eq!(of("FROM"), [format!("rust:{compiler}-slim-bookworm AS build"), "debian:bookworm-slim".to_owned()]);
+    let user: u32 = of("USER")[0].parse().unwrap();
+    assert!(user > 0 && docker.contains(&format!("--uid {user} ")));
+    assert_eq!((of("ENV"), of("VOLUME")), (vec!["STATE_DIRECTORY=/var/lib/pgpivot"], vec!["/var/lib/pgpivot"]));
+    let (_, check) = of("HEALTHCHECK")[0].split_once(" CMD ").unwrap();
+    let check: Vec<String> = serde_json::from_str(check).unwrap();
+    assert_eq!(check.last().unwrap(), "http://127.0.0.1:8404/ready");
+    assert_eq!(serde_json::from_str::<Vec<String>>(of("CMD")[0]).unwrap(), ["proxyctl", "monitor"]);
+    // Secrets stay out of the image.
+    assert!(text(".dockerignore").lines().any(|line| line == ".env"));
+}
+
+#[test]
+fn every_link_and_every_variable_of_the_guides_is_there() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let example = text(".env.example");
+    for guide in GUIDES {
+        let text = text(guide);
+        for link in text.split("](").skip(1).filter_map(|rest| rest.split([')', '#']).next()) {
+            let target = root.join(guide).parent().unwrap().join(link);
+            assert!(link.starts_with("https://") || target.exists(), "{guide}: {link}");
+        }
+        let shout = |word: &&str| word.contains('_') && word.chars().all(|c| c.is_ascii_uppercase() || c == '_');
+        let variables: Vec<&str> = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').filter(shout).collect();
+        for name in variables.iter().filter(|name| !["CLUSTER_ADMIN", "CLUSTER_DEVELOPER"].contains(name)) {
+            assert!(example.contains(&format!("{name}=")), "{guide}: {name} is not in .env.example");
+        }
+    }
+}
