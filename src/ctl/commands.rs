@@ -6,7 +6,7 @@ use super::args::{Args, Command, Global};
 use super::connection_string::{self, Wanted};
 use super::target::{self, Environment, Target};
 use super::terminal::Terminal;
-use super::{CtlError, Done, explain, history, one_service, services, status, watch};
+use super::{CtlError, Done, explain, history, one_service, pcr, services, status, watch};
 use crate::failover::action::Command as Ordered;
 use crate::types::{BackendName, WallTime};
 
@@ -14,9 +14,11 @@ use crate::types::{BackendName, WallTime};
 pub(super) async fn run(args: &Args, environment: &Environment, terminal: &Terminal) -> Result<Done, CtlError> {
     let (global, service) = (&args.global, args.global.service.as_deref());
     match &args.command {
-        // These two need no daemon.
+        // These need no daemon.
         Command::CheckConfig { file } => return check_config(terminal, file.as_deref()),
         Command::Explain { graph: true } => return shown(terminal.result(&explain::graph())),
+        // These bring a daemon of their own if they find one.
+        Command::Pcr(command) => return pcr::run(command, global, environment, terminal).await,
         _ => {}
     }
     let target = Target::choose(global, environment).map_err(super::Misuse::from)?;
@@ -26,7 +28,10 @@ pub(super) async fn run(args: &Args, environment: &Environment, terminal: &Termi
     }
     match &args.command {
         Command::Status { watch: true } => watch::run(&api, terminal, service).await,
-        Command::Status { watch: false } => show_status(&api, terminal, service).await,
+        Command::Status { watch: false } => match show_status(&api, terminal, service).await {
+            Err(CtlError::Api(error)) => pcr::status::without_daemon(error, global, environment, terminal).await,
+            shown => shown,
+        },
         Command::History { limit } => {
             let lines = api.history(service, *limit).await?;
             match terminal.json {
@@ -75,7 +80,7 @@ fn shown(written: std::io::Result<()>) -> Result<Done, CtlError> {
     Ok(Done::Yes)
 }
 
-async fn show_status(api: &Api, terminal: &Terminal, service: Option<&str>) -> Result<Done, CtlError> {
+pub(super) async fn show_status(api: &Api, terminal: &Terminal, service: Option<&str>) -> Result<Done, CtlError> {
     let status = api.status().await?;
     let chosen = services(&status, service)?;
     match (terminal.json, service) {

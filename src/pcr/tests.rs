@@ -1,0 +1,1 @@
+//! The operations as they are called, against a simulated cloud.
