@@ -17,6 +17,8 @@ pub mod wait;
 
 use std::time::Duration;
 
+use jiff::Timestamp;
+
 pub use pair::{Direction, Pair, Side, Which};
 pub use survey::Survey;
 pub use wait::Progress;
@@ -81,6 +83,22 @@ pub enum Error {
         to: BackendName,
         /// How far it is.
         status: StreamStatus,
+        /// What would be right.
+        remedy: &'static str,
+    },
+    /// It lives, and nothing keeps clients from it.
+    #[error(
+        "{0} serves, and without a daemon nothing keeps clients from it: what they write there after a failover is lost. \
+         Nothing was done. Start pgpivot and let it switch over; or stop the applications and say --force"
+    )]
+    Serves(BackendName),
+    /// A failover leads to the other side only.
+    #[error("{asked} is not where a failover leads from here: {active} was promoted last. {remedy}")]
+    NotThere {
+        /// As asked for, or where it would lead.
+        asked: BackendName,
+        /// The side that was promoted last.
+        active: BackendName,
         /// What would be right.
         remedy: &'static str,
     },
@@ -235,6 +253,22 @@ pub enum NotReady {
         lag: Duration,
         /// How far it may be.
         most: Duration,
+    },
+    /// It does not reach back so far.
+    #[error("cannot go to {at}: it retains what is later than {retained} only")]
+    TooEarly {
+        /// As asked for.
+        at: Timestamp,
+        /// The earliest moment.
+        retained: Timestamp,
+    },
+    /// Nobody knows so far ahead.
+    #[error("cannot go to {at}: the latest moment that the API takes is an hour ahead, {latest}")]
+    TooLate {
+        /// As asked for.
+        at: Timestamp,
+        /// The latest moment.
+        latest: Timestamp,
     },
 }
 

@@ -41,7 +41,7 @@ pub(super) struct Global {
     /// Which service, where the daemon has several
     #[arg(long, global = true, value_name = "NAME", help_heading = "Daemon")]
     pub(super) service: Option<String>,
-    /// Clusters: configuration, instead of .env alone
+    /// Configuration file [default: the environment and .env]
     #[arg(long, global = true, value_name = "FILE", help_heading = "Clusters")]
     pub(super) config: Option<PathBuf>,
     /// Print the result as JSON
@@ -50,7 +50,7 @@ pub(super) struct Global {
     /// Do not ask before a change
     #[arg(long, short = 'y', global = true, help_heading = "Changes")]
     pub(super) yes: bool,
-    /// How long to wait until it is so [default: 2m, clusters 1h]
+    /// How long to wait [default: 2m, clusters 1h]
     #[arg(long, global = true, value_name = "DURATION", value_parser = parse_duration, help_heading = "Changes")]
     pub(super) timeout: Option<Duration>,
     /// A note for the history

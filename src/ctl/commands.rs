@@ -21,10 +21,16 @@ pub(super) async fn run(args: &Args, environment: &Environment, terminal: &Termi
         Command::Pcr(command) => return pcr::run(command, global, environment, terminal).await,
         _ => {}
     }
-    let target = Target::choose(global, environment).map_err(super::Misuse::from)?;
+    let target = match &global.config {
+        Some(file) if !target::is_named(global, environment) => listens(file)?,
+        _ => Target::choose(global, environment).map_err(super::Misuse::from)?,
+    };
     let api = Api::new(target, target::token(global, environment)?, environment.user.clone());
     if let Some(order) = order(&args.command) {
-        return act::run(&api, terminal, global, &order).await;
+        return match act::run(&api, terminal, global, &order).await {
+            Err(error) => pcr::failover::without_daemon(error, &args.command, global, environment, terminal).await,
+            done => done,
+        };
     }
     match &args.command {
         Command::Status { watch: true } => watch::run(&api, terminal, service).await,
@@ -56,8 +62,14 @@ pub(super) async fn run(args: &Args, environment: &Environment, terminal: &Termi
     }
 }
 
+/// Where the daemon of that configuration listens.
+fn listens(file: &std::path::Path) -> Result<Target, super::Misuse> {
+    let admin = crate::config::source::load(Some(file))?.config.admin;
+    Ok(Target::of(&admin)?)
+}
+
 /// The commands that go to the decision core.
-fn order(command: &Command) -> Option<Order> {
+pub(super) fn order(command: &Command) -> Option<Order> {
     let (command, dry_run) = match command {
         Command::Failover { to, route_only, force, at, dry_run } => {
             let at = at.map(|at| WallTime(at.as_microsecond()));

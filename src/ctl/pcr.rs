@@ -4,6 +4,7 @@
 
 mod automated;
 mod failback;
+pub(super) mod failover;
 mod full;
 mod meter;
 mod settings;
@@ -25,6 +26,7 @@ use crate::cockroach_cloud::model::{ReplicationStream, StreamId};
 use crate::config::Config;
 use crate::config::source::{self, ConfigError};
 use crate::failover::action::Receipt;
+use crate::pcr::failback::Aim;
 use crate::pcr::wait::{self, Until};
 use crate::pcr::{Error, Pair, Survey, Which};
 use crate::view::{ServiceStatus, Status};
@@ -90,6 +92,11 @@ impl<'a> Desk<'a> {
         }
     }
 
+    /// What a failback goes to.
+    fn aim(&self) -> Aim {
+        Aim { at: None, most: self.pair.max_lag }
+    }
+
     fn patience(&self) -> Duration {
         self.global.timeout.unwrap_or(PATIENCE)
     }
@@ -116,7 +123,11 @@ impl<'a> Desk<'a> {
         tokio::select! {
             waited = wait::until(&self.pair, id, until, self.patience(), &mut watch) => Ok(Some(waited?)),
             () = interrupts.next() => {
-                self.terminal.talk("not waiting any longer; the stream goes on by itself: run the same command again to take it up")?;
+                let sentence = "not waiting any longer; the stream goes on by itself: run the same command again to take it up";
+                match self.terminal.json {
+                    true => self.say(sentence, serde_json::json!({ "outcome": "under_way" }))?,
+                    false => self.terminal.talk(sentence)?,
+                }
                 Ok(None)
             }
         }
@@ -163,13 +174,12 @@ async fn find_daemon(
     environment: &Environment,
     terminal: &Terminal,
 ) -> Result<Option<Daemon>, CtlError> {
-    let named = is_named(global, environment);
-    let target = match (named, &config.admin.socket, config.admin.listen) {
-        (true, _, _) => Target::choose(global, environment).map_err(Misuse::from)?,
-        (false, _, Some(listen)) => Target::parse(&listen.to_string()).map_err(Misuse::from)?,
-        (false, Some(socket), None) => Target::Unix(socket.clone()),
-        (false, None, None) => return Ok(None),
+    let named = target::is_named(global, environment);
+    let target = match named {
+        true => Target::choose(global, environment),
+        false => Target::of(&config.admin),
     };
+    let target = target.map_err(Misuse::from)?;
     let api = Api::new(target, target::token(global, environment)?, environment.user.clone());
     let status = match api.status().await {
         Ok(status) => status,
@@ -188,10 +198,6 @@ async fn find_daemon(
             Ok(None)
         }
     }
-}
-
-fn is_named(global: &Global, environment: &Environment) -> bool {
-    global.url.is_some() || global.socket.is_some() || environment.url.is_some()
 }
 
 /// The daemon's service of this name, if it leads clusters of these names.

@@ -3,9 +3,10 @@
 
 use std::time::Duration;
 
+use jiff::Timestamp;
 use tokio::time::sleep;
 
-use super::survey::check_ready;
+use super::survey::{check_moment, check_ready};
 use super::{Error, Pair};
 use crate::cockroach_cloud::model::{ReplicationStream, StreamId, StreamStatus, StreamUpdate};
 
@@ -13,15 +14,26 @@ use crate::cockroach_cloud::model::{ReplicationStream, StreamId, StreamStatus, S
 const LOOKS: u32 = 3;
 const PAUSE: Duration = Duration::from_millis(700);
 
-/// Orders the failover of a stream to its latest consistent time, unless it is under way. The stream is read again just
-/// before. Not cancel safe.
-pub async fn fail_over(pair: &Pair, id: StreamId) -> Result<ReplicationStream, Error> {
+/// What a failover goes to, and what it may lack.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Aim {
+    /// The moment; `None` = the latest consistent time.
+    pub at: Option<Timestamp>,
+    /// How far behind the stream may be.
+    pub most: Duration,
+}
+
+/// Orders the failover of a stream, unless it is under way. The stream is read again just before. Not cancel safe.
+pub async fn fail_over(pair: &Pair, id: StreamId, aim: Aim) -> Result<ReplicationStream, Error> {
     let now = pair.client.stream(id).await?;
     if matches!(now.value.status, StreamStatus::FailingOver | StreamStatus::Completed) {
         return Ok(now.value);
     }
-    check_ready(&now.value, now.date, pair.max_lag)?;
-    match pair.client.update_stream(id, &StreamUpdate::failover(None)).await {
+    check_ready(&now.value, now.date, aim.most)?;
+    if let Some(at) = aim.at {
+        check_moment(&now.value, now.date, at)?;
+    }
+    match pair.client.update_stream(id, &StreamUpdate::failover(aim.at)).await {
         Ok(reply) => Ok(reply.value),
         Err(order) if !order.may_have_taken_effect() => taken_by_others(pair, id, order).await,
         Err(order) => resolve(pair, id, order).await,

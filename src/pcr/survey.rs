@@ -112,6 +112,18 @@ pub fn check_ready(stream: &ReplicationStream, date: Option<Timestamp>, most: Du
     Err(Error::NotReady { id: stream.id, why })
 }
 
+/// Whether a stream may be failed over to that moment: from what is retained to an hour ahead.
+pub fn check_moment(stream: &ReplicationStream, date: Option<Timestamp>, at: Timestamp) -> Result<(), Error> {
+    const AHEAD: jiff::SignedDuration = jiff::SignedDuration::from_hours(1);
+    let latest = date.and_then(|date| date.checked_add(AHEAD).ok());
+    let why = match (stream.retained_time, latest) {
+        (Some(retained), _) if at < retained => NotReady::TooEarly { at, retained },
+        (_, Some(latest)) if at > latest => NotReady::TooLate { at, latest },
+        _ => return Ok(()),
+    };
+    Err(Error::NotReady { id: stream.id, why })
+}
+
 /// A status of later times: neither good nor bad, so nothing is done.
 pub(super) fn odd(stream: &ReplicationStream) -> Error {
     Error::Ended {

@@ -117,13 +117,13 @@ pub(in crate::ctl) enum Simulate {
         after_help = "Examples:\n  proxyctl simulate disrupt\n  proxyctl simulate disrupt --cluster-name shop-test-east --region us-east-1"
     )]
     Disrupt {
-        /// Which cluster
-        #[arg(long, value_enum, default_value_t = Which::Primary)]
+        /// primary or standby [default: primary]
+        #[arg(long, value_enum, default_value_t = Which::Primary, hide_possible_values = true, hide_default_value = true)]
         cluster: Which,
         /// A region, may be repeated [default: all of them]
         #[arg(long, value_name = "REGION")]
         region: Vec<String>,
-        /// Its full name, instead of typing it when asked
+        /// Its full name, instead of typing it
         #[arg(long, value_name = "NAME")]
         cluster_name: Option<String>,
         /// Show what would happen, and change nothing
@@ -133,8 +133,8 @@ pub(in crate::ctl) enum Simulate {
     /// End every disruption of a cluster
     #[command(after_help = "Example:\n  proxyctl simulate restore --cluster primary")]
     Restore {
-        /// Which cluster
-        #[arg(long, value_enum, default_value_t = Which::Primary)]
+        /// primary or standby [default: primary]
+        #[arg(long, value_enum, default_value_t = Which::Primary, hide_possible_values = true, hide_default_value = true)]
         cluster: Which,
         /// Show what would happen, and change nothing
         #[arg(long)]
@@ -143,8 +143,8 @@ pub(in crate::ctl) enum Simulate {
     /// What is disrupted now
     #[command(after_help = "Example:\n  proxyctl simulate status")]
     Status {
-        /// Which cluster [default: both]
-        #[arg(long, value_enum)]
+        /// primary or standby [default: both]
+        #[arg(long, value_enum, hide_possible_values = true)]
         cluster: Option<Which>,
     },
 }
@@ -167,7 +167,7 @@ pub(in crate::ctl) enum Test {
         after_help = "Examples:\n  proxyctl test failover --dry-run\n  proxyctl test failover --cluster-name shop-test-east --timeout 20m"
     )]
     Failover {
-        /// The primary's full name, instead of typing it when asked
+        /// The primary's full name, instead of typing it
         #[arg(long, value_name = "NAME")]
         cluster_name: Option<String>,
         /// Show what would happen, and change nothing

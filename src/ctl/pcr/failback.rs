@@ -1,19 +1,23 @@
 //! `failback`: each step looks at what is there first, so that any of them may be interrupted and run again. Traffic goes
 //! home through the daemon; without one its words say what that means.
 
+use std::time::{Duration, Instant};
+
 use serde_json::json;
 
+use super::meter::Meter;
 use super::setup::{self, Ensured};
-use super::{Desk, full, plan, status};
+use super::{Daemon, Desk, full, plan, status};
 use crate::cockroach_cloud::model::ReplicationStream;
 use crate::ctl::act::{self, Order};
+use crate::ctl::api::ApiError;
 use crate::ctl::args::Global;
 use crate::ctl::args::pcr::Failback;
 use crate::ctl::{CtlError, Done};
 use crate::failover::action::{Command as Ordered, Receipt};
 use crate::pcr::survey::{Standing, check_ready};
 use crate::pcr::wait::Until;
-use crate::pcr::{Direction, Error, Survey, failback, look};
+use crate::pcr::{Direction, Error, Progress, Survey, Which, failback, look};
 
 pub(super) async fn run(desk: &Desk<'_>, action: &Failback) -> Result<Done, CtlError> {
     match action {
@@ -36,6 +40,7 @@ async fn create_stream(desk: &Desk<'_>, dry_run: bool) -> Result<Done, CtlError>
 
 async fn initiate(desk: &Desk<'_>, dry_run: bool) -> Result<Done, CtlError> {
     if let Some(daemon) = &desk.daemon {
+        until_seen(desk, daemon).await?;
         let order =
             Order { command: Ordered::Restore { to: Some(desk.pair.primary.name.clone()), force: false }, dry_run };
         let service = Some(desk.pair.service.to_string());
@@ -58,10 +63,42 @@ async fn initiate(desk: &Desk<'_>, dry_run: bool) -> Result<Done, CtlError> {
             if let Some(done) = desk.propose(&losing(desk, &survey, &stream), dry_run)? {
                 return Ok(done);
             }
-            let stream = failback::fail_over(&desk.pair, stream.id).await?;
+            let stream = failback::fail_over(&desk.pair, stream.id, desk.aim()).await?;
             complete(desk, &stream).await
         }
     }
+}
+
+/// Refusals that pass as soon as a daemon has read of a stream that was made a moment ago.
+const NOT_SEEN_YET: [&str; 5] = ["no_reverse_stream", "still_starting", "unfit", "not_serving", "not_healthy"];
+/// How long a daemon is given for that, and how often it is asked.
+const SEEN_WITHIN: Duration = Duration::from_secs(120);
+const LOOK: Duration = Duration::from_millis(500);
+
+/// Where the API shows a stream home that is ready, waits until the daemon would restore; its word counts in the end.
+pub(super) async fn until_seen(desk: &Desk<'_>, daemon: &Daemon) -> Result<(), CtlError> {
+    let ready = match survey(desk).await {
+        Ok(survey) => matches!(
+            survey.standing(&desk.pair, Which::Standby),
+            Ok(Standing::Replicating(..) | Standing::Completed(_))
+        ),
+        // The daemon may know more.
+        Err(_) => false,
+    };
+    let began = Instant::now();
+    let mut meter = Meter::new(desk.terminal);
+    while ready && began.elapsed() < SEEN_WITHIN {
+        let body = json!({ "to": desk.pair.primary.name, "force": false });
+        match daemon.api.command(Some(&desk.pair.service), "restore", &body, true).await {
+            Err(ApiError::Refused(problem)) if NOT_SEEN_YET.iter().any(|word| problem.kind.ends_with(word)) => {
+                let sentence = format!("the daemon is not ready yet: {}", problem.detail);
+                meter.show(&Progress { done: 0, of: 1, sentence });
+            }
+            _ => return Ok(()),
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+    Ok(())
 }
 
 pub(super) async fn survey(desk: &Desk<'_>) -> Result<Survey, Error> {

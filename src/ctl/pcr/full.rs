@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::failback::{at_home, came_home, losing_steps, survey};
+use super::failback::{at_home, came_home, losing_steps, survey, until_seen};
 use super::setup::{self, Ensured};
 use super::{Daemon, Desk, plan};
 use crate::ctl::wait::{self, Ended, Goal, Watched};
@@ -49,6 +49,13 @@ pub(super) async fn run(desk: &Desk<'_>, forward: bool, dry_run: bool) -> Result
 async fn go_home(desk: &Desk<'_>) -> Result<Option<Survey>, CtlError> {
     let mut ordered = false;
     for _ in 0..MOST {
+        if let Some(daemon) = &desk.daemon {
+            match let_it_finish(desk, daemon).await? {
+                Some(true) => continue,
+                Some(false) => {}
+                None => return Ok(None),
+            }
+        }
         let survey = survey(desk).await?;
         let active = match &desk.daemon {
             // The daemon's word of a while ago is not enough here.
@@ -76,7 +83,7 @@ async fn go_home(desk: &Desk<'_>) -> Result<Option<Survey>, CtlError> {
                             return Ok(None);
                         }
                     }
-                    None => drop(failback::fail_over(&desk.pair, stream.id).await?),
+                    None => drop(failback::fail_over(&desk.pair, stream.id, desk.aim()).await?),
                 }
             }
             Standing::FailingOver(stream) => {
@@ -100,8 +107,27 @@ async fn active_now(desk: &Desk<'_>, daemon: &Daemon) -> Result<crate::pcr::Whic
     Ok(active.ok_or(Error::NoActive)?)
 }
 
+/// Waits for what the daemon does already; `true` = it did something, so look again.
+async fn let_it_finish(desk: &Desk<'_>, daemon: &Daemon) -> Result<Option<bool>, CtlError> {
+    let status = daemon.api.status().await?;
+    let service = status.services.iter().find(|service| service.name == desk.pair.service);
+    if service.is_none_or(|service| service.episode.is_none()) {
+        return Ok(Some(false));
+    }
+    let watched = Watched { services: vec![(desk.pair.service.clone(), daemon.service.epoch)], goal: Goal::NoEpisode };
+    match wait::until(&daemon.api, desk.terminal, &watched, desk.patience()).await? {
+        Ended::Done { .. } | Ended::Cancelled { .. } => Ok(Some(true)),
+        Ended::StillUnderWay { sentence } => {
+            desk.say(&format!("still under way: {sentence}"), json!({ "outcome": "under_way" }))?;
+            Ok(None)
+        }
+        Ended::Interrupted => Ok(None),
+    }
+}
+
 /// Traffic home through the daemon; `false` = it did not come to be, with a word about it.
 async fn restore(desk: &Desk<'_>, daemon: &Daemon) -> Result<bool, CtlError> {
+    until_seen(desk, daemon).await?;
     let body = json!({ "to": desk.pair.primary.name, "force": false, "reason": desk.global.reason });
     let receipt = daemon.api.command(Some(&desk.pair.service), "restore", &body, false).await?;
     desk.terminal.talk(&receipt.sentence)?;

@@ -36,7 +36,15 @@ pub(super) async fn run(desk: &Desk<'_>, action: &Simulate) -> Result<Done, CtlE
 /// Ending a disruption harms nobody: it is not asked for.
 async fn restore(desk: &Desk<'_>, which: Which, dry_run: bool) -> Result<Done, CtlError> {
     let name = &desk.pair.side(which).name;
-    let before = disrupt::read(&desk.pair, which).await?;
+    let before = match disrupt::read(&desk.pair, which).await {
+        Ok(before) => before,
+        // What cannot be read can still be ended.
+        Err(_) if !dry_run => {
+            disrupt::clear(&desk.pair, which).await?;
+            Vec::new()
+        }
+        Err(error) => return Err(error.into()),
+    };
     if dry_run {
         let step = match before.as_slice() {
             [] => "nothing: it is not disrupted".to_owned(),

@@ -4,13 +4,13 @@ use std::fmt::Write as _;
 
 use serde_json::json;
 
-use super::{Desk, failback, find_daemon, is_named, says_nothing};
+use super::{Desk, failback, find_daemon, says_nothing};
 use crate::cockroach_cloud::model::{ClusterState, StreamStatus};
 use crate::config::source;
 use crate::ctl::api::ApiError;
 use crate::ctl::args::Global;
 use crate::ctl::render::{Paint, plain, table};
-use crate::ctl::target::Environment;
+use crate::ctl::target::{self, Environment};
 use crate::ctl::terminal::Terminal;
 use crate::ctl::{CtlError, Done, Misuse};
 use crate::pcr::look::{self, Answer, ClusterView, PairView, StreamView};
@@ -28,7 +28,7 @@ pub(in crate::ctl) async fn without_daemon(
     environment: &Environment,
     terminal: &Terminal,
 ) -> Result<Done, CtlError> {
-    if error.refused() || is_named(global, environment) {
+    if error.refused() || target::is_named(global, environment) {
         return Err(error.into());
     }
     let config = match source::load(global.config.as_deref()) {

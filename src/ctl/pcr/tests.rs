@@ -14,6 +14,7 @@ use tokio::time::{Instant, sleep};
 use crate::cockroach_cloud::model::{StreamFilter, StreamStatus, StreamUpdate};
 use crate::cockroach_cloud::{Client, Settings as ClientSettings};
 use crate::ctl::args::Args;
+use crate::ctl::scripted::{Scripted, ok};
 use crate::ctl::target::Environment;
 use crate::ctl::terminal::captured;
 use crate::ctl::{commands, exit_code};
@@ -298,4 +299,28 @@ async fn debug_shows_raw_replies_and_never_the_secret() {
     assert_eq!(stage.proxyctl("debug /api/v1/nothing", None).await.code, 1);
     let wrong = stage.proxyctl("debug clusters", None).await;
     assert!(wrong.code == 2 && wrong.err.contains("write a path of the API"), "{}", wrong.err);
+}
+
+#[tokio::test]
+async fn between_two_streams_nothing_is_chosen_and_nothing_ordered() {
+    let stage = Stage::replicated().await;
+    let (from, to) = (stage.cloud.cluster_id(0), stage.cloud.cluster_id(1));
+    let stream = move |n: u32, from: &str, to: &str| {
+        serde_json::json!({
+            "id": format!("00000000-0000-0000-0000-00000000000{n}"), "status": "REPLICATING",
+            "primary_cluster_id": from, "standby_cluster_id": to, "replicated_time": jiff::Timestamp::now().to_string(),
+        })
+    };
+    // Two in each direction, which the simulated cloud would not allow.
+    let all = [stream(1, &from, &to), stream(2, &from, &to), stream(3, &to, &from), stream(4, &to, &from)];
+    let api = Scripted::start(move |_| ok(&serde_json::json!({ "physical_replication_streams": all }))).await;
+    let file = stage.folder.path().join("pgpivot.toml");
+    let text = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, text.replace(&stage.cloud.api_url(), &api.url())).unwrap();
+    for line in ["setup", "failback create-stream", "failback initiate", "failback full", "failover", "failback status"]
+    {
+        let ran = stage.yes(line).await;
+        assert!(ran.code == 1 && ran.err.contains("there are 2 streams from"), "{line}: {}", ran.err);
+    }
+    assert!(api.asked().iter().all(|asked| asked.line.starts_with("GET ")));
 }

@@ -1,4 +1,4 @@
-//! The way home.
+//! The way to the other side without a daemon, and the way home.
 
 use super::*;
 
@@ -133,4 +133,35 @@ async fn a_pinned_stream_of_earlier_times_is_pointed_out() {
     assert_eq!(stage.yes("failback full").await.code, 0);
     let ran = stage.yes("setup").await;
     assert!(ran.code == 0 && ran.err.contains("PCR_STREAM_ID names another stream"), "{}", ran.err);
+}
+
+#[tokio::test]
+async fn a_failover_without_a_daemon_says_that_nothing_is_fenced() {
+    let stage = Stage::replicated().await;
+    let serves = stage.yes("failover").await;
+    assert!(serves.code == 1 && serves.err.contains("east serves, and without a daemon nothing"), "{}", serves.err);
+    let elsewhere = stage.yes("failover --to east --force").await;
+    assert!(elsewhere.code == 1 && elsewhere.err.contains("Name the standby"), "{}", elsewhere.err);
+    let late = stage.yes("failover --force --at 2099-01-01T00:00:00Z").await;
+    assert!(late.code == 1 && late.err.contains("an hour ahead"), "{}", late.err);
+    stage.cloud.crash(0).await.unwrap();
+    let nobody = stage.proxyctl("failover", None).await;
+    assert!(nobody.code == 2 && nobody.err.contains("NOTHING FENCES east (refuses connections)"), "{}", nobody.err);
+    assert_eq!(stage.writes(), 0);
+    let ran = stage.proxyctl("failover", Some("y\n")).await;
+    assert_eq!(ran.code, 0, "{}", ran.err);
+    assert!(ran.words.contains("west is a cluster of its own as of"), "{}", ran.out);
+    assert!(stage.cloud.is_serving(1));
+    let again = stage.yes("failover").await;
+    assert!(again.code == 1 && again.err.contains("proxyctl failback status"), "{}", again.err);
+    assert_eq!(stage.writes(), 1);
+}
+
+#[tokio::test]
+async fn what_only_a_daemon_can_do_says_that_there_is_none() {
+    let stage = Stage::replicated().await;
+    for line in ["failover --route-only", "switchover", "restore"] {
+        let ran = stage.yes(line).await;
+        assert!(ran.code == 2 && ran.err.contains("no pgpivot answers"), "{line}: {}", ran.err);
+    }
 }
