@@ -15,6 +15,8 @@ mod trial;
 
 use std::time::Duration;
 
+use tokio::sync::Mutex;
+
 use super::act;
 use super::api::{Api, ApiError};
 use super::args::Global;
@@ -41,6 +43,8 @@ struct Desk<'a> {
     daemon: Option<Daemon>,
     global: &'a Global,
     terminal: &'a Terminal,
+    /// From the first wait on: a Ctrl-C between two waits counts for the next one.
+    interrupts: Mutex<Option<Interrupts>>,
 }
 
 /// A daemon that leads this very pair.
@@ -78,7 +82,7 @@ impl<'a> Desk<'a> {
         let config = load(global, terminal)?;
         let pair = Pair::build(&config, global.service.as_deref())?;
         let daemon = find_daemon(&pair, &config, global, environment, terminal).await?;
-        Ok(Self { pair, daemon, global, terminal })
+        Ok(Self { pair, daemon, global, terminal, interrupts: Mutex::new(None) })
     }
 
     /// The side that clients are sent to: by the daemon's word, else the one that was promoted last.
@@ -117,7 +121,11 @@ impl<'a> Desk<'a> {
 
     /// Waits for a stream. `None` = whoever sat there does not wait any longer.
     async fn wait(&self, id: StreamId, until: Until) -> Result<Option<ReplicationStream>, CtlError> {
-        let mut interrupts = Interrupts::listen()?;
+        let mut interrupts = self.interrupts.lock().await;
+        let interrupts = match &mut *interrupts {
+            Some(interrupts) => interrupts,
+            none => none.insert(Interrupts::listen()?),
+        };
         let mut meter = Meter::new(self.terminal);
         let mut watch = |progress: &crate::pcr::Progress| meter.show(progress);
         tokio::select! {

@@ -51,7 +51,7 @@ pub async fn target(pair: &Pair, which: Which, regions: &[String]) -> Result<Tar
         cluster.regions.iter().map(|region| region.name.clone()).filter(|n| !n.is_empty()).collect();
     let unknown = regions.iter().find(|asked| !known.contains(asked));
     // Without any region that is told there is nothing to disrupt, and no region that was asked for is one.
-    if let Some(asked) = unknown.cloned().or_else(|| known.is_empty().then(String::new)) {
+    if let Some(asked) = unknown.cloned().or_else(|| known.is_empty().then(|| "to disrupt".to_owned())) {
         let known = if known.is_empty() { "none that the API tells".to_owned() } else { known.join(", ") };
         return Err(Error::NoRegion { cluster: side.name.clone(), asked, known });
     }

@@ -131,7 +131,10 @@ fn speaks(pair: &Pair, survey: Option<&Survey>, cluster: &ClusterView) -> Check 
         let variable = format!("{}_SQL_DNS", cluster.role.to_string().to_uppercase());
         return fail(what, "no address of it is known".to_owned(), format!("set {variable}"));
     };
-    let said = format!("{} {}: {}", sql.address, sql.answer.words(), sql.said);
+    let said = match sql.answer {
+        Answer::Serving => format!("{} serves", sql.address),
+        answer => format!("{} {}: {}", sql.address, answer.words(), sql.said),
+    };
     let active = survey.map(|survey| survey.active(pair));
     match (active == Some(cluster.role), sql.answer) {
         (_, Answer::Serving) if active.is_none() => pass(what, said),

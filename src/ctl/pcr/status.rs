@@ -147,7 +147,7 @@ pub(super) fn render(view: &PairView, paint: Paint) -> String {
     out.push_str(&cluster_table(&view.clusters, paint));
     for cluster in &view.clusters {
         let Some(sql) = &cluster.sql else { continue };
-        if sql.answer != Answer::Serving {
+        if !matches!(sql.answer, Answer::Serving | Answer::NotServing) {
             let said = format!("{}: {}", sql.address, sql.said);
             paint.labelled(&mut out, LABEL, &format!("  {}", cluster.name), |line| paint.faint(line), &said);
         }

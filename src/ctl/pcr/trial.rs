@@ -135,6 +135,13 @@ async fn failover(desk: &Desk<'_>, given: &[String], dry_run: bool) -> Result<Do
     let began = Instant::now();
     let outcome = disrupted(desk, &target, stream.id, &mut interrupts).await;
     let took = began.elapsed();
+    // A refused disruption is none.
+    if let Err(CtlError::Pcr(Error::Api(error))) = &outcome
+        && error.operation.is_write()
+        && !error.may_have_taken_effect()
+    {
+        return outcome.map(|_| Done::No);
+    }
     desk.terminal.talk("ending the disruption")?;
     let cleared = disrupt::clear(&desk.pair, Which::Primary).await;
     match outcome {
