@@ -1,5 +1,6 @@
-//! proxyctl: a thin, honest client of the HTTP API. It says what it will do, asks before it changes a database, and
-//! waits until it is so. Decides nothing: what is allowed, and what follows, is the daemon's word.
+//! proxyctl: a thin, honest client of the HTTP API, and of the Cloud API where clusters replicate. It says what it will
+//! do, asks before it changes a database, and waits until it is so. Decides nothing: what is allowed, and what follows, is
+//! the daemon's word, or without one `pcr`'s.
 //!
 //! Results go to stdout, talk to stderr. Exit codes: 0 done, 1 refused or failed, 2 misuse or unreachable.
 
@@ -11,6 +12,7 @@ mod connection_string;
 mod explain;
 mod history;
 mod monitor;
+mod pcr;
 mod render;
 mod status;
 mod target;
@@ -45,6 +47,9 @@ enum CtlError {
     /// The call made no sense.
     #[error(transparent)]
     Misuse(#[from] Misuse),
+    /// The clusters, or the Cloud API.
+    #[error(transparent)]
+    Pcr(#[from] crate::pcr::Error),
     /// stdout or stderr is gone.
     #[error("cannot write the output: {0}")]
     Output(#[from] std::io::Error),
@@ -86,6 +91,39 @@ enum Misuse {
         "this changes the database, and there is no terminal to ask on: nothing was done; say --yes to go on without a question"
     )]
     NobodyToAsk,
+    /// The configuration of the clusters is missing or wrong.
+    #[error("{0}")]
+    Config(#[from] crate::config::source::ConfigError),
+    /// A cluster is disrupted by its name only, and there is nobody to type it.
+    #[error(
+        "a cluster is disrupted only if its full name is given, and there is no terminal to ask on: nothing was done; say \
+         --cluster-name {0} if that is meant"
+    )]
+    NobodyToName(String),
+    /// The schedule of a test.
+    #[error("the schedule {path}: {problem}")]
+    Schedule {
+        /// As given.
+        path: String,
+        /// In words.
+        problem: String,
+    },
+    /// The report of a test cannot be written.
+    #[error("the report {path} cannot be written: {problem}")]
+    Report {
+        /// As given.
+        path: String,
+        /// In words.
+        problem: String,
+    },
+    /// What `debug` is to read.
+    #[error("{given:?} {problem}")]
+    Path {
+        /// As given.
+        given: String,
+        /// In words.
+        problem: crate::cockroach_cloud::ApiPathError,
+    },
     /// `connection-string` without anything to connect to.
     #[error("service {service} has no listener for {target} connections; its backends can be named with --multi-host")]
     NoListener {
@@ -141,6 +179,8 @@ fn exit_code(ended: Result<Done, CtlError>, terminal: &terminal::Terminal) -> u8
     match error {
         CtlError::Api(error) if error.refused() => 1,
         CtlError::Daemon(crate::daemon::DaemonError::Config(_)) => 2,
+        CtlError::Pcr(error) if error.is_misuse_or_unreachable() => 2,
+        CtlError::Pcr(_) => 1,
         CtlError::Api(_) | CtlError::Misuse(_) => 2,
         CtlError::Output(_) | CtlError::Json(_) | CtlError::Daemon(_) => 1,
     }

@@ -6,7 +6,8 @@
 //! [`probe`]s and the data plane produce observations; the pure [`failover`] machine turns them into actions; the
 //! [`daemon`] carries those out through [`store`], [`promote`], [`routing`] and [`connections`]. [`admin`] reads
 //! published views and writes only by sending a command. [`ctl`] is a thin client of [`admin`]. [`cockroach_cloud`]
-//! talks to the API of CockroachDB's vendor for whoever watches or promotes there.
+//! talks to the API of CockroachDB's vendor for whoever watches or promotes there, and [`pcr`] does there what an
+//! operator asks for.
 //!
 //! # Invariants
 //!
@@ -29,6 +30,7 @@ pub mod demo;
 pub mod failover;
 pub mod listener;
 pub mod net;
+pub mod pcr;
 pub mod probe;
 pub mod promote;
 pub mod relay;

@@ -2,6 +2,7 @@
 //! the variable's name when it is wrong. Reads no environment: the map of variables is an argument.
 
 mod dotenv;
+mod endpoint;
 mod overlay;
 mod pcr;
 mod servers;
@@ -11,6 +12,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 pub use self::dotenv::parse as parse_dotenv;
+pub use self::endpoint::{SqlEndpoint, parse as parse_endpoint};
 use self::pcr::Pcr;
 use self::servers::Servers;
 use self::url::Url;

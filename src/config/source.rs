@@ -8,7 +8,7 @@ use std::io::{ErrorKind, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use super::env::{self, Env};
+use super::env::{self, Env, SqlEndpoint};
 use super::raw::{self, Raw};
 use super::validate::{self, Problem};
 use super::{Config, Promoter};
@@ -44,6 +44,8 @@ impl fmt::Display for ConfigError {
     }
 }
 
+/// Read from the working directory.
+const DOTENV: &str = ".env";
 /// The configuration file may be this large.
 const MAX_CONFIG: u64 = 1 << 20;
 /// Every other file.
@@ -53,21 +55,24 @@ const MAX_OTHER: u64 = 64 << 10;
 /// working directory, and both win over the file. Relative paths are relative to the working directory.
 pub fn load(path: Option<&Path>) -> Result<Loaded, ConfigError> {
     let mut reading = Reading::default();
-    let mut environment = BTreeMap::new();
-    for (name, value) in std::env::vars_os() {
-        // A name that is no text cannot be ours.
-        let Ok(name) = name.into_string() else { continue };
-        match value.into_string() {
-            Ok(value) => {
-                environment.insert(name, value);
-            }
-            Err(_) if env::NAMES.contains(&name.as_str()) => {
-                reading.problems.push(Problem::new(name, "is no UTF-8 text; write it as such"));
-            }
-            Err(_) => {}
+    let environment = reading.environment();
+    reading.load(path, Path::new(DOTENV), environment)
+}
+
+/// The login that `PRIMARY_CLUSTER_ENDPOINT` describes, from the environment over `.env` in the working directory;
+/// `None` = it is not set.
+pub fn primary_endpoint() -> Result<Option<SqlEndpoint>, ConfigError> {
+    let mut reading = Reading::default();
+    let environment = reading.environment();
+    let variables = reading.variables(Path::new(DOTENV), environment);
+    match (env::parse_endpoint(&variables), reading.problems) {
+        (Ok(endpoint), problems) if problems.is_empty() => Ok(endpoint),
+        (Ok(_), problems) => Err(ConfigError { problems }),
+        (Err(problem), mut problems) => {
+            problems.push(problem);
+            Err(ConfigError { problems })
         }
     }
-    reading.load(path, Path::new(".env"), environment)
 }
 
 /// [`load`] with a `.env` file and an environment of one's own.
@@ -87,6 +92,25 @@ struct Reading {
 }
 
 impl Reading {
+    /// The process's own.
+    fn environment(&mut self) -> BTreeMap<String, String> {
+        let mut environment = BTreeMap::new();
+        for (name, value) in std::env::vars_os() {
+            // A name that is no text cannot be ours.
+            let Ok(name) = name.into_string() else { continue };
+            match value.into_string() {
+                Ok(value) => {
+                    environment.insert(name, value);
+                }
+                Err(_) if env::NAMES.contains(&name.as_str()) => {
+                    self.problems.push(Problem::new(name, "is no UTF-8 text; write it as such"));
+                }
+                Err(_) => {}
+            }
+        }
+        environment
+    }
+
     fn load(
         mut self,
         path: Option<&Path>,

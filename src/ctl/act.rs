@@ -13,6 +13,9 @@ use super::{CtlError, Done, Misuse, one_service, services};
 use crate::failover::action::{Command, Receipt};
 use crate::types::BackendName;
 
+/// How long is waited unless told otherwise.
+const PATIENCE: Duration = Duration::from_secs(120);
+
 /// A command and how it is to be handled.
 #[derive(Debug)]
 pub(super) struct Order {
@@ -107,12 +110,12 @@ pub(super) async fn run(api: &Api, terminal: &Terminal, global: &Global, order: 
         return Ok(Done::Yes);
     };
     let watched = Watched { services: chosen.iter().map(|s| (s.name.clone(), s.epoch)).collect(), goal };
-    let ended = wait::until(api, terminal, &watched, global.timeout).await?;
+    let ended = wait::until(api, terminal, &watched, global.timeout.unwrap_or(PATIENCE)).await?;
     last_word(terminal, &receipt, ended, began.elapsed())
 }
 
 /// Whether to go on: `--yes`, or the answer of whoever sits there.
-fn agreed(terminal: &Terminal, global: &Global) -> Result<bool, CtlError> {
+pub(super) fn agreed(terminal: &Terminal, global: &Global) -> Result<bool, CtlError> {
     match (global.yes, terminal.interactive) {
         (true, _) => Ok(true),
         (false, true) => Ok(terminal.ask("Go on?")?),

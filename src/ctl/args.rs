@@ -1,5 +1,7 @@
 //! What may be typed. Holds no behaviour but the reading of a duration.
 
+pub(super) mod pcr;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -25,7 +27,7 @@ pub(super) struct Args {
 }
 
 /// What every subcommand takes.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Clone, clap::Args)]
 pub(super) struct Global {
     /// http://host:port or unix:///path
     #[arg(long, global = true, value_name = "URL", conflicts_with = "socket", help_heading = "Daemon")]
@@ -39,15 +41,18 @@ pub(super) struct Global {
     /// Which service, where the daemon has several
     #[arg(long, global = true, value_name = "NAME", help_heading = "Daemon")]
     pub(super) service: Option<String>,
+    /// Configuration file [default: the environment and .env]
+    #[arg(long, global = true, value_name = "FILE", help_heading = "Clusters")]
+    pub(super) config: Option<PathBuf>,
     /// Print the result as JSON
     #[arg(long, global = true, help_heading = "Output")]
     pub(super) json: bool,
     /// Do not ask before a change
     #[arg(long, short = 'y', global = true, help_heading = "Changes")]
     pub(super) yes: bool,
-    /// How long to wait until it is done
-    #[arg(long, global = true, value_name = "DURATION", default_value = "2m", value_parser = parse_duration, help_heading = "Changes")]
-    pub(super) timeout: Duration,
+    /// How long to wait [default: 2m, clusters 1h]
+    #[arg(long, global = true, value_name = "DURATION", value_parser = parse_duration, help_heading = "Changes")]
+    pub(super) timeout: Option<Duration>,
     /// A note for the history
     #[arg(long, global = true, value_name = "TEXT", help_heading = "Changes")]
     pub(super) reason: Option<String>,
@@ -67,11 +72,7 @@ pub(super) enum Command {
     },
     /// Watch the pair, check by check; where no daemon answers, decide too
     #[command(after_help = "Examples:\n  proxyctl monitor\n  proxyctl monitor --config /etc/pgpivot/pgpivot.toml")]
-    Monitor {
-        /// Where no daemon answers: the configuration [default: the environment and .env]
-        #[arg(long, short = 'c', value_name = "FILE")]
-        config: Option<PathBuf>,
-    },
+    Monitor,
     /// Promote a standby because the active side is not well
     #[command(
         after_help = "Examples:\n  proxyctl failover --dry-run\n  proxyctl failover --to us-west\n  proxyctl failover --to us-west --route-only --yes"
@@ -195,6 +196,8 @@ pub(super) enum Command {
         #[arg(long)]
         database: Option<String>,
     },
+    #[command(flatten)]
+    Pcr(pcr::Pcr),
 }
 
 /// Forms of a connection string.
@@ -246,6 +249,14 @@ mod tests {
             for line in help.lines() {
                 assert!(line.chars().count() <= 80, "{name}: too wide: {line}");
             }
+            for action in sub.get_subcommands_mut().filter(|action| action.get_name() != "help") {
+                let name = format!("{name} {}", action.get_name());
+                let help = action.render_help().to_string();
+                assert!(help.contains(&format!("  proxyctl {name}")), "{name}: {help}");
+                for line in help.lines() {
+                    assert!(line.chars().count() <= 80, "{name}: too wide: {line}");
+                }
+            }
         }
     }
 
@@ -254,7 +265,7 @@ mod tests {
         let before = Args::try_parse_from(["proxyctl", "--json", "--yes", "failover", "--to", "b"]).unwrap();
         let after = Args::try_parse_from(["proxyctl", "failover", "--to", "b", "--json", "--yes"]).unwrap();
         assert!(before.global.json && before.global.yes && after.global.json && after.global.yes);
-        assert_eq!(after.global.timeout, Duration::from_secs(120));
+        assert_eq!(after.global.timeout, None);
     }
 
     #[test]

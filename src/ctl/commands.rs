@@ -6,7 +6,7 @@ use super::args::{Args, Command, Global};
 use super::connection_string::{self, Wanted};
 use super::target::{self, Environment, Target};
 use super::terminal::Terminal;
-use super::{CtlError, Done, explain, history, monitor, one_service, services, status, watch};
+use super::{CtlError, Done, explain, history, monitor, one_service, pcr, services, status, watch};
 use crate::failover::action::Command as Ordered;
 use crate::types::{BackendName, WallTime};
 
@@ -14,22 +14,34 @@ use crate::types::{BackendName, WallTime};
 pub(super) async fn run(args: &Args, environment: &Environment, terminal: &Terminal) -> Result<Done, CtlError> {
     let (global, service) = (&args.global, args.global.service.as_deref());
     match &args.command {
-        // These two need no daemon.
+        // These need no daemon.
         Command::CheckConfig { file } => return check_config(terminal, file.as_deref()),
         Command::Explain { graph: true } => return shown(terminal.result(&explain::graph())),
-        Command::Monitor { config } => {
-            return monitor::run(environment, terminal, global, &monitor::Wanted { config: config.clone() }).await;
-        }
+        // These bring a daemon of their own if they find one.
+        Command::Pcr(command) => return pcr::run(command, global, environment, terminal).await,
         _ => {}
     }
-    let target = Target::choose(global, environment).map_err(super::Misuse::from)?;
+    let target = match &global.config {
+        Some(file) if !target::is_named(global, environment) => listens(file)?,
+        _ => Target::choose(global, environment).map_err(super::Misuse::from)?,
+    };
     let api = Api::new(target, target::token(global, environment)?, environment.user.clone());
+    if let Command::Monitor = &args.command {
+        let named = target::is_named(global, environment);
+        return monitor::run(&api, named, terminal, global).await;
+    }
     if let Some(order) = order(&args.command) {
-        return act::run(&api, terminal, global, &order).await;
+        return match act::run(&api, terminal, global, &order).await {
+            Err(error) => pcr::failover::without_daemon(error, &args.command, global, environment, terminal).await,
+            done => done,
+        };
     }
     match &args.command {
         Command::Status { watch: true } => watch::run(&api, terminal, service).await,
-        Command::Status { watch: false } => show_status(&api, terminal, service).await,
+        Command::Status { watch: false } => match show_status(&api, terminal, service).await {
+            Err(CtlError::Api(error)) => pcr::status::without_daemon(error, global, environment, terminal).await,
+            shown => shown,
+        },
         Command::History { limit } => {
             let lines = api.history(service, *limit).await?;
             match terminal.json {
@@ -54,8 +66,14 @@ pub(super) async fn run(args: &Args, environment: &Environment, terminal: &Termi
     }
 }
 
+/// Where the daemon of that configuration listens.
+fn listens(file: &std::path::Path) -> Result<Target, super::Misuse> {
+    let admin = crate::config::source::load(Some(file))?.config.admin;
+    Ok(Target::of(&admin)?)
+}
+
 /// The commands that go to the decision core.
-fn order(command: &Command) -> Option<Order> {
+pub(super) fn order(command: &Command) -> Option<Order> {
     let (command, dry_run) = match command {
         Command::Failover { to, route_only, force, at, dry_run } => {
             let at = at.map(|at| WallTime(at.as_microsecond()));
@@ -78,7 +96,7 @@ fn shown(written: std::io::Result<()>) -> Result<Done, CtlError> {
     Ok(Done::Yes)
 }
 
-async fn show_status(api: &Api, terminal: &Terminal, service: Option<&str>) -> Result<Done, CtlError> {
+pub(super) async fn show_status(api: &Api, terminal: &Terminal, service: Option<&str>) -> Result<Done, CtlError> {
     let status = api.status().await?;
     let chosen = services(&status, service)?;
     match (terminal.json, service) {

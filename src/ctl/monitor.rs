@@ -2,7 +2,6 @@
 //! controller itself: the daemon without listeners, on the same state, with the same lock and history.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -11,9 +10,9 @@ use tokio_util::sync::CancellationToken;
 use super::api::{Api, ApiError};
 use super::args::Global;
 use super::history::Line;
-use super::target::{self, Environment, Target};
+use super::target::Target;
 use super::terminal::Terminal;
-use super::{CtlError, Done, Misuse, services};
+use super::{CtlError, Done, services};
 use crate::config::Config;
 use crate::daemon::{self, DaemonError, Options, Source, signals, telemetry};
 use crate::types::{HostPort, WallTime};
@@ -26,30 +25,15 @@ const COUNT: i64 = 10;
 /// Lines of the history looked at each time.
 const HISTORY: u32 = 50;
 
-/// What was asked for.
-#[derive(Debug)]
-pub(super) struct Wanted {
-    /// The configuration of a controller of its own; `None` = the environment and `.env`.
-    pub(super) config: Option<PathBuf>,
-}
-
-/// Runs until it is interrupted.
-pub(super) async fn run(
-    environment: &Environment,
-    terminal: &Terminal,
-    global: &Global,
-    wanted: &Wanted,
-) -> Result<Done, CtlError> {
-    let target = Target::choose(global, environment).map_err(Misuse::from)?;
-    let named = global.url.is_some() || global.socket.is_some() || environment.url.is_some();
-    let api = Api::new(target, target::token(global, environment)?, environment.user.clone());
+/// Runs until it is interrupted. `named`: the caller said which daemon is meant, so nobody else will do.
+pub(super) async fn run(api: &Api, named: bool, terminal: &Terminal, global: &Global) -> Result<Done, CtlError> {
     match api.status().await {
         Ok(status) => {
             terminal.talk(&format!("{} decides; this shows what it sees (Ctrl-C ends the showing)", status.daemon))?;
             let stop = interrupted()?;
-            watch(&api, terminal, global.service.as_deref(), &stop).await
+            watch(api, terminal, global.service.as_deref(), &stop).await
         }
-        Err(ApiError::Unreachable { .. }) if !named => control(terminal, global, wanted).await,
+        Err(ApiError::Unreachable { .. }) if !named => control(terminal, global).await,
         Err(error) => Err(error.into()),
     }
 }
@@ -63,8 +47,8 @@ fn interrupted() -> Result<CancellationToken, CtlError> {
 }
 
 /// The controller itself.
-async fn control(terminal: &Terminal, global: &Global, wanted: &Wanted) -> Result<Done, CtlError> {
-    let source = Source { path: wanted.config.clone() };
+async fn control(terminal: &Terminal, global: &Global) -> Result<Done, CtlError> {
+    let source = Source { path: global.config.clone() };
     let config = without_listeners(daemon::load(&source).map_err(DaemonError::from)?);
     let address = config.admin.listen;
     let _log = telemetry::install(true);

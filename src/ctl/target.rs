@@ -93,6 +93,16 @@ impl Target {
         }
     }
 
+    /// Where a daemon with this configuration listens.
+    pub(super) fn of(admin: &crate::config::Admin) -> Result<Self, TargetError> {
+        match (&admin.socket, admin.listen) {
+            (_, Some(listen)) => Self::parse(&listen.to_string()),
+            (Some(socket), None) => Ok(Self::Unix(socket.clone())),
+            // The configuration allows no such thing.
+            (None, None) => Self::parse(DEFAULT_URL),
+        }
+    }
+
     /// What the `Host` header says.
     pub(super) fn host_header(&self) -> String {
         match self {
@@ -109,6 +119,11 @@ impl fmt::Display for Target {
             Self::Unix(path) => write!(f, "unix://{}", path.display()),
         }
     }
+}
+
+/// Whether somebody said which daemon.
+pub(super) fn is_named(global: &Global, environment: &Environment) -> bool {
+    global.url.is_some() || global.socket.is_some() || environment.url.is_some()
 }
 
 /// The token: from `--token-file`, else from the environment.

@@ -93,14 +93,20 @@ impl Terminal {
 
     /// Asks; only `y` and `yes` are a yes, the end of the input is a no.
     pub(super) fn ask(&self, question: &str) -> std::io::Result<bool> {
+        let answer = self.ask_for(&format!("{question} [y/N]"))?;
+        Ok(matches!(answer.to_lowercase().as_str(), "y" | "yes"))
+    }
+
+    /// Asks for a text; the end of the input is an empty one.
+    pub(super) fn ask_for(&self, question: &str) -> std::io::Result<String> {
         {
             let mut err = self.err.borrow_mut();
-            write!(err, "{question} [y/N] ")?;
+            write!(err, "{question} ")?;
             err.flush()?;
         }
         let mut answer = String::new();
         self.input.borrow_mut().read_line(&mut answer)?;
-        Ok(matches!(answer.trim().to_lowercase().as_str(), "y" | "yes"))
+        Ok(answer.trim().to_owned())
     }
 }
 

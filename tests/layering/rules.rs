@@ -118,13 +118,27 @@ pub const TABLE: &[Room] = &[
     // `config` for its own addresses and tokens.
     room("admin", Pure::None, Import(&["view", "routing", "config", "failover::action", "failover::phase"])),
     room("follow", Pure::None, Import(&["routing::snapshot"])),
-    room("pcr", Pure::None, Import(&["cockroach_cloud", "net", "wire", "view"])),
+    // `config` for the pair of clusters that it works on.
+    room(
+        "pcr",
+        Pure::These(&["pcr::survey", "pcr::schedule", "pcr::settings"]),
+        Import(&["cockroach_cloud", "net", "wire", "view", "config"]),
+    ),
     room("client", Pure::None, Import(&["view", "backoff", "cockroach_cloud"])),
-    // `config` for `check-config`, `action` for the commands it sends.
+    // `config` for `check-config`, `action` for the commands it sends, `model` for what `pcr` shows it of the cloud.
     room(
         "ctl",
         Pure::None,
-        Import(&["view", "pcr", "daemon", "config", "failover::action", "failover::explain", "failover::phase"]),
+        Import(&[
+            "view",
+            "pcr",
+            "daemon",
+            "config",
+            "cockroach_cloud",
+            "failover::action",
+            "failover::explain",
+            "failover::phase",
+        ]),
     ),
     // `net` for the writer that it shows at work.
     room("demo", Pure::None, Import(&["daemon", "sim", "config", "net"])),
