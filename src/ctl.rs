@@ -11,6 +11,7 @@ mod connection_string;
 mod explain;
 mod history;
 mod render;
+mod service;
 mod status;
 mod target;
 mod terminal;
@@ -22,6 +23,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use crate::types::ServiceName;
+use crate::view::dsn::DsnError;
 use crate::view::{ServiceStatus, Status};
 
 /// How a run ended, as the exit code says it.
@@ -44,6 +46,9 @@ enum CtlError {
     /// The call made no sense.
     #[error(transparent)]
     Misuse(#[from] Misuse),
+    /// The sidecar does not start.
+    #[error(transparent)]
+    Service(#[from] service::ServiceError),
     /// stdout or stderr is gone.
     #[error("cannot write the output: {0}")]
     Output(#[from] std::io::Error),
@@ -82,6 +87,9 @@ enum Misuse {
         "this changes the database, and there is no terminal to ask on: nothing was done; say --yes to go on without a question"
     )]
     NobodyToAsk,
+    /// `connection-string`: see [`DsnError`].
+    #[error(transparent)]
+    Dsn(#[from] DsnError),
     /// `connection-string` without anything to connect to.
     #[error("service {service} has no listener for {target} connections; its backends can be named with --multi-host")]
     NoListener {
@@ -136,7 +144,7 @@ fn exit_code(ended: Result<Done, CtlError>, terminal: &terminal::Terminal) -> u8
     let _ = terminal.problem(&error.to_string());
     match error {
         CtlError::Api(error) if error.refused() => 1,
-        CtlError::Api(_) | CtlError::Misuse(_) => 2,
+        CtlError::Api(_) | CtlError::Misuse(_) | CtlError::Service(_) => 2,
         CtlError::Output(_) | CtlError::Json(_) => 1,
     }
 }

@@ -53,21 +53,16 @@ const MAX_OTHER: u64 = 64 << 10;
 /// working directory, and both win over the file. Relative paths are relative to the working directory.
 pub fn load(path: Option<&Path>) -> Result<Loaded, ConfigError> {
     let mut reading = Reading::default();
-    let mut environment = BTreeMap::new();
-    for (name, value) in std::env::vars_os() {
-        // A name that is no text cannot be ours.
-        let Ok(name) = name.into_string() else { continue };
-        match value.into_string() {
-            Ok(value) => {
-                environment.insert(name, value);
-            }
-            Err(_) if env::NAMES.contains(&name.as_str()) => {
-                reading.problems.push(Problem::new(name, "is no UTF-8 text; write it as such"));
-            }
-            Err(_) => {}
-        }
-    }
+    let environment = reading.environment();
     reading.load(path, Path::new(".env"), environment)
+}
+
+/// The environment over what `.env` in the working directory says, for programs that run without a configuration.
+pub fn variables() -> Result<BTreeMap<String, String>, ConfigError> {
+    let mut reading = Reading::default();
+    let environment = reading.environment();
+    let variables = reading.variables(Path::new(".env"), environment);
+    if reading.problems.is_empty() { Ok(variables) } else { Err(ConfigError { problems: reading.problems }) }
 }
 
 /// [`load`] with a `.env` file and an environment of one's own.
@@ -87,6 +82,24 @@ struct Reading {
 }
 
 impl Reading {
+    fn environment(&mut self) -> BTreeMap<String, String> {
+        let mut environment = BTreeMap::new();
+        for (name, value) in std::env::vars_os() {
+            // A name that is no text cannot be ours.
+            let Ok(name) = name.into_string() else { continue };
+            match value.into_string() {
+                Ok(value) => {
+                    environment.insert(name, value);
+                }
+                Err(_) if env::NAMES.contains(&name.as_str()) => {
+                    self.problems.push(Problem::new(name, "is no UTF-8 text; write it as such"));
+                }
+                Err(_) => {}
+            }
+        }
+        environment
+    }
+
     fn load(
         mut self,
         path: Option<&Path>,

@@ -120,11 +120,20 @@ pub const TABLE: &[Room] = &[
     room("follow", Pure::None, Import(&["routing::snapshot"])),
     room("pcr", Pure::None, Import(&["cockroach_cloud", "net", "wire", "view"])),
     room("client", Pure::None, Import(&["view", "backoff", "cockroach_cloud"])),
-    // `config` for `check-config`, `action` for the commands it sends.
+    // `config` for `check-config`, `action` for the commands it sends, `client` for `service`.
     room(
         "ctl",
         Pure::None,
-        Import(&["view", "pcr", "daemon", "config", "failover::action", "failover::explain", "failover::phase"]),
+        Import(&[
+            "view",
+            "pcr",
+            "daemon",
+            "client",
+            "config",
+            "failover::action",
+            "failover::explain",
+            "failover::phase",
+        ]),
     ),
     // `net` for the writer that it shows at work.
     room("demo", Pure::None, Import(&["daemon", "sim", "config", "net"])),
