@@ -14,6 +14,7 @@ mod harness;
 mod crash;
 mod demo;
 mod effects;
+mod examples;
 mod failover;
 mod operators;
 mod page;
