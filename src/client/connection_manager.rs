@@ -159,8 +159,12 @@ impl ConnectionManager {
 impl Inner {
     /// One caller asks, the others wait for its answer. Cancel safe.
     async fn sides(&self) -> Result<Clusters, Error> {
+        let called = Instant::now();
         let mut kept = self.kept.lock().await;
-        if let Some(kept) = kept.as_ref().filter(|kept| self.counts(kept)) {
+        // What was asked for while we waited is as good as an answer of our own.
+        let counts =
+            |kept: &&Kept| self.counts(kept) && (kept.asked >= called || kept.asked.elapsed() < kept.fresh_for);
+        if let Some(kept) = kept.as_ref().filter(counts) {
             return Ok(kept.sides.clone());
         }
         let asked = Instant::now();
@@ -169,9 +173,10 @@ impl Inner {
         Ok(sides)
     }
 
+    /// No failure was reported since it was asked for.
     fn counts(&self, kept: &Kept) -> bool {
         let failed = *self.failed.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.asked.elapsed() < kept.fresh_for && failed.is_none_or(|failed| failed < kept.asked)
+        failed.is_none_or(|failed| failed < kept.asked)
     }
 
     async fn ask(&self, kept: Option<&Kept>) -> Result<(Clusters, Duration), Error> {
