@@ -4,6 +4,7 @@
 check:
     cargo fmt --check
     cargo clippy --all-targets --all-features -- -D warnings
+    cargo clippy --no-default-features --examples -- -D warnings
 
 # install what the tests need and run them
 test *args:

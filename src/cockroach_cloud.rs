@@ -22,6 +22,7 @@ mod transport;
 pub use client::{Client, MAX_PAGES, Reply};
 pub use error::{Answer, Cause, Code, Error, MAX_ERROR, Step, Trouble, Unreadable};
 pub use operation::{ApiPath, ApiPathError, Method, Operation};
+pub(crate) use settings::plain_http;
 pub use settings::{BuildError, DEFAULT_BASE_URL, DEFAULT_TIMEOUT, Settings, VERSION};
 pub use transport::{MAX_BODY, RawReply};
 

@@ -40,6 +40,8 @@ pub struct Admin {
     pub hosts: Vec<String>,
     /// A listener that serves only `/metrics`.
     pub metrics_listen: Option<SocketAddr>,
+    /// `DB_USERNAME` and `DB_PASSWORD`: what `/connection` fills in for a caller with a token or on the unix socket.
+    pub credentials: Option<(String, Secret)>,
 }
 
 /// `[state]`.
@@ -162,6 +164,19 @@ pub enum TlsMode {
     VerifyCa,
     /// TLS, chain and name checked.
     VerifyFull,
+}
+
+impl TlsMode {
+    /// libpq's word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Disable => "disable",
+            Self::Prefer => "prefer",
+            Self::Require => "require",
+            Self::VerifyCa => "verify-ca",
+            Self::VerifyFull => "verify-full",
+        }
+    }
 }
 
 /// `[service.NAME.probe]`.

@@ -14,6 +14,7 @@ mod history;
 mod monitor;
 mod pcr;
 mod render;
+mod service;
 mod status;
 mod target;
 mod terminal;
@@ -25,6 +26,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use crate::types::ServiceName;
+use crate::view::dsn::DsnError;
 use crate::view::{ServiceStatus, Status};
 
 /// How a run ended, as the exit code says it.
@@ -50,6 +52,9 @@ enum CtlError {
     /// The clusters, or the Cloud API.
     #[error(transparent)]
     Pcr(#[from] crate::pcr::Error),
+    /// The sidecar does not start.
+    #[error(transparent)]
+    Service(#[from] service::ServiceError),
     /// stdout or stderr is gone.
     #[error("cannot write the output: {0}")]
     Output(#[from] std::io::Error),
@@ -124,6 +129,9 @@ enum Misuse {
         /// In words.
         problem: crate::cockroach_cloud::ApiPathError,
     },
+    /// `connection-string`: see [`DsnError`].
+    #[error(transparent)]
+    Dsn(#[from] DsnError),
     /// `connection-string` without anything to connect to.
     #[error("service {service} has no listener for {target} connections; its backends can be named with --multi-host")]
     NoListener {
@@ -181,7 +189,7 @@ fn exit_code(ended: Result<Done, CtlError>, terminal: &terminal::Terminal) -> u8
         CtlError::Daemon(crate::daemon::DaemonError::Config(_)) => 2,
         CtlError::Pcr(error) if error.is_misuse_or_unreachable() => 2,
         CtlError::Pcr(_) => 1,
-        CtlError::Api(_) | CtlError::Misuse(_) => 2,
+        CtlError::Api(_) | CtlError::Misuse(_) | CtlError::Service(_) => 2,
         CtlError::Output(_) | CtlError::Json(_) | CtlError::Daemon(_) => 1,
     }
 }

@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admin::{self, AdminError, AdminState, CommandRequest, Settings};
 use crate::config::source::{self, ConfigError};
-use crate::config::{Authority, Config, ProbeKind, Promoter};
+use crate::config::{Authority, Config, Promoter};
 use crate::connections::Connections;
 use crate::failover::action::{Command, Receipt, Refusal};
 use crate::failover::observation::Evidence;
@@ -355,17 +355,13 @@ fn decides(config: &Config) -> bool {
 }
 
 fn settings(config: &Config) -> Settings {
-    let credentials = config.services.iter().find_map(|service| match &service.probe.kind {
-        ProbeKind::Sql { login } => login.password.clone().map(|password| (login.user.clone(), password)),
-        _ => None,
-    });
     Settings {
         listen: config.admin.listen,
         socket: config.admin.socket.clone(),
         metrics_listen: config.admin.metrics_listen,
         tokens: config.admin.tokens.clone(),
         hosts: config.admin.hosts.clone(),
-        credentials,
+        credentials: config.admin.credentials.clone(),
     }
 }
 

@@ -19,24 +19,42 @@
 //!   runtime, socket, file, clock or random source. Time and chance are arguments.
 //! - No room writes what another room decides: there is one machine per pair, and only its driver feeds it.
 
+#[cfg(feature = "daemon")]
 pub mod admin;
 pub mod backoff;
+pub mod client;
 pub mod cockroach_cloud;
+#[cfg(feature = "daemon")]
 pub mod config;
+#[cfg(feature = "daemon")]
 pub mod connections;
+#[cfg(feature = "daemon")]
 pub mod ctl;
+#[cfg(feature = "daemon")]
 pub mod daemon;
+#[cfg(feature = "daemon")]
 pub mod demo;
+#[cfg(feature = "daemon")]
 pub mod failover;
+#[cfg(feature = "daemon")]
 pub mod listener;
+#[cfg(feature = "daemon")]
 pub mod net;
+#[cfg(feature = "daemon")]
 pub mod pcr;
+#[cfg(feature = "daemon")]
 pub mod probe;
+#[cfg(feature = "daemon")]
 pub mod promote;
+#[cfg(feature = "daemon")]
 pub mod relay;
+#[cfg(feature = "daemon")]
 pub mod routing;
+#[cfg(feature = "daemon")]
 pub mod sim;
+#[cfg(feature = "daemon")]
 pub mod store;
 pub mod types;
 pub mod view;
+#[cfg(feature = "daemon")]
 pub mod wire;

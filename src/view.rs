@@ -1,6 +1,9 @@
-//! The read model: what server, page, CLI and client library show. Plain data that (de)serialises; no logic beyond that.
+//! The read model: what server, page, CLI and client library show. Plain data that (de)serialises, and how an
+//! application is told to connect; no logic beyond that.
 
+pub mod dsn;
 mod durations;
+pub mod sides;
 
 use std::net::SocketAddr;
 
@@ -279,6 +282,21 @@ pub struct BackendStatus {
     pub connections: u64,
     /// Per address.
     pub endpoints: Vec<EndpointStatus>,
+    /// As configured, resolved or not; empty where the Cloud API tells the host.
+    #[serde(default)]
+    pub addresses: Vec<HostPort>,
+    /// The Cloud API's id, where it is configured.
+    #[serde(default)]
+    pub cluster_id: Option<String>,
+    /// The role configured for the first start: `primary`, `standby`.
+    #[serde(default)]
+    pub configured_role: Option<String>,
+    /// How our own connections to it are encrypted, in libpq's word.
+    #[serde(default)]
+    pub sslmode: Option<String>,
+    /// The file with the CA they trust, on the daemon's machine.
+    #[serde(default)]
+    pub sslrootcert: Option<String>,
 }
 
 /// The last probe of a backend.

@@ -36,6 +36,13 @@ impl Peer {
     }
 }
 
+/// May a password be sent to this caller? On this machine, or through a TLS proxy on it that says so.
+pub(super) fn is_private(peer: Peer, headers: &HeaderMap) -> bool {
+    let encrypted =
+        headers.get("x-forwarded-proto").is_some_and(|proto| proto.as_bytes().eq_ignore_ascii_case(b"https"));
+    peer.is_local() && (encrypted || !is_forwarded(headers))
+}
+
 /// What decides whether a request is heard. A reload swaps it as a whole.
 #[derive(Debug, Default)]
 pub(super) struct Trust {
@@ -97,7 +104,7 @@ impl Trust {
     /// The credentials that `/connection` may hand to this caller.
     pub(super) fn credentials(&self, peer: Peer, headers: &HeaderMap) -> Option<&(String, Secret)> {
         let trusted = matches!(peer, Peer::Unix { .. }) || self.bearer(headers) == Bearer::Known;
-        self.credentials.as_ref().filter(|_| trusted && peer.is_local())
+        self.credentials.as_ref().filter(|_| trusted && is_private(peer, headers))
     }
 
     /// A literal address cannot be rebound by a name server, so it is always good; names must be known.

@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use super::control::{query, service};
 use super::problem::Fault;
 use super::server::Shared;
-use crate::types::{BackendName, ServiceName, WallTime};
+use crate::types::{ServiceName, WallTime};
 use crate::view::{BackendStatus, ServiceStatus, Status};
 
 /// Lines of history when nobody says how many, and at most.
@@ -102,7 +102,7 @@ struct Summary {
     status: Overall,
     db_primary: &'static str,
     db_replica: Option<&'static str>,
-    active_cluster: Option<BackendName>,
+    active_cluster: Option<String>,
 }
 
 impl Summary {
@@ -116,7 +116,9 @@ impl Summary {
             (CONNECTED, Some(_)) => Overall::Degraded,
             _ => Overall::Unhealthy,
         };
-        Self { service: service.name.clone(), status, db_primary, db_replica, active_cluster: service.active.clone() }
+        let id = |b: &BackendStatus| b.cluster_id.clone().unwrap_or_else(|| b.name.to_string());
+        let active_cluster = active(service).map(id);
+        Self { service: service.name.clone(), status, db_primary, db_replica, active_cluster }
     }
 }
 

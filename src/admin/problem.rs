@@ -53,6 +53,12 @@ pub(super) enum Fault {
     History,
     #[error("{limit} clients follow events already")]
     Crowded { limit: usize },
+    #[error("{detail}")]
+    BadCredentials { detail: &'static str },
+    #[error(
+        "a password travels on this machine or over TLS only; ask /connection without X-DB-Password, or from this machine"
+    )]
+    ClearPassword,
     #[error("{sentence}")]
     NotReady { sentence: String },
     #[error("{sentence}")]
@@ -66,13 +72,17 @@ impl Fault {
         match self {
             Self::NotFound { .. } | Self::UnknownService { .. } => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
-            Self::BadQuery { .. } | Self::BadBody { .. } | Self::BadHost | Self::ServiceNeeded { .. } => {
-                StatusCode::BAD_REQUEST
-            }
+            Self::BadQuery { .. }
+            | Self::BadBody { .. }
+            | Self::BadCredentials { .. }
+            | Self::BadHost
+            | Self::ServiceNeeded { .. } => StatusCode::BAD_REQUEST,
             Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::SlowBody { .. } => StatusCode::REQUEST_TIMEOUT,
             Self::TokenMissing | Self::TokenUnknown => StatusCode::UNAUTHORIZED,
-            Self::NoAuthority | Self::ForeignHost { .. } | Self::ForeignOrigin { .. } => StatusCode::FORBIDDEN,
+            Self::ClearPassword | Self::NoAuthority | Self::ForeignHost { .. } | Self::ForeignOrigin { .. } => {
+                StatusCode::FORBIDDEN
+            }
             Self::Refused(_) => StatusCode::CONFLICT,
             Self::NoAnswer { .. }
             | Self::Stopping
@@ -106,6 +116,8 @@ impl Fault {
             Self::Stopping => "stopping",
             Self::History => "history",
             Self::Crowded { .. } => "crowded",
+            Self::BadCredentials { .. } => "bad-credentials",
+            Self::ClearPassword => "clear-password",
             Self::NotReady { .. } => "not-ready",
             Self::NotLive { .. } => "not-live",
             Self::Render { .. } => "render",

@@ -478,6 +478,51 @@ fn a_caller_gets_its_own_credentials_back_and_ours_only_with_a_token() {
     assert_eq!(ours["connection_string"], "postgresql://app:p%40ss@db1.example.com:5432/postgres?sslmode=prefer");
     let clusters = served.get("/clusters").json();
     assert_eq!(clusters["clusters"][1]["dns"][0], "db2.example.com:5432");
+    for (headers, code, word) in [
+        ("x-db-password: alone\r\n", 400, "bad-credentials"),
+        ("x-db-username: a\r\nx-db-username: b\r\n", 400, "bad-credentials"),
+        ("x-forwarded-for: 192.0.2.1\r\nx-db-username: a\r\nx-db-password: b\r\n", 403, "clear-password"),
+    ] {
+        let reply = served.ask("GET /connection", headers, "");
+        assert_eq!((reply.code, reply.problem().as_str()), (code, word), "{headers}");
+    }
+    let by_tls = "x-forwarded-for: 192.0.2.1\r\nx-forwarded-proto: https\r\nx-db-username: a\r\nx-db-password: b\r\n";
+    assert!(served.ask("GET /connection", by_tls, "").body.contains("//a:b@"));
+    let relayed = served.ask("GET /connection", "via: 1.1 x\r\nauthorization: Bearer s3cret\r\n", "");
+    assert!(!relayed.body.contains("p%40ss"), "{relayed:?}");
+}
+
+#[test]
+fn clusters_are_called_by_their_ids_and_home_stays_the_configured_primary() {
+    let served = Served::start(fixture::steady());
+    served.publish(|status| {
+        let service = &mut status.services[0];
+        service.kind = "cockroach".into();
+        service.active = Some("us-west".into());
+        for (backend, id) in service.backends.iter_mut().zip(["id-east", "id-west"]) {
+            backend.active = id == "id-west";
+            backend.cluster_id = Some(id.into());
+            backend.configured_role = Some(if id == "id-east" { "primary" } else { "standby" }.into());
+            backend.sslmode = Some("verify-full".into());
+            backend.sslrootcert = Some(format!("/etc/ca/{id}.crt"));
+        }
+    });
+    let told = served.get("/connection").json();
+    let uri = "postgresql://db2.example.com:5432/defaultdb?sslmode=verify-full&sslrootcert=%2Fetc%2Fca%2Fid-west.crt";
+    assert_eq!(
+        told,
+        json!({ "connection_string": uri, "active_cluster": "id-west", "primary_cluster": "id-east",
+            "standby_cluster": "id-west", "open": true })
+    );
+    assert_eq!(served.get("/health").json()["active_cluster"], "id-west");
+    let sides = served.get("/clusters").json();
+    let east = &sides["clusters"][0];
+    assert_eq!((&east["cluster_id"], &east["primary"], &east["fit"]), (&json!("id-east"), &json!(true), &json!(false)));
+    // A latch that moves is told by the next reply.
+    served.publish(|status| status.services[0].backends.iter_mut().for_each(|b| b.active = !b.active));
+    assert_eq!(served.get("/connection").json()["active_cluster"], "id-east");
+    served.publish(|status| status.services[0].backends.iter_mut().for_each(|b| b.active = false));
+    assert_eq!(served.get("/connection").problem(), "not-ready");
 }
 
 // Events

@@ -159,6 +159,21 @@ pub(super) fn tls_config(roots: RootCertStore) -> Result<ClientConfig, BuildErro
     Ok(config)
 }
 
+/// A client for plain HTTP, of the shape that all of ours have: no redirects, no proxies of the environment, a
+/// connection for every call. It must have some TLS; this one trusts nobody.
+pub(crate) fn plain_http() -> reqwest::ClientBuilder {
+    let builder = reqwest::Client::builder()
+        .redirect(reqwest::redirect::Policy::none())
+        .retry(reqwest::retry::never())
+        .no_proxy()
+        .referer(false)
+        .pool_max_idle_per_host(0);
+    match tls_config(RootCertStore::empty()) {
+        Ok(tls) => builder.tls_backend_preconfigured(tls),
+        Err(_) => builder,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -78,6 +78,7 @@ pub fn live_part(old: &Config, new: &Config) -> Config {
     live.admin.token_file.clone_from(&new.admin.token_file);
     live.admin.tokens.clone_from(&new.admin.tokens);
     live.admin.hosts.clone_from(&new.admin.hosts);
+    live.admin.credentials.clone_from(&new.admin.credentials);
     for service in &mut live.services {
         if let Some(new) = find(new, &service.name) {
             *service = Service { kind: service.kind, workers: service.workers, ..new.clone() };
@@ -133,6 +134,10 @@ impl Diff {
             names.dedup();
             let names = if names.is_empty() { "nobody".to_owned() } else { names.join(", ") };
             self.say(format!("admin.token_file: read again, tokens for {names}"));
+        }
+        if old.admin.credentials != new.admin.credentials {
+            self.admin = true;
+            self.say("DB_USERNAME, DB_PASSWORD: read again, for GET /connection".to_owned());
         }
         if old.admin.hosts != new.admin.hosts {
             self.admin = true;

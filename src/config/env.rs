@@ -78,6 +78,7 @@ pub struct Env {
     user: Option<Named<String>>,
     database: Option<Named<String>>,
     password: Option<Named<Secret>>,
+    credentials: Option<(String, Secret)>,
     encrypt: Option<bool>,
     interval: Option<Named<Duration>>,
     timeout: Option<Named<Duration>>,
@@ -112,6 +113,7 @@ impl Env {
             user: login.0,
             database: login.1,
             password: login.2,
+            credentials: reader.credentials(),
             encrypt: reader.flag("DB_SSL"),
             interval: reader.interval(),
             timeout: reader.duration("HEALTH_CHECK_TIMEOUT", Unit::Seconds),
@@ -125,6 +127,13 @@ impl Env {
             problems: reader.problems,
             warnings: reader.warnings,
         }
+    }
+}
+
+impl Env {
+    /// `DB_USERNAME` and `DB_PASSWORD`, when both are set.
+    pub(in crate::config) fn credentials(&self) -> Option<(String, Secret)> {
+        self.credentials.clone()
     }
 }
 
@@ -245,6 +254,12 @@ impl Reader<'_> {
         // Its own name wins: an application's password may stand in the same environment.
         let own = self.text("PGPIVOT_PASSWORD").map(|password| ("PGPIVOT_PASSWORD", Secret::new(password)));
         (user, database, own.or(password))
+    }
+
+    /// The application's login, whatever ours is.
+    fn credentials(&self) -> Option<(String, Secret)> {
+        let user = self.text("DB_USERNAME").or_else(|| self.text("DB_USER"))?;
+        Some((user, Secret::new(self.text("DB_PASSWORD")?)))
     }
 
     fn metrics(&mut self) -> Option<Metrics> {

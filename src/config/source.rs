@@ -75,6 +75,14 @@ pub fn primary_endpoint() -> Result<Option<SqlEndpoint>, ConfigError> {
     }
 }
 
+/// The environment over what `.env` in the working directory says, for programs that run without a configuration.
+pub fn variables() -> Result<BTreeMap<String, String>, ConfigError> {
+    let mut reading = Reading::default();
+    let environment = reading.environment();
+    let variables = reading.variables(Path::new(".env"), environment);
+    if reading.problems.is_empty() { Ok(variables) } else { Err(ConfigError { problems: reading.problems }) }
+}
+
 /// [`load`] with a `.env` file and an environment of one's own.
 pub fn load_from(
     path: Option<&Path>,

@@ -18,7 +18,7 @@ pub(in crate::config) use self::section::size_text;
 use super::env::Env;
 pub use super::raw::problem::{Problem, Problems};
 use super::raw::{Raw, service_path};
-use super::{Config, State};
+use super::{Admin, Config, State};
 
 /// Builds the configuration.
 ///
@@ -43,7 +43,8 @@ pub fn build(mut raw: Raw, env: &Env, cores: usize) -> Result<(Config, Vec<Strin
              COCKROACH_API_SECRET_KEY, PRIMARY_CLUSTER_ID and STANDBY_CLUSTER_ID",
         );
     }
-    let config = Config { admin: admin::build(&raw, &mut problems), state: state(&raw, &mut problems), services };
+    let admin = Admin { credentials: env.credentials(), ..admin::build(&raw, &mut problems) };
+    let config = Config { admin, state: state(&raw, &mut problems), services };
     across::check(&config, &mut problems);
     problems.into_result().map(|warnings| (config, warnings))
 }

@@ -2,6 +2,7 @@
 
 pub(super) mod pcr;
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -186,6 +187,9 @@ pub(super) enum Command {
         /// Name the backends themselves, past the proxy
         #[arg(long)]
         multi_host: bool,
+        /// With --multi-host: unfit sides, too
+        #[arg(long, requires = "multi_host")]
+        all: bool,
         /// For reading from standbys
         #[arg(long)]
         read_only: bool,
@@ -195,10 +199,36 @@ pub(super) enum Command {
         /// Which database
         #[arg(long)]
         database: Option<String>,
+        /// The file with the CAs of all sides
+        #[arg(long, value_name = "FILE")]
+        sslrootcert: Option<String>,
+    },
+    /// Tell applications by HTTP where the active side is
+    #[command(after_help = SERVICE)]
+    Service {
+        /// Where to listen
+        #[arg(long, default_value_t = 8080, value_name = "PORT")]
+        port: u16,
+        /// On which address
+        #[arg(long, default_value = "127.0.0.1", value_name = "ADDRESS")]
+        listen: IpAddr,
     },
     #[command(flatten)]
     Pcr(pcr::Pcr),
 }
+
+const SERVICE: &str = "\
+GET /health, /connection and /clusters, as the daemon itself serves them. The
+active side is the daemon's word. Where no daemon accepts connections, it is
+deduced from the replication streams, if COCKROACH_API_SECRET_KEY,
+PRIMARY_CLUSTER_ID and STANDBY_CLUSTER_ID are set (in the environment or .env);
+that is at most 5 s old. X-DB-Username and X-DB-Password go back to a caller
+on this machine; DB_USERNAME and DB_PASSWORD to one that shows the token, too.
+It serves until SIGTERM.
+
+Example:
+  proxyctl service --port 8080
+  curl -H 'X-DB-Username: app' http://localhost:8080/connection";
 
 /// Forms of a connection string.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]

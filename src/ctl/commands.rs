@@ -1,12 +1,14 @@
 //! From the arguments to the one function that carries each subcommand out.
 
+use std::net::SocketAddr;
+
 use super::act::{self, Order, backend};
 use super::api::Api;
 use super::args::{Args, Command, Global};
 use super::connection_string::{self, Wanted};
 use super::target::{self, Environment, Target};
 use super::terminal::Terminal;
-use super::{CtlError, Done, explain, history, monitor, one_service, pcr, services, status, watch};
+use super::{CtlError, Done, explain, history, monitor, one_service, pcr, service, services, status, watch};
 use crate::failover::action::Command as Ordered;
 use crate::types::{BackendName, WallTime};
 
@@ -25,7 +27,14 @@ pub(super) async fn run(args: &Args, environment: &Environment, terminal: &Termi
         Some(file) if !target::is_named(global, environment) => listens(file)?,
         _ => Target::choose(global, environment).map_err(super::Misuse::from)?,
     };
-    let api = Api::new(target, target::token(global, environment)?, environment.user.clone());
+    let token = target::token(global, environment)?;
+    if let Command::Service { port, listen } = &args.command {
+        let variables = crate::config::source::variables().map_err(service::ServiceError::from)?;
+        let listen = SocketAddr::new(*listen, *port);
+        let (daemon, service) = (target.to_string(), global.service.clone());
+        return service::run(terminal, service::Start { listen, daemon, service, token, variables }).await;
+    }
+    let api = Api::new(target, token, environment.user.clone());
     if let Command::Monitor = &args.command {
         let named = target::is_named(global, environment);
         return monitor::run(&api, named, terminal, global).await;
@@ -52,13 +61,15 @@ pub(super) async fn run(args: &Args, environment: &Environment, terminal: &Termi
         }
         Command::Explain { .. } => show_explanation(&api, terminal, service).await,
         Command::Reload { dry_run } => reload(&api, terminal, *dry_run).await,
-        Command::ConnectionString { format, multi_host, read_only, user, database } => {
+        Command::ConnectionString { format, multi_host, all, read_only, user, database, sslrootcert } => {
             let wanted = Wanted {
                 format: *format,
                 multi_host: *multi_host,
+                all: *all,
                 read_only: *read_only,
                 user: user.clone(),
                 database: database.clone(),
+                sslrootcert: sslrootcert.clone(),
             };
             connection_line(&api, terminal, global, &wanted).await
         }
@@ -126,10 +137,9 @@ async fn reload(api: &Api, terminal: &Terminal, dry_run: bool) -> Result<Done, C
 async fn connection_line(api: &Api, terminal: &Terminal, global: &Global, wanted: &Wanted) -> Result<Done, CtlError> {
     let status = api.status().await?;
     let service = one_service(&status, global.service.as_deref())?;
-    let line = connection_string::build(service, api.target(), wanted)?;
-    if wanted.multi_host {
-        terminal.talk("these are the backends themselves: past the proxy there is no hold, no cut and no fence")?;
-    }
+    let built = connection_string::build(service, api.target(), wanted)?;
+    built.talk.iter().try_for_each(|line| terminal.talk(line))?;
+    let line = built.line;
     match terminal.json {
         true => terminal.result_json(&serde_json::json!({ "connection_string": line }))?,
         false => terminal.result(&line)?,

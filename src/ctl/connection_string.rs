@@ -7,6 +7,8 @@ use super::args::Format;
 use super::target::Target;
 use crate::types::HostPort;
 use crate::view::ServiceStatus;
+use crate::view::dsn::{Dsn, Session, default_database};
+use crate::view::sides::{COCKROACH, Cluster, Clusters};
 
 /// What is asked for.
 #[derive(Debug, Clone, Default)]
@@ -15,41 +17,88 @@ pub(super) struct Wanted {
     pub(super) format: Format,
     /// The backends themselves instead of the proxy.
     pub(super) multi_host: bool,
+    /// Sides too that are quarantined or were not promoted.
+    pub(super) all: bool,
     /// For reading from standbys.
     pub(super) read_only: bool,
     /// Who logs in.
     pub(super) user: Option<String>,
     /// Which database.
     pub(super) database: Option<String>,
+    /// The file with the CAs to trust.
+    pub(super) sslrootcert: Option<String>,
 }
 
-/// Which side a driver shall look for among several hosts, in words of libpq and of the JDBC driver.
-struct Session {
-    libpq: &'static str,
-    jdbc: &'static str,
+/// The string, and what its reader should know, one line each.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Built {
+    /// On stdout.
+    pub(super) line: String,
+    /// On stderr.
+    pub(super) talk: Vec<&'static str>,
 }
-
-const ANY: Session = Session { libpq: "any", jdbc: "any" };
-const WRITES: Session = Session { libpq: "read-write", jdbc: "primary" };
-const READS: Session = Session { libpq: "prefer-standby", jdbc: "preferSecondary" };
 
 /// The string.
-pub(super) fn build(service: &ServiceStatus, target: &Target, wanted: &Wanted) -> Result<String, Misuse> {
-    let (hosts, session) = match wanted.multi_host {
-        true => (backends(service), if wanted.read_only { READS } else { WRITES }),
-        false => (listeners(service, target, wanted.read_only), ANY),
+pub(super) fn build(service: &ServiceStatus, target: &Target, wanted: &Wanted) -> Result<Built, Misuse> {
+    let sides = Clusters::of([service]).clusters;
+    let cockroach = service.kind == COCKROACH;
+    let mut talk = Vec::new();
+    let mut dsn = if wanted.multi_host {
+        talk.push("these are the backends themselves: past the proxy there is no hold, no cut and no fence");
+        let mut dsn = Dsn::multi_host(&sides, wanted.all, wanted.sslrootcert.as_deref())?;
+        if dsn.hosts.len() > 1 && wanted.read_only && !cockroach {
+            dsn.session = Session::Reads;
+        }
+        dsn
+    } else {
+        // One listener is enough: several lead to the same side.
+        let hosts = listeners(service, target, wanted.read_only).into_iter().take(1).collect();
+        let (sslmode, sslrootcert) = through_the_proxy(&sides, wanted.sslrootcert.as_deref(), &mut talk);
+        Dsn { hosts, sslmode, sslrootcert, ..Dsn::default() }
     };
-    if hosts.is_empty() {
+    if dsn.hosts.is_empty() {
         let target = if wanted.read_only { "read_only" } else { "active" };
         return Err(Misuse::NoListener { service: service.name.clone(), target });
     }
-    // One listener is enough: several lead to the same side.
-    let hosts = if wanted.multi_host { &hosts[..] } else { &hosts[..1] };
-    Ok(match wanted.format {
-        Format::Uri => uri(hosts, &session, wanted),
-        Format::Jdbc => jdbc(hosts, &session, wanted),
-        Format::Env => env(hosts, &session, wanted),
-    })
+    // What every PostgreSQL driver does by itself needs no word.
+    dsn.sslmode = dsn.sslmode.filter(|mode| cockroach || !matches!(mode.as_str(), "disable" | "prefer"));
+    let default = cockroach.then(|| default_database(&service.kind).to_owned());
+    dsn.database = wanted.database.clone().or(default);
+    dsn.user = wanted.user.clone();
+    let line = match wanted.format {
+        Format::Uri => dsn.to_uri(),
+        Format::Jdbc => dsn.to_jdbc(),
+        Format::Env => dsn.to_env(),
+    };
+    Ok(Built { line, talk })
+}
+
+/// `sslmode` and CA of who connects to the proxy, which passes TLS through: the certificate carries the name of a side,
+/// not the proxy's, so a name cannot be checked; and it is another side's after a failover.
+fn through_the_proxy(
+    sides: &[Cluster],
+    sslrootcert: Option<&str>,
+    talk: &mut Vec<&'static str>,
+) -> (Option<String>, Option<String>) {
+    let modes = ["disable", "prefer", "require"];
+    let strict = |side: &Cluster| modes.iter().position(|mode| *mode == side.sslmode).unwrap_or(modes.len());
+    let strictest = sides.iter().map(strict).max().unwrap_or(1);
+    let cas: Vec<_> = sides.iter().map(|side| side.sslrootcert.as_deref()).collect();
+    let common = cas.first().copied().flatten().filter(|first| cas.iter().all(|ca| *ca == Some(first)));
+    match (modes.get(strictest), sslrootcert) {
+        (_, Some(file)) => (Some("verify-ca".into()), Some(file.to_owned())),
+        (Some(mode), None) => (Some((*mode).to_owned()), None),
+        (None, None) => match common {
+            Some(file) => (Some("verify-ca".into()), Some(file.to_owned())),
+            None => {
+                talk.push(
+                    "certificates are not checked: those of the sides have different CAs; put them into one file and \
+                     name it with --sslrootcert",
+                );
+                (Some("require".into()), None)
+            }
+        },
+    }
 }
 
 /// Where the daemon listens, as seen from here.
@@ -69,80 +118,15 @@ fn reachable(address: SocketAddr, target: &Target) -> HostPort {
     HostPort { host: host.into(), port: address.port() }
 }
 
-/// Every address of every backend, the active side first.
-fn backends(service: &ServiceStatus) -> Vec<HostPort> {
-    let mut order: Vec<_> = service.backends.iter().filter(|b| b.quarantined.is_none()).collect();
-    order.sort_by_key(|b| !b.active);
-    let mut hosts = Vec::new();
-    for endpoint in order.iter().flat_map(|b| &b.endpoints) {
-        let host = endpoint
-            .address
-            .clone()
-            .unwrap_or_else(|| HostPort { host: endpoint.ip.ip().to_string().into(), port: endpoint.ip.port() });
-        if !hosts.contains(&host) {
-            hosts.push(host);
-        }
-    }
-    hosts
-}
-
-fn uri(hosts: &[HostPort], session: &Session, wanted: &Wanted) -> String {
-    let user = wanted.user.as_deref().map(|u| format!("{}@", percent(u))).unwrap_or_default();
-    let database = wanted.database.as_deref().map(percent).unwrap_or_default();
-    let more = match hosts {
-        [_] => String::new(),
-        _ => format!("?target_session_attrs={}", session.libpq),
-    };
-    format!("postgresql://{user}{}/{database}{more}", list(hosts))
-}
-
-fn jdbc(hosts: &[HostPort], session: &Session, wanted: &Wanted) -> String {
-    let mut parameters = Vec::new();
-    if let Some(user) = &wanted.user {
-        parameters.push(format!("user={}", percent(user)));
-    }
-    if hosts.len() > 1 {
-        parameters.push(format!("targetServerType={}", session.jdbc));
-    }
-    let more = if parameters.is_empty() { String::new() } else { format!("?{}", parameters.join("&")) };
-    format!("jdbc:postgresql://{}/{}{more}", list(hosts), wanted.database.as_deref().map(percent).unwrap_or_default())
-}
-
-fn env(hosts: &[HostPort], session: &Session, wanted: &Wanted) -> String {
-    let join = |part: fn(&HostPort) -> String| hosts.iter().map(part).collect::<Vec<_>>().join(",");
-    let mut lines = vec![("PGHOST", join(|h| h.host.to_string())), ("PGPORT", join(|h| h.port.to_string()))];
-    lines.extend(wanted.user.clone().map(|u| ("PGUSER", u)));
-    lines.extend(wanted.database.clone().map(|d| ("PGDATABASE", d)));
-    if hosts.len() > 1 {
-        lines.push(("PGTARGETSESSIONATTRS", session.libpq.to_owned()));
-    }
-    lines.iter().map(|(key, value)| format!("export {key}={}", quoted(value))).collect::<Vec<_>>().join("\n")
-}
-
-fn list(hosts: &[HostPort]) -> String {
-    hosts.iter().map(HostPort::to_string).collect::<Vec<_>>().join(",")
-}
-
-/// For a shell; bare where nothing needs a quote.
-fn quoted(value: &str) -> String {
-    let bare = |c: char| c.is_ascii_alphanumeric() || "._-:,/@".contains(c);
-    match !value.is_empty() && value.chars().all(bare) {
-        true => value.to_owned(),
-        false => format!("'{}'", value.replace('\'', "'\\''")),
-    }
-}
-
-fn percent(text: &str) -> String {
-    super::api::percent(text)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::ctl::sample;
 
     fn built(wanted: &Wanted) -> String {
-        build(&sample::steady().services[0], &Target::parse("http://db.example.com:8404").unwrap(), wanted).unwrap()
+        build(&sample::steady().services[0], &Target::parse("http://db.example.com:8404").unwrap(), wanted)
+            .unwrap()
+            .line
     }
 
     fn named(format: Format, multi_host: bool) -> Wanted {
@@ -182,11 +166,14 @@ mod tests {
         status.services[0].listeners[0].address = "0.0.0.0:26257".parse().unwrap();
         let target = Target::parse("http://db.example.com:8404").unwrap();
         assert_eq!(
-            build(&status.services[0], &target, &Wanted::default()).unwrap(),
+            build(&status.services[0], &target, &Wanted::default()).unwrap().line,
             "postgresql://db.example.com:26257/"
         );
         let socket = Target::parse("unix:///run/s").unwrap();
-        assert_eq!(build(&status.services[0], &socket, &Wanted::default()).unwrap(), "postgresql://localhost:26257/");
+        assert_eq!(
+            build(&status.services[0], &socket, &Wanted::default()).unwrap().line,
+            "postgresql://localhost:26257/"
+        );
     }
 
     #[test]
@@ -195,5 +182,83 @@ mod tests {
         let wanted = Wanted { read_only: true, ..Wanted::default() };
         let error = build(&status.services[0], &Target::parse("h:1").unwrap(), &wanted).unwrap_err();
         assert!(error.to_string().contains("no listener for read_only connections"), "{error}");
+    }
+
+    /// Two clusters, the first one active, each with a certificate of its own.
+    fn clusters(sslmode: &str) -> ServiceStatus {
+        let mut service = sample::steady().services.remove(0);
+        service.kind = "cockroach".into();
+        service.backends[1].role = "unknown".into();
+        for backend in &mut service.backends {
+            let host = format!("{}.example.com:26257", backend.name);
+            backend.addresses = vec![host.parse().unwrap()];
+            backend.endpoints.clear();
+            backend.sslmode = Some(sslmode.into());
+            backend.sslrootcert = sslmode.starts_with("verify").then(|| format!("/etc/ca/{}.crt", backend.name));
+        }
+        service
+    }
+
+    fn of(service: &ServiceStatus, wanted: &Wanted) -> Built {
+        build(service, &Target::parse("h:1").unwrap(), wanted).unwrap()
+    }
+
+    #[test]
+    fn clusters_bring_their_port_their_database_and_encryption() {
+        let service = clusters("prefer");
+        let plain = Wanted::default();
+        assert_eq!(of(&service, &plain).line, "postgresql://localhost:26257/defaultdb?sslmode=require");
+        let jdbc = Wanted { format: Format::Jdbc, ..plain.clone() };
+        assert_eq!(of(&service, &jdbc).line, "jdbc:postgresql://localhost:26257/defaultdb?sslmode=require");
+        let env = Wanted { format: Format::Env, ..plain.clone() };
+        assert_eq!(
+            of(&service, &env).line,
+            "export PGHOST=localhost\nexport PGPORT=26257\nexport PGDATABASE=defaultdb\nexport PGSSLMODE=require"
+        );
+        let insecure = of(&clusters("disable"), &plain).line;
+        assert_eq!(insecure, "postgresql://localhost:26257/defaultdb?sslmode=disable");
+    }
+
+    #[test]
+    fn of_several_hosts_an_unpromoted_cluster_is_named_only_when_all_are_asked_for() {
+        let mut service = clusters("prefer");
+        let several = Wanted { multi_host: true, ..Wanted::default() };
+        let built = of(&service, &several);
+        assert_eq!(built.line, "postgresql://us-east.example.com:26257/defaultdb?sslmode=require");
+        assert!(built.talk[0].contains("no fence"), "{built:?}");
+        let all = Wanted { all: true, ..several.clone() };
+        let both = "us-east.example.com:26257,us-west.example.com:26257";
+        assert_eq!(of(&service, &all).line, format!("postgresql://{both}/defaultdb?sslmode=require"));
+        let jdbc = Wanted { format: Format::Jdbc, ..all.clone() };
+        assert_eq!(of(&service, &jdbc).line, format!("jdbc:postgresql://{both}/defaultdb?sslmode=require"));
+        let env = Wanted { format: Format::Env, ..all.clone() };
+        assert!(of(&service, &env).line.starts_with(
+            "export PGHOST=us-east.example.com,us-west.example.com\nexport PGPORT=26257,26257\nexport PGDATABASE="
+        ));
+        service.backends.iter_mut().for_each(|backend| backend.active = !backend.active);
+        let swapped = "us-west.example.com:26257,us-east.example.com:26257";
+        assert_eq!(of(&service, &all).line, format!("postgresql://{swapped}/defaultdb?sslmode=require"));
+        service.backends.iter_mut().for_each(|backend| backend.active = false);
+        let error = build(&service, &Target::parse("h:1").unwrap(), &all).unwrap_err();
+        assert!(error.to_string().contains("no side is active"), "{error}");
+    }
+
+    #[test]
+    fn certificates_of_two_cas_want_one_file_with_both() {
+        let service = clusters("verify-full");
+        let built = of(&service, &Wanted::default());
+        assert_eq!(built.line, "postgresql://localhost:26257/defaultdb?sslmode=require");
+        assert!(built.talk[0].contains("--sslrootcert"), "{built:?}");
+        let bundle = Wanted { sslrootcert: Some("/etc/ca/both.crt".into()), ..Wanted::default() };
+        let proxy = "postgresql://localhost:26257/defaultdb?sslmode=verify-ca&sslrootcert=%2Fetc%2Fca%2Fboth.crt";
+        assert_eq!(of(&service, &bundle).line, proxy);
+        let several = Wanted { multi_host: true, all: true, ..Wanted::default() };
+        let error = build(&service, &Target::parse("h:1").unwrap(), &several).unwrap_err().to_string();
+        assert!(error.contains("/etc/ca/us-east.crt, /etc/ca/us-west.crt"), "{error}");
+        let several = Wanted { multi_host: true, all: true, ..bundle };
+        assert!(of(&service, &several).line.ends_with("?sslmode=verify-full&sslrootcert=%2Fetc%2Fca%2Fboth.crt"));
+        // One host: its own file will do.
+        let one = Wanted { multi_host: true, ..Wanted::default() };
+        assert!(of(&service, &one).line.ends_with("?sslmode=verify-full&sslrootcert=%2Fetc%2Fca%2Fus-east.crt"));
     }
 }

@@ -171,5 +171,10 @@ fn backend(name: &str, active: bool) -> BackendStatus {
             connections: 0,
             counters: Counters::default(),
         }],
+        addresses: vec![format!("{name}.example.com:5432").parse().unwrap()],
+        cluster_id: None,
+        configured_role: Some(if active { "primary" } else { "standby" }.into()),
+        sslmode: Some("prefer".into()),
+        sslrootcert: None,
     }
 }

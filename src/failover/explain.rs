@@ -27,6 +27,13 @@ pub fn graph() -> String {
     text
 }
 
+fn configured(role: ConfiguredRole) -> &'static str {
+    match role {
+        ConfiguredRole::Primary => "primary",
+        ConfiguredRole::Standby => "standby",
+    }
+}
+
 impl Machine {
     /// Everything known about the service; counters of the data plane are the driver's to fill in.
     pub fn view(&self, now: Now) -> ServiceStatus {
@@ -221,6 +228,11 @@ impl Machine {
                     counters: crate::view::Counters::default(),
                 })
                 .collect(),
+            addresses: side.config.addresses.clone(),
+            cluster_id: side.config.cluster_id.clone(),
+            configured_role: side.config.role.map(|role| configured(role).into()),
+            sslmode: Some(side.config.tls.mode.as_str().into()),
+            sslrootcert: side.config.tls.ca_file.as_ref().map(|file| file.display().to_string()),
         }
     }
 

@@ -16,6 +16,7 @@ mod controller;
 mod crash;
 mod demo;
 mod effects;
+mod examples;
 mod failover;
 mod operators;
 mod page;

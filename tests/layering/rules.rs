@@ -125,7 +125,8 @@ pub const TABLE: &[Room] = &[
         Import(&["cockroach_cloud", "net", "wire", "view", "config"]),
     ),
     room("client", Pure::None, Import(&["view", "backoff", "cockroach_cloud"])),
-    // `config` for `check-config`, `action` for the commands it sends, `model` for what `pcr` shows it of the cloud.
+    // `config` for `check-config`, `action` for the commands it sends, `cockroach_cloud` for what `pcr` shows of the
+    // cloud, `client` for `service`.
     room(
         "ctl",
         Pure::None,
@@ -133,6 +134,7 @@ pub const TABLE: &[Room] = &[
             "view",
             "pcr",
             "daemon",
+            "client",
             "config",
             "cockroach_cloud",
             "failover::action",

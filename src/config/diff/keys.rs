@@ -81,7 +81,7 @@ pub(in crate::config) fn backend(backend: &Backend) -> Vec<Line> {
 pub(in crate::config) fn tls(backend: &Backend) -> Vec<Line> {
     let tls = &backend.tls;
     vec![
-        line("tls.mode", quote(tls_word(tls.mode))),
+        line("tls.mode", quote(TlsMode::as_str(tls.mode))),
         line("tls.ca_file", option(tls.ca_file.as_ref().map(|file| quote(&file.display().to_string())))),
         line("tls.server_name", option(tls.server_name.as_deref().map(quote))),
     ]
@@ -260,16 +260,6 @@ pub(in crate::config) fn authority_word(authority: Authority) -> &'static str {
     match authority {
         Authority::SelfDecides => "self",
         Authority::Observe => "observe",
-    }
-}
-
-fn tls_word(mode: TlsMode) -> &'static str {
-    match mode {
-        TlsMode::Disable => "disable",
-        TlsMode::Prefer => "prefer",
-        TlsMode::Require => "require",
-        TlsMode::VerifyCa => "verify-ca",
-        TlsMode::VerifyFull => "verify-full",
     }
 }
 

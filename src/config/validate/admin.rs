@@ -46,7 +46,7 @@ pub(super) fn build(raw: &Raw, problems: &mut Problems) -> Admin {
             "is \"off\" and there is no admin.socket, so nobody could command; write one of the two",
         );
     }
-    Admin { listen, socket, token_file, tokens, hosts, metrics_listen }
+    Admin { listen, socket, token_file, tokens, hosts, metrics_listen, credentials: None }
 }
 
 /// Names without port: any port may lead here.

@@ -125,6 +125,7 @@ pub(in crate::listener) fn config(services: Vec<Service>) -> Config {
             tokens: vec![],
             hosts: vec![],
             metrics_listen: None,
+            credentials: None,
         },
         state: State { path: "unused".into() },
         services,

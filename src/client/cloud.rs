@@ -1,0 +1,267 @@
+//! Asks the Cloud API where there is no daemon: which cluster is active by its replication streams, and where it is.
+//! What that cannot know is said in the room's head.
+
+use jiff::Timestamp;
+
+use super::error::{Error, SettingsError};
+use crate::cockroach_cloud::model::{ClusterId, ReplicationStream, StreamFilter, StreamStatus};
+use crate::cockroach_cloud::{self, Client};
+use crate::types::{BackendName, HostPort, Secret, ServiceName};
+use crate::view::sides::{COCKROACH, Cluster, Clusters};
+
+/// The SQL port of a cluster whose port nobody tells.
+const SQL_PORT: u16 = 26257;
+
+/// Two clusters and the API that knows their streams.
+#[derive(Debug, Clone)]
+pub struct CloudSettings {
+    /// How to talk to it.
+    pub api: cockroach_cloud::Settings,
+    /// Where traffic is at home.
+    pub primary: ClusterId,
+    /// The other one.
+    pub standby: ClusterId,
+    /// Where the primary is reached; `None` = the API is asked.
+    pub primary_host: Option<HostPort>,
+    /// Where the standby is reached; `None` = the API is asked.
+    pub standby_host: Option<HostPort>,
+    /// libpq's word. Default `require`; the clusters have certificates of different CAs, so that `verify-ca` and
+    /// `verify-full` want a file with both in [`Settings::sslrootcert`](super::Settings::sslrootcert).
+    pub sslmode: String,
+}
+
+impl CloudSettings {
+    /// The defaults, with this API and these clusters.
+    pub fn new(api: cockroach_cloud::Settings, primary: ClusterId, standby: ClusterId) -> Self {
+        Self { api, primary, standby, primary_host: None, standby_host: None, sslmode: "require".into() }
+    }
+
+    /// `None` = no secret is set.
+    pub(super) fn from_variables(
+        read: impl Fn(&str) -> Option<String>,
+    ) -> Result<Option<CloudSettings>, SettingsError> {
+        const SECRET: &str = "COCKROACH_API_SECRET_KEY";
+        let Some(secret) = read(SECRET) else { return Ok(None) };
+        let id = |variable| {
+            let text = read(variable).ok_or(SettingsError::Missing { missing: variable, because: SECRET })?;
+            text.parse::<ClusterId>().map_err(|error| SettingsError::BadId { variable, error })
+        };
+        let host = |variable| match read(variable) {
+            None => Ok(None),
+            Some(text) => with_port(&text).map(Some).ok_or(SettingsError::BadHost { variable }),
+        };
+        let mut api = cockroach_cloud::Settings::new(Secret::new(secret));
+        if let Some(url) = read("COCKROACH_API_URL") {
+            api.base_url = url;
+        }
+        Ok(Some(Self {
+            primary_host: host("PRIMARY_SQL_DNS")?,
+            standby_host: host("STANDBY_SQL_DNS")?,
+            ..Self::new(api, id("PRIMARY_CLUSTER_ID")?, id("STANDBY_CLUSTER_ID")?)
+        }))
+    }
+}
+
+/// The clusters as the API shows them.
+#[derive(Debug)]
+pub(super) struct Cloud {
+    client: Client,
+    settings: CloudSettings,
+    service: ServiceName,
+}
+
+impl Cloud {
+    /// Sends nothing.
+    pub(super) fn build(settings: &CloudSettings, service: Option<&str>) -> Result<Self, SettingsError> {
+        if settings.primary == settings.standby {
+            return Err(SettingsError::OneCluster);
+        }
+        let client = Client::build(&settings.api)?;
+        Ok(Self { client, settings: settings.clone(), service: ServiceName::new(service.unwrap_or("main")) })
+    }
+
+    /// Both clusters. `hosts` are those of an earlier answer.
+    pub(super) async fn sides(&self, earlier: Option<&Clusters>) -> Result<Clusters, Error> {
+        let boxed = |error| Error::Cloud(Box::new(error));
+        let filter = StreamFilter {
+            cluster: Some(self.settings.primary),
+            show_completed: Some(true),
+            ..StreamFilter::default()
+        };
+        let streams = self.client.streams(&filter).await.map_err(boxed)?.value;
+        let found = deduce(&streams, self.settings.primary, self.settings.standby);
+        let known = |id: ClusterId| {
+            let id = id.to_string();
+            let side = earlier?.clusters.iter().find(|side| side.cluster_id.as_ref() == Some(&id))?;
+            side.dns.first().cloned()
+        };
+        let (primary, standby) = (self.settings.primary, self.settings.standby);
+        let mut clusters = Vec::new();
+        for (id, name, host) in
+            [(primary, "primary", &self.settings.primary_host), (standby, "standby", &self.settings.standby_host)]
+        {
+            let host = match host.clone().or_else(|| known(id)) {
+                Some(host) => Ok(host),
+                None => self.host(id).await,
+            };
+            let host = match host {
+                Ok(host) => Some(host),
+                // Nobody needs the other side's address to connect.
+                Err(_) if id != found.active => None,
+                Err(error) => return Err(boxed(error)),
+            };
+            clusters.push(self.cluster(id, name, host, &found));
+        }
+        Ok(Clusters { clusters })
+    }
+
+    /// From the one operation that tells a port; where that is not allowed, from the cluster's record.
+    async fn host(&self, id: ClusterId) -> Result<HostPort, cockroach_cloud::Error> {
+        let refused = match self.client.connection_string(id, None, None).await {
+            Ok(reply) => {
+                let host = reply.value.params.host.trim_matches(['[', ']']).into();
+                return Ok(HostPort { host, port: reply.value.params.port });
+            }
+            Err(error) => error,
+        };
+        let record = self.client.cluster(id).await?.value;
+        let regional = record.regions.iter().map(|region| &region.sql_dns);
+        let mut hosts = record.sql_dns.iter().chain(regional).filter(|host| !host.is_empty());
+        hosts.find_map(|host| with_port(host)).ok_or(refused)
+    }
+
+    fn cluster(&self, id: ClusterId, name: &str, host: Option<HostPort>, found: &Found) -> Cluster {
+        let active = id == found.active;
+        let role = match active {
+            true => "primary",
+            false if found.filled == Some(id) => "standby",
+            false => "unknown",
+        };
+        Cluster {
+            service: self.service.clone(),
+            kind: COCKROACH.into(),
+            name: BackendName::new(name),
+            cluster_id: Some(id.to_string()),
+            active,
+            primary: id == self.settings.primary,
+            role: role.into(),
+            // No field of the API tells who serves SQL.
+            health: "unknown".into(),
+            healthy: false,
+            fit: active,
+            open: found.open,
+            dns: host.into_iter().collect(),
+            addresses: Vec::new(),
+            sslmode: self.settings.sslmode.clone(),
+            sslrootcert: None,
+        }
+    }
+}
+
+/// What the streams between two clusters say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Found {
+    active: ClusterId,
+    /// The cluster into which a stream replicates: it does not serve.
+    filled: Option<ClusterId>,
+    /// No failover is under way.
+    open: bool,
+}
+
+/// The standby of the newest completed stream is active, unless a stream replicates into it; else the source of the
+/// stream that replicates; else the configured primary.
+fn deduce(streams: &[ReplicationStream], primary: ClusterId, standby: ClusterId) -> Found {
+    let ours = |stream: &&ReplicationStream| {
+        let sides = (stream.primary_cluster_id, stream.standby_cluster_id);
+        sides == (primary, standby) || sides == (standby, primary)
+    };
+    let when = |stream: &ReplicationStream| (stream.created_at.unwrap_or(Timestamp::MIN), stream.activated_at);
+    let newest = |wanted: fn(&StreamStatus) -> bool| {
+        streams.iter().filter(ours).filter(|stream| wanted(&stream.status)).max_by_key(|stream| when(stream))
+    };
+    let completed = newest(|status| *status == StreamStatus::Completed);
+    let live = newest(|status| {
+        matches!(status, StreamStatus::Starting | StreamStatus::Replicating | StreamStatus::FailingOver)
+    });
+    let filled = live.map(|stream| stream.standby_cluster_id);
+    let promoted = completed.map(|stream| stream.standby_cluster_id).filter(|id| Some(*id) != filled);
+    Found {
+        active: promoted.or(live.map(|stream| stream.primary_cluster_id)).unwrap_or(primary),
+        filled,
+        open: live.is_none_or(|stream| stream.status != StreamStatus::FailingOver),
+    }
+}
+
+fn with_port(text: &str) -> Option<HostPort> {
+    text.parse().or_else(|_| format!("{text}:{SQL_PORT}").parse()).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: ClusterId = ClusterId::from_bits(1);
+    const B: ClusterId = ClusterId::from_bits(2);
+    const OTHER: ClusterId = ClusterId::from_bits(3);
+
+    fn stream(minute: i64, from: ClusterId, to: ClusterId, status: &str) -> ReplicationStream {
+        let created = Timestamp::from_second(1_800_000_000 + minute * 60).unwrap();
+        let json = serde_json::json!({ "id": format!("00000000-0000-0000-0000-{minute:012}"), "status": status,
+            "primary_cluster_id": from, "standby_cluster_id": to, "created_at": created.to_string() });
+        serde_json::from_value(json).unwrap()
+    }
+
+    fn active(streams: &[ReplicationStream]) -> (ClusterId, bool) {
+        let mut turned = streams.to_vec();
+        turned.reverse();
+        let (found, again) = (deduce(streams, A, B), deduce(&turned, A, B));
+        assert_eq!(found, again, "the order of the list says nothing");
+        (found.active, found.open)
+    }
+
+    #[test]
+    fn the_active_cluster_is_deduced_through_a_failover_and_back_home() {
+        let mut streams = Vec::new();
+        assert_eq!(active(&streams), (A, true), "nothing is known: the configured primary");
+        for status in ["STARTING", "REPLICATING"] {
+            assert_eq!(active(&[stream(0, A, B, status)]), (A, true), "{status}");
+        }
+        assert_eq!(active(&[stream(0, A, B, "FAILING_OVER")]), (A, false), "the standby does not serve yet");
+        streams.push(stream(0, A, B, "COMPLETED"));
+        assert_eq!(active(&streams), (B, true));
+        for status in ["STARTING", "REPLICATING", "CANCELED"] {
+            streams.push(stream(1, B, A, status));
+            assert_eq!(active(&streams), (B, true), "the way home is prepared: {status}");
+            streams.pop();
+        }
+        streams.push(stream(1, B, A, "COMPLETED"));
+        assert_eq!(active(&streams), (A, true));
+        streams.push(stream(2, A, B, "REPLICATING"));
+        assert_eq!(active(&streams), (A, true));
+    }
+
+    #[test]
+    fn a_cluster_that_is_filled_again_is_not_active_although_it_was_promoted_before() {
+        let streams = [stream(0, A, B, "COMPLETED"), stream(5, A, B, "REPLICATING")];
+        assert_eq!(active(&streams), (A, true));
+    }
+
+    #[test]
+    fn the_source_of_a_stream_is_active_when_nothing_was_promoted_whoever_is_configured() {
+        assert_eq!(active(&[stream(0, B, A, "REPLICATING")]), (B, true));
+    }
+
+    #[test]
+    fn streams_of_other_clusters_say_nothing() {
+        let streams =
+            [stream(9, A, OTHER, "COMPLETED"), stream(9, OTHER, B, "COMPLETED"), stream(0, A, B, "REPLICATING")];
+        assert_eq!(active(&streams), (A, true));
+    }
+
+    #[test]
+    fn a_host_without_a_port_gets_that_of_the_product() {
+        assert_eq!(with_port("db.example.com").unwrap().to_string(), "db.example.com:26257");
+        assert_eq!(with_port("db.example.com:5432").unwrap().to_string(), "db.example.com:5432");
+        assert_eq!(with_port("db example"), None);
+    }
+}
