@@ -45,13 +45,17 @@ pub fn find(pair: &Pair, survey: &Survey, direction: Direction, active: Which) -
     }
 }
 
-/// Orders a stream once. **What is on its standby is erased.** When the reply is lost, the list says what came of it.
-/// The flag: the reply was lost, and the stream was found. Not cancel safe.
+/// Orders a stream once. **What is on its standby is erased.** When the reply is lost, the list says what came of it; when
+/// the order is refused, it says whether somebody else was quicker. The flag: the stream was found in the list. Not
+/// cancel safe.
 pub async fn create(pair: &Pair, direction: Direction) -> Result<(ReplicationStream, bool), Error> {
     let order = pair.client.create_stream(pair.from(direction).id, pair.to(direction).id).await;
     let error = match order {
         Ok(reply) => return Ok((reply.value, false)),
-        Err(error) if !error.may_have_taken_effect() => return Err(error.into()),
+        Err(error) if !error.may_have_taken_effect() => {
+            let others = look::survey(pair).await.ok().and_then(|survey| survey.live(pair, direction).ok()?.cloned());
+            return others.map(|stream| (stream, true)).ok_or(error.into());
+        }
         Err(error) => error,
     };
     let mut trouble = None;

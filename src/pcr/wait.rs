@@ -90,22 +90,22 @@ fn judge(stream: &ReplicationStream, date: Option<Timestamp>, until: Until) -> R
         (Until::Completed, StreamStatus::Completed) => Ok(None),
         (Until::Completed, StreamStatus::FailingOver) => {
             let at = stream.failover_at.map(|at| format!(" to {at}")).unwrap_or_default();
-            progress(0, format!("stream {id} is FAILING_OVER{at}"))
+            progress(0, format!("FAILING_OVER{at} (stream {id})"))
         }
         // An older copy of the record.
-        (Until::Completed, StreamStatus::Replicating) => progress(0, format!("stream {id} is not failing over yet")),
+        (Until::Completed, StreamStatus::Replicating) => progress(0, format!("not failing over yet (stream {id})")),
         (Until::Copied | Until::Ready(_), StreamStatus::Starting) => {
-            progress(0, format!("stream {id} is STARTING: networks are being joined, about five minutes"))
+            progress(0, format!("STARTING: networks are being joined, about five minutes (stream {id})"))
         }
         (Until::Copied | Until::Ready(_), StreamStatus::Replicating) if stream.replicated_time.is_none() => {
-            progress(1, format!("stream {id} is REPLICATING: the initial scan, no replicated_time yet"))
+            progress(1, format!("REPLICATING: the initial scan, no replicated_time yet (stream {id})"))
         }
         (Until::Copied, StreamStatus::Replicating) => Ok(None),
         (Until::Ready(most), StreamStatus::Replicating) => match check_ready(stream, date, most) {
             Ok(()) => Ok(None),
             Err(Error::NotReady { why: NotReady::Behind { .. }, .. }) => {
                 let behind = lag(stream, date).unwrap_or_default().as_secs();
-                progress(2, format!("stream {id} is {behind} s behind, and may be {} s", most.as_secs()))
+                progress(2, format!("REPLICATING: {behind} s behind, and may be {} s (stream {id})", most.as_secs()))
             }
             Err(error) => Err(error),
         },

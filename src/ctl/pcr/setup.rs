@@ -61,7 +61,7 @@ pub(super) async fn ensure(desk: &Desk<'_>, direction: Direction, dry_run: bool)
 pub(super) async fn order(desk: &Desk<'_>, direction: Direction) -> Result<Ensured, CtlError> {
     let (stream, lost) = setup::create(&desk.pair, direction).await?;
     if lost {
-        desk.terminal.talk("the reply to the order was lost, and the list shows the stream: it was taken")?;
+        desk.terminal.talk("the order was not answered with a stream, and the list shows one: that is taken")?;
     }
     desk.terminal.talk(&format!("stream {} is ordered", stream.id))?;
     Ok(Ensured::There(Box::new(stream), if lost { "adopted" } else { "created" }))

@@ -252,6 +252,17 @@ async fn an_api_that_says_something_else_changes_nothing_and_is_told_apart() {
 }
 
 #[tokio::test]
+async fn whoever_is_not_the_first_to_order_takes_the_stream_of_the_first() {
+    let stage = Stage::start(quick(Initial::None)).await;
+    // Both have looked before either has ordered.
+    stage.cloud.fault(Operation::CreateStream, ApiFault::Slow(Duration::from_millis(300)), Times::Next(2));
+    let (one, other) = tokio::join!(stage.yes("setup"), stage.yes("setup"));
+    assert_eq!((one.code, other.code), (0, 0), "{}\n{}", one.err, other.err);
+    assert_eq!(stage.cloud.requests(Operation::CreateStream), 2);
+    assert_eq!(stage.streams_to(Which::Standby, StreamStatus::Replicating).await, 1);
+}
+
+#[tokio::test]
 async fn a_refused_order_is_the_apis_sentence() {
     let stage = Stage::start(quick(Initial::None)).await;
     stage.cloud.fault(Operation::CreateStream, ApiFault::Status(403), Times::Next(1));
