@@ -71,7 +71,7 @@ pub(super) enum Command {
         #[arg(long, short = 'w')]
         watch: bool,
     },
-    /// Watch the pair, check by check; where no daemon answers, decide too
+    /// Watch check by check; decide too, where no daemon answers
     #[command(after_help = "Examples:\n  proxyctl monitor\n  proxyctl monitor --config /etc/pgpivot/pgpivot.toml")]
     Monitor,
     /// Promote a standby because the active side is not well
