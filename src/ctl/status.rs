@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::render::{Paint, bytes, duration, plain, table, wall, words};
-use crate::view::{BackendStatus, Level, ServiceStatus, Status};
+use crate::view::{BackendStatus, Level, ReplicationStatus, ServiceStatus, Status, StreamStatus};
 
 /// Columns of the labels.
 const LABEL: usize = 14;
@@ -71,9 +71,19 @@ fn one(out: &mut String, status: &Status, s: &ServiceStatus, paint: Paint) {
         if let Some(why) = &b.quarantined {
             warn(out, "  quarantine", Level::Bad, &format!("{}: {why}", b.name));
         }
+        if let Some(note) = &b.note {
+            warn(out, "  record", Level::Warn, &format!("{}: {note} (the control plane's word, no failure)", b.name));
+        }
+    }
+    if let Some(trouble) = s.replication.as_ref().and_then(|r| r.trouble.as_ref()) {
+        warn(out, "  streams", Level::Warn, &format!("cannot be read now: {trouble}"));
     }
     out.push('\n');
     out.push_str(&backends(s, paint));
+    if let Some(replication) = &s.replication {
+        out.push('\n');
+        out.push_str(&streams(replication, paint));
+    }
     if !s.listeners.is_empty() {
         out.push('\n');
         out.push_str(&listeners(s, paint));
@@ -159,6 +169,34 @@ fn health(b: &BackendStatus) -> Level {
     }
 }
 
+/// The replication between clusters, the newest first.
+fn streams(replication: &ReplicationStatus, paint: Paint) -> String {
+    let rows: Vec<Vec<(String, Option<Level>)>> = replication.streams.iter().rev().map(stream).collect();
+    match rows.is_empty() {
+        true => "  no replication stream leads from one cluster to the other\n".to_owned(),
+        false => table(paint, &["  STREAM", "FROM", "TO", "STATUS", "BEHIND", "MOMENT"], &rows),
+    }
+}
+
+fn stream(s: &StreamStatus) -> Vec<(String, Option<Level>)> {
+    let level = match s.status.as_str() {
+        "replicating" if s.replicated_at.is_some() => Some(Level::Ok),
+        "completed" => None,
+        "stalled" | "canceled" | "gone" => Some(Level::Bad),
+        _ => Some(Level::Warn),
+    };
+    let behind = s.lag_ms.map(|ms| duration(std::time::Duration::from_millis(ms)));
+    let moment = s.activated_at.or(s.failover_at).or(s.replicated_at);
+    vec![
+        (format!("  {}", s.id), None),
+        (s.from.to_string(), None),
+        (s.to.to_string(), None),
+        (s.status.clone(), level),
+        (behind.unwrap_or_else(|| "-".to_owned()), None),
+        (moment.map_or_else(|| "-".to_owned(), wall), None),
+    ]
+}
+
 fn listeners(s: &ServiceStatus, paint: Paint) -> String {
     let rows: Vec<Vec<(String, Option<Level>)>> = s
         .listeners
@@ -180,6 +218,42 @@ mod tests {
 
     fn shown(status: &Status) -> String {
         render(status, &status.services.iter().collect::<Vec<_>>(), Paint::new(false))
+    }
+
+    #[test]
+    fn the_replication_between_clusters_is_told_stream_by_stream() {
+        let mut status = sample::steady();
+        let at = status.at;
+        let stream = |id: &str, word: &str| StreamStatus {
+            id: id.into(),
+            from: "us-east".into(),
+            to: "us-west".into(),
+            status: word.into(),
+            since: at,
+            replicated_at: (word == "replicating").then_some(at),
+            lag_ms: (word == "replicating").then_some(12_000),
+            retained_at: None,
+            failover_at: None,
+            activated_at: (word == "completed").then_some(at),
+        };
+        status.services[0].backends[0].note = Some("CRDB_PATCH_RUNNING".into());
+        status.services[0].replication = Some(ReplicationStatus {
+            source: "cloud_api".into(),
+            read_at: Some(at),
+            trouble: Some("503".into()),
+            usual_lag_ms: 12_000,
+            streams: vec![stream("old", "completed"), stream("new", "replicating")],
+        });
+        let text = shown(&status);
+        let lines: Vec<&str> =
+            text.lines().filter(|line| line.contains("us-west") && line.contains("us-east")).collect();
+        let told: Vec<&str> =
+            lines.into_iter().filter(|line| line.starts_with("  new") || line.starts_with("  old")).collect();
+        assert!(told.len() == 2 && told[0].contains("replicating  12") && told[1].contains("completed"), "{text}");
+        assert!(text.contains("cannot be read now: 503") && text.contains("CRDB_PATCH_RUNNING"), "{text}");
+        status.services[0].replication =
+            Some(ReplicationStatus { streams: vec![], ..status.services[0].replication.clone().unwrap() });
+        assert!(shown(&status).contains("no replication stream leads"));
     }
 
     #[test]
