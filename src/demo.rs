@@ -174,7 +174,7 @@ impl Play {
         screen: &mut Screen<W>,
     ) -> Result<(), DemoError> {
         let stage = self.stage.insert(Stage::build(folder, options, screen).await?);
-        let file = folder.join("pgpivot.toml");
+        let file = folder.join(configuration::FILE);
         std::fs::write(&file, stage.configuration(options, &folder.join("state")))?;
         let config = configuration::read(&file)?;
         log_to(&folder.join("pgpivot.log"))?;
@@ -391,7 +391,7 @@ mod tests {
     /// A request to the simulated API, with the variables that the demo writes; gives the status.
     async fn ask_api(text: &str, method: &str, path: &str, body: &str) -> String {
         use tokio::io::{AsyncReadExt, AsyncWriteExt};
-        let line = text.lines().find_map(|line| line.strip_prefix("  . ")).unwrap();
+        let line = text.lines().find_map(|line| line.trim().strip_prefix("variables ")).unwrap();
         let variables = std::fs::read_to_string(line).unwrap();
         let value = |name: &str| {
             let found = variables.lines().find_map(|line| line.strip_prefix(&format!("export {name}=")));

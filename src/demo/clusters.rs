@@ -7,7 +7,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::configuration::{Cluster, pace};
+use super::configuration::{Cluster, FILE, pace};
 use super::plot::Clusters;
 use super::postgres::NAMES;
 use crate::sim::cloud::{Cloud, ClusterSettings, Initial, Pace, Settings};
@@ -27,6 +27,7 @@ pub(super) struct Simulated {
     cloud: Cloud,
     secret_file: PathBuf,
     environment: PathBuf,
+    configuration: PathBuf,
 }
 
 impl Simulated {
@@ -49,7 +50,14 @@ impl Simulated {
             ..Settings::default()
         };
         let cloud = Cloud::start(settings).await?;
-        let simulated = Self { cloud, secret_file: folder.join("cloud-secret"), environment: folder.join("env") };
+        // As proxyctl wants it of a cluster that may be disrupted.
+        (0..NAMES.len()).for_each(|n| cloud.set_delete_protection(n, false));
+        let simulated = Self {
+            cloud,
+            secret_file: folder.join("cloud-secret"),
+            environment: folder.join("env"),
+            configuration: folder.join(FILE),
+        };
         let secret = simulated.cloud.secret().expose();
         private(&simulated.secret_file, &format!("{secret}\n"))?;
         private(&simulated.environment, &simulated.variables(secret, admin))?;
@@ -73,7 +81,11 @@ impl Simulated {
 
     /// What the story names.
     pub(super) fn plot(&self) -> Clusters {
-        Clusters { api: self.api_url(), environment: self.environment.clone(), regions: REGIONS }
+        Clusters {
+            api: self.api_url(),
+            environment: self.environment.clone(),
+            configuration: self.configuration.clone(),
+        }
     }
 
     /// Ends it; whoever watches it must have ended before.

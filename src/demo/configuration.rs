@@ -8,6 +8,9 @@ use std::path::Path;
 use crate::config::Config;
 use crate::config::source::{self, ConfigError};
 
+/// Its name in the folder.
+pub const FILE: &str = "pgpivot.toml";
+
 /// What differs from demo to demo.
 #[derive(Debug, Clone)]
 pub struct Plan<'a> {

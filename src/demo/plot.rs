@@ -23,14 +23,11 @@ pub enum Plot {
 pub struct Clusters {
     /// The Cloud API.
     pub api: String,
-    /// The file with the variables that the lines use.
+    /// The file with the variables that name them to other programs.
     pub environment: PathBuf,
-    /// Of both clusters, the primary of the start first.
-    pub regions: [&'static str; 2],
+    /// The daemon's file, which names them to proxyctl.
+    pub configuration: PathBuf,
 }
-
-/// The variables with the clusters' ids, in the same order.
-const IDS: [&str; 2] = ["$PRIMARY_CLUSTER_ID", "$STANDBY_CLUSTER_ID"];
 
 impl Plot {
     /// The database of the writer.
@@ -77,11 +74,7 @@ impl Plot {
                 lines
                     .push((format!("{ctl} status --watch"), "which side is active, and what would happen next".into()));
                 lines.push((
-                    format!(". {}", clusters.environment.display()),
-                    "the variables for the next line: the API, its simulated secret, the clusters' ids".into(),
-                ));
-                lines.push((
-                    clusters.disrupt(0),
+                    disrupt(&clusters.ctl(ctl), active.name),
                     format!("the region of {} is cut off by the API; {} takes over", active.name, standby.name),
                 ));
                 lines.push((
@@ -114,24 +107,21 @@ impl Plot {
                 }
             }
             Self::Clusters(clusters) => {
-                text.push_str(&format!(
-                    " {} gets not one byte, even when it is back. If it is cut off, end that:\n  {}\n\
-                     Make it follow {}. What stands only on {} is ERASED:\n  {}",
-                    left.name,
-                    clusters.heal(other),
-                    side.name,
-                    left.name,
-                    clusters.create_stream(now, other),
-                ));
-                let next = match now {
-                    0 => format!("Once it is armed again, go on disrupting:\n  {}", clusters.disrupt(0)),
-                    _ => {
-                        format!(
-                            "Once it is armed again, bring data and traffic home without a lost row:\n  {ctl} restore"
-                        )
-                    }
+                let pcr = clusters.ctl(ctl);
+                let (heal, stream) = match now {
+                    0 => ("simulate restore --cluster standby", "setup"),
+                    _ => ("simulate restore", "failback create-stream"),
                 };
-                text.push_str(&format!("\n{next}"));
+                text.push_str(&format!(
+                    " {} gets not one byte, even when it is back. If it is cut off, end that:\n  {pcr} {heal}\n\
+                     Make it follow {}. What stands only on {} is ERASED:\n  {pcr} {stream}",
+                    left.name, side.name, left.name,
+                ));
+                let (to, line) = match now {
+                    0 => ("go on disrupting", disrupt(&pcr, side.name)),
+                    _ => ("bring data and traffic home without a lost row", format!("{ctl} restore")),
+                };
+                text.push_str(&format!("\nOnce it is armed again, {to}:\n  {line}"));
             }
         }
         text
@@ -139,26 +129,13 @@ impl Plot {
 }
 
 impl Clusters {
-    fn disrupt(&self, n: usize) -> String {
-        let region = format!("{{\"region_code\":\"{}\",\"is_whole_region\":true}}", self.regions[n]);
-        let path = format!("clusters/{}/disrupt", IDS[n]);
-        call("PUT", &path, &format!("{{\"regional_disruptor_specifications\":[{region}]}}"))
-    }
-
-    fn heal(&self, n: usize) -> String {
-        call("PUT", &format!("clusters/{}/disrupt", IDS[n]), "{}")
-    }
-
-    fn create_stream(&self, from: usize, to: usize) -> String {
-        let ids = format!("{{\"primary_cluster_id\":\"'{}'\",\"standby_cluster_id\":\"'{}'\"}}", IDS[from], IDS[to]);
-        call("POST", "physical-replication-streams", &ids)
+    /// The client as it speaks to the Cloud API.
+    fn ctl(&self, ctl: &str) -> String {
+        format!("{ctl} --config {}", self.configuration.display())
     }
 }
 
-/// A call of the API as one types it.
-fn call(method: &str, path: &str, body: &str) -> String {
-    format!(
-        "curl -sX {method} $COCKROACH_API_URL/api/v1/{path} \\\n    \
-         -H \"Authorization: Bearer $COCKROACH_API_SECRET_KEY\" \\\n    -d '{body}'"
-    )
+/// A cluster is disrupted by its full name alone.
+fn disrupt(ctl: &str, name: &str) -> String {
+    format!("{ctl} simulate disrupt --cluster-name {name}")
 }

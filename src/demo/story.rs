@@ -66,6 +66,7 @@ impl Scene {
         }
         if let Plot::Clusters(clusters) = &self.plot {
             fact("cloud API", &clusters.api);
+            fact("variables", &clusters.environment.display().to_string());
         }
         let after = if self.keep { "stays" } else { "goes when the demo ends" };
         fact("folder", &format!("{} ({after})", self.folder.display()));
@@ -244,7 +245,7 @@ mod tests {
         let clusters = Clusters {
             api: "http://127.0.0.1:15435".into(),
             environment: "/tmp/d/env".into(),
-            regions: ["us-east-1", "us-west-2"],
+            configuration: "/tmp/d/pgpivot.toml".into(),
         };
         let side = |side: Side| Side { kill: None, rebuild: None, ..side };
         let scene = scene();
@@ -257,8 +258,8 @@ mod tests {
         for line in [
             "psql 'postgresql://demo@127.0.0.1:26257/defaultdb'",
             "http://127.0.0.1:15435",
-            ". /tmp/d/env",
-            "curl -sX PUT $COCKROACH_API_URL/api/v1/clusters/$PRIMARY_CLUSTER_ID/disrupt",
+            "variables /tmp/d/env",
+            "proxyctl --config /tmp/d/pgpivot.toml simulate disrupt --cluster-name us-east",
             "proxyctl status --watch",
             "proxyctl failover",
             "T+2:30",
@@ -272,10 +273,13 @@ mod tests {
     fn once_the_other_cluster_is_active_the_way_back_is_told() {
         let away = of_clusters().after_switch(1);
         assert!(away.starts_with("us-west is active now. us-east gets not one byte"), "{away}");
-        let back = r#"{"primary_cluster_id":"'$STANDBY_CLUSTER_ID'","standby_cluster_id":"'$PRIMARY_CLUSTER_ID'"}"#;
-        assert!(away.contains(back) && away.contains("ERASED") && away.contains("proxyctl restore"), "{away}");
+        for line in ["ERASED", ".toml simulate restore\n", ".toml failback create-stream", "proxyctl restore"] {
+            assert!(away.contains(line), "{line} is missing:\n{away}");
+        }
         let home = of_clusters().after_switch(0);
-        assert!(home.contains("us-west-2") || home.contains("disrupt") && !home.contains("restore"), "{home}");
+        for line in [".toml simulate restore --cluster standby", ".toml setup", "disrupt --cluster-name us-east"] {
+            assert!(home.contains(line), "{line} is missing:\n{home}");
+        }
     }
 
     #[test]

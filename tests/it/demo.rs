@@ -72,21 +72,14 @@ impl Demo {
         )
     }
 
-    /// Types the first line since `from` that begins so, with what it continues on, in a shell that has `before` it.
-    fn types(&self, before: &str, from: usize, begins: &str) -> String {
+    /// Types the first line since `from` that has `part`, and `more` behind it, in a shell.
+    fn types(&self, from: usize, part: &str, more: &str) {
         let said = self.said();
-        let at = said[from..].find(begins).unwrap_or_else(|| panic!("no {begins:?} in:\n{said}"));
-        let mut line = String::new();
-        for part in said[from + at..].lines() {
-            line.push_str(part.trim_end_matches('\\'));
-            if !part.ends_with('\\') {
-                break;
-            }
-        }
-        let done = Command::new("sh").args(["-c", &format!("{before}\n{line}")]).output().unwrap();
+        let line = said[from..].lines().find(|line| line.contains(part));
+        let line = line.unwrap_or_else(|| panic!("no {part:?} in:\n{said}"));
+        let done = Command::new("sh").args(["-c", &format!("{line} {more}")]).output().unwrap();
         let talk = String::from_utf8_lossy(&done.stdout) + String::from_utf8_lossy(&done.stderr);
         assert!(done.status.success(), "{line}: {talk}");
-        talk.into_owned()
     }
 
     async fn ends(&mut self) {
@@ -143,7 +136,6 @@ async fn the_demo_of_clusters_shows_a_disruption_a_failover_and_the_way_home_and
     let mut demo = Demo::start(&["--cockroach"]);
     demo.says("now on us-east").await;
     let folder = demo.word_after("folder ");
-    let environment = format!(". {folder}/env");
     let url = format!("postgresql://demo@127.0.0.1:{}/defaultdb", demo.listen);
     let psql = Psql::to(SocketAddr::from(([127, 0, 0, 1], demo.listen)));
     let rows = async || psql.say_to(&url, "SELECT count(*) FROM commits").await.out.trim().parse::<u64>();
@@ -151,7 +143,7 @@ async fn the_demo_of_clusters_shows_a_disruption_a_failover_and_the_way_home_and
     demo.says("pgpivot: armed").await;
 
     let before = demo.said().len();
-    demo.types(&environment, 0, "curl -sX PUT");
+    demo.types(0, "simulate disrupt", "");
     demo.says_since(before, "us-west is active now").await;
     let told = &demo.said()[before..];
     assert!(told.contains("acknowledged are not on the new one") && told.contains("gap"), "{told}");
@@ -159,9 +151,8 @@ async fn the_demo_of_clusters_shows_a_disruption_a_failover_and_the_way_home_and
 
     let (done, talk) = demo.proxyctl(&["restore", "--yes"]);
     assert!(!done && talk.contains("no stream leads from us-west back to us-east"), "{talk}");
-    demo.types(&environment, before, "curl -sX PUT");
-    let made = demo.types(&environment, before, "curl -sX POST");
-    assert!(made.contains("STARTING"), "{made}");
+    demo.types(before, "simulate restore", "");
+    demo.types(before, "failback create-stream", "--yes");
     let before = demo.said().len();
     eventually("traffic is home", STORY, async || match demo.proxyctl(&["restore", "--yes"]) {
         (true, talk) if !talk.contains("could not be proven") => Ok(()),
