@@ -30,8 +30,8 @@ use crate::config::source::{self, ConfigError};
 use crate::failover::action::Receipt;
 use crate::pcr::failback::Aim;
 use crate::pcr::wait::{self, Until};
-use crate::pcr::{Error, Pair, Survey, Which};
-use crate::view::{ServiceStatus, Status};
+use crate::pcr::{Error, Pair, Side, Survey, Which};
+use crate::view::{BackendStatus, ServiceStatus, Status};
 use meter::{Interrupts, Meter};
 
 /// How long is waited for clusters unless told otherwise.
@@ -80,8 +80,8 @@ impl<'a> Desk<'a> {
     /// Reads the configuration, and looks for a daemon that leads the pair.
     async fn open(global: &'a Global, environment: &Environment, terminal: &'a Terminal) -> Result<Self, CtlError> {
         let config = load(global, terminal)?;
-        let pair = Pair::build(&config, global.service.as_deref())?;
-        let daemon = find_daemon(&pair, &config, global, environment, terminal).await?;
+        let mut pair = Pair::build(&config, global.service.as_deref())?;
+        let daemon = find_daemon(&mut pair, &config, global, environment, terminal).await?;
         Ok(Self { pair, daemon, global, terminal, interrupts: Mutex::new(None) })
     }
 
@@ -176,7 +176,7 @@ fn says_nothing(error: &ConfigError) -> bool {
 
 /// The daemon that is named, or the one where the configuration has it, if it leads this pair.
 async fn find_daemon(
-    pair: &Pair,
+    pair: &mut Pair,
     config: &Config,
     global: &Global,
     environment: &Environment,
@@ -208,12 +208,19 @@ async fn find_daemon(
     }
 }
 
-/// The daemon's service of this name, if it leads clusters of these names.
-fn led<'s>(status: &'s Status, pair: &Pair) -> Option<&'s ServiceStatus> {
-    let service = status.services.iter().find(|service| service.name == pair.service)?;
-    let same =
-        service.backends.len() == 2 && service.backends.iter().all(|backend| pair.named(&backend.name).is_some());
-    (same && service.kind == "cockroach").then_some(service)
+/// The daemon's service that leads these clusters, whatever it calls them: from here on the pair bears its names, since
+/// that is how the daemon is spoken to.
+fn led<'s>(status: &'s Status, pair: &mut Pair) -> Option<&'s ServiceStatus> {
+    let called = |service: &ServiceStatus, side: &Side| {
+        let id = side.id.to_string();
+        let its = |backend: &&BackendStatus| backend.cluster_id.as_deref() == Some(id.as_str());
+        service.backends.iter().find(its).map(|backend| backend.name.clone())
+    };
+    let names = |service| Some((called(service, &pair.primary)?, called(service, &pair.standby)?));
+    let (service, (primary, standby)) = status.services.iter().find_map(|service| Some((service, names(service)?)))?;
+    (pair.primary.name, pair.standby.name) = (primary, standby);
+    pair.service.clone_from(&service.name);
+    Some(service)
 }
 
 #[cfg(test)]

@@ -111,3 +111,24 @@ async fn monitor_with_only_an_environment_file_is_the_controller_and_completes_a
     assert!(line.contains("standby is active (epoch 2)"), "{line}");
     beside.kill().await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_that_calls_the_clusters_otherwise_is_known_by_their_ids() {
+    let clouds = Clouds::start().await;
+    let daemon = clouds.daemon().await;
+    let [primary, standby] = [EAST, WEST].map(|name| clouds.cloud.cluster_id(side(name)));
+    let output = tokio::process::Command::new(env!("CARGO_BIN_EXE_proxyctl"))
+        .args(["failback", "status"])
+        .current_dir("/")
+        .env_clear()
+        .env("PGPIVOT_URL", format!("http://{}", daemon.admin))
+        .env("COCKROACH_API_URL", clouds.cloud.api_url())
+        .env("COCKROACH_API_SECRET_KEY", clouds.cloud.secret().expose())
+        .env("PRIMARY_CLUSTER_ID", primary)
+        .env("STANDBY_CLUSTER_ID", standby)
+        .output()
+        .await
+        .unwrap();
+    let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(said.contains("with the daemon at") && said.contains(EAST) && said.contains(WEST), "{said}");
+}

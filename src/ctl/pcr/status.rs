@@ -36,13 +36,13 @@ pub(in crate::ctl) async fn without_daemon(
         Err(problems) if global.config.is_none() && says_nothing(&problems) => return Err(error.into()),
         Err(problems) => return Err(Misuse::from(problems).into()),
     };
-    let pair = match Pair::build(&config, global.service.as_deref()) {
+    let mut pair = match Pair::build(&config, global.service.as_deref()) {
         Ok(pair) => pair,
         // Other services have a daemon or nothing.
         Err(Error::NotCloud(_)) => return Err(error.into()),
         Err(other) => return Err(other.into()),
     };
-    if let Some(daemon) = find_daemon(&pair, &config, global, environment, terminal).await? {
+    if let Some(daemon) = find_daemon(&mut pair, &config, global, environment, terminal).await? {
         // It listens where the configuration says.
         return crate::ctl::commands::show_status(&daemon.api, terminal, global.service.as_deref()).await;
     }

@@ -58,6 +58,7 @@ impl Machine {
             }
             (Outcome::Promotion { result, .. }, Step::Promoting { .. }) => {
                 let said = match &result {
+                    PromotionResult::Done if self.order().is_some() => "the failover was taken".to_owned(),
                     PromotionResult::Done => "the promoter says it is done".to_owned(),
                     PromotionResult::Unknown(why) => format!("the promotion is pending: {why}"),
                     PromotionResult::Refused(why) => format!("the promoter refuses: {why}"),
