@@ -3,7 +3,7 @@
 use super::plan::service;
 use super::stage::{Mood, NAMES, Stage};
 use crate::config::{Authority, ForeignPromotion, Service};
-use crate::failover::action::{Command, EventKind};
+use crate::failover::action::{Action, Command, EventKind};
 use crate::failover::observation::{Evidence, Verdict};
 use crate::failover::phase::Phase;
 use crate::types::Lsn;
@@ -168,4 +168,22 @@ fn an_answer_that_took_too_long_leaves_it_unknown_how_much_was_relayed() {
     stage.until(5000, |stage| stage.active() == "west" && stage.is_open());
     let said = followed(&stage);
     assert!(said.contains("how much was relayed to it in the "), "{said}");
+}
+
+#[test]
+fn a_side_that_a_switchover_left_read_only_is_not_released_beside_a_successor() {
+    let mut stage = Stage::steady();
+    stage.loses = Some(|action| matches!(action, Action::Unfreeze { .. }));
+    stage.command(&Command::Switchover { to: None }).unwrap();
+    stage.until(10_000, |stage| stage.servers[0].frozen);
+    stage.servers[1].mood = Mood::CutOff;
+    stage.until(30_000, |stage| stage.said("is called off"));
+    // Another daemon's switchover went on where this one's ended.
+    stage.servers[1].mood = Mood::Well;
+    stage.promote(1);
+    stage.until(10_000, |stage| stage.machine.has_rival());
+    stage.loses = None;
+    stage.freezes.clear();
+    stage.run(20_000);
+    assert!(stage.freezes.is_empty(), "{:?}", stage.freezes);
 }
