@@ -125,6 +125,8 @@ pub struct Activation {
 /// A full hour of lags at the usual pace.
 const LAGS_KEPT: usize = 720;
 const HOUR: Duration = Duration::from_secs(3600);
+/// So many ended streams are kept.
+const ENDED_KEPT: usize = 64;
 
 /// Everything heard about the streams.
 #[derive(Debug, Clone, Default)]
@@ -178,6 +180,7 @@ impl Streams {
                 for stream in streams {
                     self.take(stream, report);
                 }
+                self.forget_oldest();
             }
             Err(unread) => {
                 self.trouble = Some(unread.sentence.clone());
@@ -208,6 +211,17 @@ impl Streams {
             Some(known) => *known = fresh,
             None => self.known.push(fresh),
         }
+    }
+
+    /// Ended streams are never forgotten by their source; of them only the newest ever matter.
+    fn forget_oldest(&mut self) {
+        let ended = |known: &Known| known.gone || known.stream.status >= Status::Completed;
+        let mut ages: Vec<_> =
+            self.known.iter().filter(|known| ended(known)).map(|k| (k.stream.activated, k.entered)).collect();
+        let Some(surplus) = ages.len().checked_sub(ENDED_KEPT).filter(|surplus| *surplus > 0) else { return };
+        ages.sort_unstable();
+        let youngest_to_go = ages[surplus - 1];
+        self.known.retain(|known| !ended(known) || (known.stream.activated, known.entered) > youngest_to_go);
     }
 
     /// A stream by its id.

@@ -96,3 +96,23 @@ fn a_stream_seen_to_fail_over_never_goes_back() {
     streams.hear(&report(1, Status::Replicating), now(5));
     assert_eq!(streams.by_id("s1").unwrap().stream.status, Status::Completed, "an older reading says nothing");
 }
+
+#[test]
+fn of_a_thousand_ended_streams_the_newest_are_kept_and_every_living_one() {
+    let mut streams = Streams::default();
+    let mut all: Vec<Stream> = (0..1000)
+        .map(|n| Stream {
+            id: format!("old{n}"),
+            activated: Some(clock(n)),
+            ..known(0, Status::Completed, None).stream
+        })
+        .collect();
+    all.push(known(0, Status::Replicating, Some(5)).stream);
+    let report = Report { started: s(1), finished: s(1), scope: Scope::All, clock: None, result: Ok(all) };
+    for _ in 0..3 {
+        streams.hear(&report, Now { at: s(2), wall: clock(2) });
+    }
+    assert_eq!(streams.all().count(), ENDED_KEPT + 1);
+    assert_eq!(streams.newest_completed().unwrap().id, "old999");
+    assert!(streams.by_id("s1").is_some());
+}
