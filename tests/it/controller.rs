@@ -94,6 +94,12 @@ async fn monitor_with_only_an_environment_file_is_the_controller_and_completes_a
     assert_eq!(clouds.cloud.requests(Operation::PatchStream), 1);
     assert!(!monitor.said().contains(clouds.cloud.secret().expose()));
 
+    eventually("its status says so, too", SOON, async || {
+        let (_, body) = crate::harness::http::request(monitor.admin, "GET", "/failover/status", "").await?;
+        if body.contains(r#""active":"standby""#) { Ok(()) } else { Err(body) }
+    })
+    .await;
+
     // Beside it another one only shows.
     let url = format!("http://{}", monitor.admin);
     let mut beside = tokio::process::Command::new(env!("CARGO_BIN_EXE_proxyctl"))
