@@ -391,6 +391,19 @@ impl Replication {
         }
     }
 
+    /// The same streams, refreshed as often: what was learned of them stands, whoever asks with whatever secret.
+    pub fn reads_the_same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Cloud(one), Self::Cloud(other)) => {
+                (&one.api_url, &one.stream_id, one.refresh) == (&other.api_url, &other.stream_id, other.refresh)
+            }
+            (Self::Sql(one), Self::Sql(other)) => {
+                (&one.virtual_cluster, one.refresh) == (&other.virtual_cluster, other.refresh)
+            }
+            _ => false,
+        }
+    }
+
     /// How long after the first failed probe `replicated_time` must still stand before it, until the primary counts as
     /// silent: three refreshes, or two and a half and `lag`, the largest lag of usual times.
     pub fn silence(&self, lag: Duration) -> Duration {

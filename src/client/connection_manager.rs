@@ -44,6 +44,7 @@ struct Kept {
     /// When it was asked for: what it says may be as old as that.
     asked: Instant,
     fresh_for: Duration,
+    by_daemon: bool,
 }
 
 impl ConnectionManager {
@@ -168,8 +169,8 @@ impl Inner {
             return Ok(kept.sides.clone());
         }
         let asked = Instant::now();
-        let (sides, fresh_for) = self.ask(kept.as_ref()).await?;
-        *kept = Some(Kept { sides: sides.clone(), asked, fresh_for });
+        let (sides, fresh_for, by_daemon) = self.ask(kept.as_ref()).await?;
+        *kept = Some(Kept { sides: sides.clone(), asked, fresh_for, by_daemon });
         Ok(sides)
     }
 
@@ -179,22 +180,27 @@ impl Inner {
         failed.is_none_or(|failed| failed < kept.asked)
     }
 
-    async fn ask(&self, kept: Option<&Kept>) -> Result<(Clusters, Duration), Error> {
+    /// The clusters, how long that holds, and whether a daemon says so.
+    async fn ask(&self, kept: Option<&Kept>) -> Result<(Clusters, Duration, bool), Error> {
         let unreachable = match &self.daemon {
             None => None,
             Some(daemon) => match (daemon.sides().await, &self.cloud) {
-                (Ok(sides), _) => return Ok((sides, self.settings.daemon_cache)),
+                (Ok(sides), _) => return Ok((sides, self.settings.daemon_cache, true)),
                 (Err(error @ Error::Daemon { trouble: DaemonTrouble::Unreachable, .. }), Some(_)) => Some(error),
                 (Err(error), _) => return Err(error),
             },
         };
+        // A daemon that answered once decides: the Cloud does not know what it has latched since.
+        if let (Some(kept), Some(_)) = (kept.filter(|kept| kept.by_daemon), &unreachable) {
+            return Ok((kept.sides.clone(), Duration::ZERO, true));
+        }
         match (&self.cloud, unreachable) {
             // A host does not change with the active side.
             (Some(cloud), _) => {
                 let sides = cloud.sides(kept.map(|kept| &kept.sides)).await?;
                 let settled = sides.active().is_some_and(|side| side.open);
                 let longest = if self.daemon.is_some() { BESIDE_A_DAEMON } else { self.settings.cloud_cache };
-                Ok((sides, if settled { longest.min(self.settings.cloud_cache) } else { Duration::ZERO }))
+                Ok((sides, if settled { longest.min(self.settings.cloud_cache) } else { Duration::ZERO }, false))
             }
             (None, Some(error)) => Err(error),
             (None, None) => Err(Error::Dsn(DsnError::NobodyActive)),

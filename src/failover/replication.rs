@@ -180,6 +180,11 @@ impl Streams {
                 for stream in streams {
                     self.take(stream, report);
                 }
+                if report.scope == Scope::All {
+                    // One that is listed no more can neither be failed over nor stand in another one's way.
+                    self.known
+                        .retain(|known| known.started >= report.started || known.stream.status >= Status::FailingOver);
+                }
                 self.forget_oldest();
             }
             Err(unread) => {
@@ -201,11 +206,7 @@ impl Streams {
         match self.known.iter_mut().find(|known| known.stream.id == stream.id) {
             Some(known) if known.started > report.started => {}
             // What was seen to fail over does, whatever an older copy of the record says.
-            Some(known)
-                if known.stream.status >= Status::FailingOver
-                    && stream.status < known.stream.status
-                    && stream.status != Status::Unknown =>
-            {
+            Some(known) if known.stream.status >= Status::FailingOver && stream.status < known.stream.status => {
                 (known.started, known.finished) = (report.started, report.finished);
             }
             Some(known) => *known = fresh,
@@ -386,7 +387,12 @@ impl Witness {
         let margin = self.refresh / 6;
         // Silence counts from T0, or from what was replicated after it.
         let from = base.0.max(replicated.0.saturating_sub(micros(margin)));
-        if since.advanced && last.clock.0 >= from.saturating_add(micros(config::silence(self.refresh, since.lag))) {
+        let silence = config::silence(self.refresh, since.lag);
+        // By our own clock as well: theirs may jump.
+        let moved = self.advanced.unwrap_or(since.t0).max(since.t0);
+        let slack = if moved > since.t0 { since.lag + margin } else { Duration::ZERO };
+        let lasted = last.finished.since(moved) + slack + margin >= silence;
+        if since.advanced && lasted && last.clock.0 >= from.saturating_add(micros(silence)) {
             Testimony::Silent
         } else if replicated >= base.plus(margin) {
             Testimony::Writing

@@ -199,6 +199,10 @@ impl Sql {
         let seen = failovers.get(&id).copied();
         let over = job.status == JobStatus::Succeeded || (seen.is_some() && job.status == JobStatus::Going);
         let activated = seen.or(job.finished).filter(|_| ready);
+        if ready && job.status == JobStatus::Going && !over {
+            // It has completed, and what it completed with is not told yet: a list without it would be no whole one.
+            return Err(unread(format!("{to} is ready, and its replication job {} is not over yet", job.id), false));
+        }
         if ready && (!over || activated.is_none()) {
             return Ok(None);
         }

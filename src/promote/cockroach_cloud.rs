@@ -44,7 +44,9 @@ impl CockroachCloud {
                     PromotionResult::Unknown(format!("the API took the order and says that the stream is {other}"))
                 }
             },
-            Err(error) if error.is_final() => PromotionResult::Refused(error.to_string()),
+            Err(error) if error.is_final() && !error.may_have_taken_effect() => {
+                PromotionResult::Refused(error.to_string())
+            }
             Err(error) => PromotionResult::Unknown(error.to_string()),
         }
     }

@@ -83,7 +83,8 @@ impl Machine {
             active.map_or_else(|| "nobody is cut".to_owned(), |name| format!("cut every connection of {name}")),
             format!("latch {backend} and open to it; nothing is promoted"),
         ];
-        let why = format!("adopted by {}", operator.name);
+        let loss = self.missing_on(backend).map_or_else(String::new, |loss| format!("; {loss}"));
+        let why = format!("adopted by {}{loss}", operator.name);
         self.start(
             EpisodeKind::Follow,
             backend.clone(),
@@ -91,7 +92,7 @@ impl Machine {
             false,
             operator,
             dry_run,
-            (format!("adopting {backend}"), steps),
+            (format!("adopting {backend}{loss}"), steps),
             now,
         )
     }

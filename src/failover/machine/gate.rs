@@ -70,7 +70,9 @@ impl Machine {
         let tier = self.sides.iter().filter(|side| self.serves_with(side, latch)).map(open).collect();
         let timeline = identity.map(|identity| identity.timeline);
         let reads = |side: &&Side| {
-            !self.is_active(&side.name)
+            // Of clusters the other one is a standby that serves nobody, or an old primary.
+            !self.replicates()
+                && !self.is_active(&side.name)
                 && side.quarantine.is_none()
                 && side.state() == Health::Up
                 && (timeline.is_none_or(|t| analysis::streams_on(side, t)))

@@ -49,6 +49,13 @@ impl Machine {
                 cancelled("it was interrupted by a restart before the promotion".into())
             }
         };
+        if self.stops_service() && self.service.failover.fence_command.is_none() && intent.kind == EpisodeKind::Failover
+        {
+            // The fence may have taken effect before the end.
+            if let Some(from) = intent.from.clone().filter(|from| !self.record.frozen.contains(from)) {
+                self.record.frozen.push(from);
+            }
+        }
         let mut run = Run::new(intent, step, true, now.at);
         run.resumed = true;
         run.unchecked = Some(now.at);

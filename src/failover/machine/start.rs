@@ -44,7 +44,12 @@ impl Machine {
         let tells = self.knows_identity();
         let others =
             self.sides.iter().filter(|side| side.name != latch.active).all(|side| side.heard_since(since, tells));
-        let others = others && (!self.replicates() || self.streams.listed_since(since));
+        let listed = !self.replicates() || self.streams.listed_since(since);
+        let others = others && listed;
+        let unexplained = (!listed && latch.replication.is_none())
+            .then(|| self.sides.iter().find(|side| side.name != latch.active && self.serves_as_primary(&side.name)))
+            .flatten()
+            .map(|side| side.name.clone());
         let routing_up = latch.identity.is_none() && active.state() == Health::Up;
         if successor {
             self.mismatch = mismatch;
@@ -56,6 +61,13 @@ impl Machine {
                 self.evidence.clone_from(&said);
                 self.set_block(Some((BlockReason::SplitBrain, said)), now);
             }
+        } else if let Some(name) = unexplained {
+            let said = format!(
+                "{} is latched, but {name} serves as well, and the replication streams cannot be read: it may have been promoted by others; `proxyctl adopt` decides",
+                latch.active
+            );
+            self.evidence.clone_from(&said);
+            self.set_block(Some((BlockReason::SplitBrain, said)), now);
         } else if mismatch.is_some() {
             // Watching keeps the gate closed for a latched side that is not what it was, and says why.
             if patience || others {

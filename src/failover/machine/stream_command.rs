@@ -2,6 +2,7 @@
 //! failover to a given one, and the way home, which leads through a reverse stream.
 
 use super::command::{Answer, refusal};
+use super::streams::is_accounted;
 use super::{Machine, Step};
 use crate::failover::action::{Operator, Refusal};
 use crate::failover::health::State as Health;
@@ -71,6 +72,8 @@ impl Machine {
         }
         let returned =
             self.streams.newest_completed().filter(|stream| stream.to == *home && stream.from == latch.active);
+        // One that the latch took account of says nothing of what was written since.
+        let returned = returned.filter(|stream| !is_accounted(latch, stream));
         if let Some(stream) = returned {
             let (id, serves) = (stream.id.clone(), self.serves_as_primary(home));
             if !serves {
@@ -127,19 +130,31 @@ impl Machine {
             let shown = side.last_probe.as_ref().map_or("nothing was heard", |probe| probe.text.as_str());
             return Err(refusal("not_serving", format!("{home} does not serve ({shown}): traffic cannot go there")));
         }
-        let loss = format!(
-            "everything that was written to {} since {} is missing on {home}, and the two go apart from here",
-            latch.active, latch.since
-        );
+        let loss = self.missing_on(home).unwrap_or_default();
         let steps = vec![
             format!("close the gate and cut every connection of {}", latch.active),
             format!("open to {home} in epoch {}; nothing is promoted", latch.epoch.next()),
         ];
         let note = operator.note.as_deref().map_or_else(String::new, |note| format!(" ({note})"));
         let why = format!("commanded by {} with --force{note}; {loss}", operator.name);
-        let sentence = format!("moving traffic home to {home}: {loss}");
+        let unread = self.streams.trouble().map_or_else(String::new, |trouble| {
+            format!(". The streams cannot be read now ({trouble}): should they show later that one completed after those known here, traffic follows it")
+        });
+        let sentence = format!("moving traffic home to {home}: {loss}{unread}");
         // An operator takes it as it is: nothing is fenced, and nothing is proven but that it serves.
         self.start(EpisodeKind::Follow, home.clone(), why, true, operator, dry_run, (sentence, steps), now)
+    }
+
+    /// What traffic would not find on a cluster that no stream has made the successor of the active one.
+    pub(super) fn missing_on(&self, target: &BackendName) -> Option<String> {
+        let latch = self.latch().filter(|latch| self.replicates() && latch.active != *target)?;
+        let newer = self.streams.newest_completed().filter(|stream| !is_accounted(latch, stream));
+        newer.is_none_or(|stream| stream.to != *target).then(|| {
+            format!(
+                "everything that was written to {} since {} is missing on {target}, and the two go apart from here",
+                latch.active, latch.since
+            )
+        })
     }
 
     /// The latch takes account of all that completed, with the next write.
@@ -161,9 +176,21 @@ impl Machine {
         let Some(order) = &run.intent.stream else { return Ok(()) };
         let known = self.streams.by_id(&order.id);
         let status = known.map_or(Status::Unknown, |known| known.stream.status);
-        let promoted =
-            matches!(status, Status::FailingOver | Status::Completed) && known.is_some_and(|known| !known.gone);
+        let ordered = run.word.as_ref().map(|(at, _)| *at).max(run.ordered).unwrap_or(run.step_since);
+        let flies = run.ordered.is_some() && run.word.is_none();
+        let heard = !flies && known.is_some_and(|known| known.started > ordered);
+        let promoted = !heard
+            || matches!(status, Status::FailingOver | Status::Completed) && known.is_some_and(|known| !known.gone);
         let down = self.side(backend).is_none_or(|side| side.state() == Health::Down);
+        if !heard && !down {
+            return Err(refusal(
+                "unheard",
+                format!(
+                    "stream {} was not read since it was ordered: whether {backend} is being promoted is not known",
+                    order.id
+                ),
+            ));
+        }
         if promoted && !down {
             return Err(refusal(
                 "failing_over",

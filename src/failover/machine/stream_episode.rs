@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use super::streams::is_accounted;
 use super::{Machine, Step};
 use crate::config::{Promoter, Replication};
 use crate::failover::action::{Action, PromotionResult, Rechecked};
@@ -23,6 +24,8 @@ const FOREIGN_CLOCK_MARGIN: Duration = Duration::from_secs(5);
 const MOST_ORDERS: u32 = 3;
 /// Readings that show an order unheeded before it is given again.
 const READS_NEEDED: usize = 3;
+/// A decision this old is not ordered after a restart while its old side answers.
+const STALE_DECISION: Duration = Duration::from_secs(600);
 /// Between two probes of a side whose word is waited for.
 const POKE: Duration = Duration::from_secs(1);
 
@@ -178,7 +181,7 @@ impl Machine {
                 }
                 if self.stream_order_due(now) {
                     self.order_promotion(now);
-                } else if let Some(said) = self.goes_unheeded(&order.id) {
+                } else if let Some(said) = self.goes_unheeded(&order.id, now) {
                     self.evidence.clone_from(&said);
                     return self.set_block(Some((BlockReason::PromotionPending, said)), now);
                 }
@@ -190,11 +193,12 @@ impl Machine {
 
     /// Others have failed over again since, back to the side that is latched: it stays so.
     fn went_back(&mut self, known: &Known, now: Now) -> bool {
-        let latched = self.latch().map(|latch| latch.active.clone());
+        let Some(latch) = self.latch() else { return false };
         let newest = self.streams.newest_completed().filter(|newest| {
             newest.id != known.stream.id
                 && newest.activated > known.stream.activated
-                && Some(&newest.to) == latched.as_ref()
+                && newest.to == latch.active
+                && !is_accounted(latch, newest)
         });
         let Some(newest) = newest else { return false };
         let said = format!("stream {} completed after it and made {} the primary again", newest.id, newest.to);
@@ -260,7 +264,11 @@ impl Machine {
     fn refused_by_source(&mut self, known: Option<&Known>, now: Now) -> bool {
         let Some(run) = self.run() else { return false };
         let Some((at, PromotionResult::Refused(why))) = run.word.clone() else { return false };
-        let untouched = known.is_some_and(|known| known.started > at && known.stream.status == Status::Replicating);
+        let span = run.unheeded.first().zip(run.unheeded.last()).map(|(first, last)| last.since(*first));
+        let long_enough = run.unheeded.len() >= READS_NEEDED && span.is_some_and(|span| span >= self.refresh() / 2);
+        // One reading may be of an older copy, and others may have been quicker.
+        let untouched =
+            long_enough && known.is_some_and(|known| known.started > at && known.stream.status == Status::Replicating);
         if !untouched || run.orders != 1 || run.resumed {
             return false;
         }
@@ -286,6 +294,9 @@ impl Machine {
         if run.orders >= MOST_ORDERS || !answered || run.unheeded.len() < READS_NEEDED || !long_enough {
             return false;
         }
+        if self.outlived(now) {
+            return false;
+        }
         if run.intent.kind != EpisodeKind::Failover || run.intent.forced {
             return true;
         }
@@ -304,14 +315,25 @@ impl Machine {
         false
     }
 
+    /// Of a process that ended long ago, and the side it was to replace answers.
+    fn outlived(&self, now: Now) -> bool {
+        let Some(run) = self.run().filter(|run| run.resumed && run.ordered.is_none()) else { return false };
+        let (at, from) = (run.intent.decided_at, run.intent.from.as_ref());
+        let age = now.wall.since(at).max(at.since(now.wall));
+        age > STALE_DECISION && from.and_then(|from| self.side(from)).is_some_and(|side| side.state() == Health::Up)
+    }
+
     /// Nothing more is ordered, and the stream shows none of what was: people decide.
-    fn goes_unheeded(&self, id: &str) -> Option<String> {
+    fn goes_unheeded(&self, id: &str, now: Now) -> Option<String> {
         let run = self.run()?;
         let (to, from) = (&run.intent.to, run.intent.from.as_ref()?);
         let settled = run.unheeded.len() > READS_NEEDED * 2 && (run.word.is_some() || run.ordered.is_none());
         let answers = run.poked.is_some_and(|at| self.side(from).is_some_and(|side| side.passed() >= Some(at)));
         let why = match (run.orders >= MOST_ORDERS, answers) {
             _ if !settled => return None,
+            _ if self.outlived(now) => {
+                format!("was decided at {}, long ago, and {from} answers, so it is not ordered", run.intent.decided_at)
+            }
             (true, _) => format!("was ordered {MOST_ORDERS} times"),
             (false, true) => format!("was ordered, and {from} answers again, so it is not repeated"),
             (false, false) => return None,
@@ -332,6 +354,7 @@ impl Machine {
         let from = run.word.as_ref().map(|(at, _)| *at).max(run.ordered).unwrap_or(run.step_since);
         let untouched = |stream: &&Stream| stream.id == order.id && stream.status == Status::Replicating;
         if report.started > from && streams.iter().any(|stream| untouched(&stream)) {
+            run.unheeded.truncate(READS_NEEDED * 2);
             run.unheeded.push(report.finished);
         }
     }

@@ -193,7 +193,9 @@ impl Machine {
     pub(super) fn activation(&self) -> Option<Activation> {
         let order = self.order().and_then(|order| self.streams.by_id(&order.id));
         if let Some(stream) = order.map(|known| &known.stream).filter(|stream| stream.status == Status::Completed) {
-            return Some(Activation { stream: stream.id.clone(), at: stream.activated.unwrap_or_default() });
+            // Whatever was known as completed by then is accounted for, by whichever clock it was stamped.
+            let at = stream.activated.max(self.newest_activation().map(|newest| newest.at)).unwrap_or_default();
+            return Some(Activation { stream: stream.id.clone(), at });
         }
         self.newest_activation()
     }
@@ -246,6 +248,9 @@ impl Machine {
 
     /// What must be said of the streams although nothing is suspect.
     pub(super) fn stream_block(&self, now: Now) -> Option<(BlockReason, String)> {
+        if let Some(block) = self.unexplained() {
+            return Some(block);
+        }
         let block = self.service.failover.foreign_promotion == Some(ForeignPromotion::Block);
         let (stream, said) = self.foreign_stream(now).filter(|_| block)?;
         let active = &self.latch()?.active;
@@ -254,6 +259,23 @@ impl Machine {
             format!(
                 "{said}, and foreign_promotion = \"block\" keeps {active}: decide with `proxyctl adopt {}`",
                 stream.to
+            ),
+        ))
+    }
+
+    /// A standby serves by itself, and no stream that could be read says why.
+    fn unexplained(&self) -> Option<(BlockReason, String)> {
+        let trouble = self.streams.trouble().filter(|_| self.replicates())?;
+        let side = self
+            .sides
+            .iter()
+            .find(|side| !self.is_active(&side.name) && side.standby.is_some() && self.serves_as_primary(&side.name))?;
+        let active = &self.latch()?.active;
+        Some((
+            BlockReason::SplitBrain,
+            format!(
+                "{} was a standby and serves by itself now, and the streams cannot be read ({trouble}): it may have been promoted by others, and what is written to {active} may be lost; `proxyctl adopt {}` decides",
+                side.name, side.name
             ),
         ))
     }
@@ -295,6 +317,13 @@ impl Machine {
                         rival.name, side.name
                     ));
                 }
+                let tells = |s: &Side| s.facts.as_ref().is_some_and(|heard| heard.started >= since);
+                if let Some(mute) = self.sides.iter().find(|s| s.name != side.name && !tells(s)) {
+                    return Err(format!(
+                        "no side is latched yet, nothing replicates, and {} was not heard, which may have been promoted; `proxyctl adopt` decides",
+                        mute.name
+                    ));
+                }
                 (&side.name, "it is configured as primary and nothing replicates yet".to_owned())
             }
         };
@@ -311,7 +340,7 @@ impl Machine {
 }
 
 /// Did the latch know of it when it was written?
-fn is_accounted(latch: &Latch, stream: &Stream) -> bool {
+pub(super) fn is_accounted(latch: &Latch, stream: &Stream) -> bool {
     latch.replication.as_ref().is_some_and(|known| {
         known.stream == stream.id || stream.activated.is_some_and(|activated| activated <= known.at)
     })

@@ -30,7 +30,11 @@ impl Machine {
             self.sides.push(side);
         }
         let before = std::mem::replace(&mut self.service, service).replication;
-        if self.service.replication != before {
+        let same_streams = match (&self.service.replication, &before) {
+            (Some(now), Some(before)) => now.reads_the_same(before),
+            (now, before) => now == before,
+        };
+        if !same_streams {
             self.streams = Streams::default();
             for side in &mut self.sides {
                 side.witness = Self::new_witness(self.service.replication.as_ref());

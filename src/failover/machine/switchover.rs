@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::{Machine, State, Step};
 use crate::failover::action::{Action, EventKind, Latched};
 use crate::failover::analysis;
-use crate::failover::phase::{EpisodeId, EpisodeKind, Stage};
+use crate::failover::phase::{BlockReason, EpisodeId, EpisodeKind, Stage};
 use crate::types::{BackendName, Lsn, Moment, Now};
 
 const FREEZE_TIME: Duration = Duration::from_secs(15);
@@ -125,6 +125,15 @@ impl Machine {
             let latched = self.latched_server(&active);
             self.actions.push_back(Action::Unfreeze { episode, backend: active, latched });
         }
+    }
+
+    /// The latched side stays read-only, since another one looks like its successor.
+    pub(super) fn held_read_only(&self) -> Option<(BlockReason, String)> {
+        let active = self.active_name().filter(|_| self.active_is_frozen() && self.has_rival())?;
+        let said = format!(
+            "{active} is read-only and is not released: another backend is primary on a timeline that descends from it; once it proves so, it is followed, or `proxyctl adopt` decides"
+        );
+        Some((BlockReason::SplitBrain, said))
     }
 
     /// A freeze came to its end after its switchover was called off, and perhaps after the release: the active side may

@@ -6,6 +6,7 @@ mod cluster_chance;
 mod cluster_failover;
 mod cluster_return;
 mod cluster_stopped;
+mod cluster_traps;
 mod clusters;
 mod fenced;
 mod first_evidence;

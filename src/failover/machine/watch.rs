@@ -173,7 +173,7 @@ impl Machine {
             return Some((BlockReason::SameServer, said));
         }
         let elder = self.elder_sibling().filter(|_| self.decides()).map(|said| (BlockReason::SecondDecider, said));
-        self.rival().or_else(|| self.stream_block(now)).or(elder)
+        self.rival().or_else(|| self.held_read_only()).or_else(|| self.stream_block(now)).or(elder)
     }
 
     /// What keeps an established decision from being carried out automatically.

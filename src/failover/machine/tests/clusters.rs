@@ -49,6 +49,8 @@ pub(super) enum Patch {
     /// It never arrives, and nobody hears of it.
     Lost,
     Refused,
+    /// It takes effect, and from that instant on nobody reaches the API.
+    Parting,
 }
 
 pub(super) struct Clusters {
@@ -75,13 +77,17 @@ pub(super) struct Clusters {
     pub(super) fence: Result<(), String>,
     /// Reads of the streams that were tried.
     pub(super) reads: u64,
+    /// Every record that was written.
+    pub(super) written: Vec<Record>,
+    /// By so much more is the API's clock ahead, milliseconds.
+    pub(super) api_jump: u64,
     /// Probes that were begun: when, whose.
     pub(super) probes: Vec<(u64, usize)>,
     service: Service,
     next_probe: [u64; 2],
     next_read: u64,
     next_list: u64,
-    completes: Vec<(u64, String)>,
+    pub(super) completes: Vec<(u64, String)>,
     pending: Vec<(u64, Observation)>,
 }
 
@@ -174,6 +180,8 @@ impl Clusters {
             completed_before: 0,
             fence: Ok(()),
             reads: 0,
+            written: Vec::new(),
+            api_jump: 0,
             probes: Vec::new(),
             service,
             next_probe: [now; 2],
@@ -370,7 +378,7 @@ impl Clusters {
             started: moment(self.now),
             finished: moment(self.now),
             scope: id.map_or(Scope::All, |id| Scope::One(id.to_owned())),
-            clock: (self.api == Api::Well).then(|| api_clock(self.now)),
+            clock: (self.api == Api::Well).then(|| api_clock(self.now + self.api_jump)),
             result,
         };
         let at = self.at();
@@ -416,6 +424,7 @@ impl Clusters {
         match action {
             Action::Persist { ticket, record } => {
                 self.disk = *record;
+                self.written.push(self.disk.clone());
                 self.machine.handle_outcome(Outcome::Persisted { ticket, result: Ok(()) }, at);
             }
             Action::Cut { backend } => self.cuts.push((self.now, backend)),
@@ -443,14 +452,17 @@ impl Clusters {
                 let open = self.streams.iter().any(|s| s.id == order.id && s.status == Status::Replicating);
                 // By SQL it is a procedure that goes on, by the API one order.
                 let goes_on = !open && self.service.failover.promoter == Promoter::CockroachSql;
-                if open && matches!(self.patch, Patch::Taken | Patch::ReplyLost) {
+                if open && matches!(self.patch, Patch::Taken | Patch::ReplyLost | Patch::Parting) {
                     self.fail_over(&order.id, order.failover_at);
+                }
+                if self.patch == Patch::Parting {
+                    self.api = Api::Unreachable;
                 }
                 let result = match self.patch {
                     Patch::Taken if open || goes_on => PromotionResult::Done,
                     // Others were faster: outside of what the API allows.
                     Patch::Taken => PromotionResult::Refused("400: not replicating".into()),
-                    Patch::ReplyLost | Patch::Lost => PromotionResult::Unknown("no reply".into()),
+                    Patch::ReplyLost | Patch::Lost | Patch::Parting => PromotionResult::Unknown("no reply".into()),
                     Patch::Refused => PromotionResult::Refused("403: not allowed".into()),
                 };
                 self.machine.handle_outcome(Outcome::Promotion { episode, result }, at);
