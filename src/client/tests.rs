@@ -263,6 +263,13 @@ async fn a_daemons_word_is_final_and_the_cloud_is_asked_only_when_nobody_is_ther
     daemon.publish(|status| status.services[0].open = false);
     assert!(matches!(manager.connection_string().await, Err(Error::Held)));
     assert_eq!(cloud.requests_in_all(), 0);
+    // What it has latched since, the cloud does not know.
+    daemon.switch();
+    daemon.publish(|status| status.services[0].open = true);
+    assert_eq!(manager.connection_string().await.unwrap(), AWAY);
+    drop(daemon);
+    assert_eq!(manager.connection_string().await.unwrap(), AWAY);
+    assert_eq!(cloud.requests_in_all(), 0);
     let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let manager = ConnectionManager::new(Settings { daemon: Some(format!("http://{closed}")), ..both }).unwrap();
     let east = format!("postgresql://{}/defaultdb?sslmode=disable", cloud.sql_address(Side::East));

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::super::raw::{self, Raw, Text};
-use super::super::{Backend, CockroachCloud, CockroachSql, Kind, Login, Replication, Service};
+use super::super::{Backend, CockroachCloud, CockroachSql, Kind, Login, Replication, Service, Target};
 use super::section::{Section, shown};
 use super::{Problems, form, probe};
 use crate::types::{Secret, WallTime};
@@ -247,6 +247,15 @@ pub(super) fn check(path: &str, service: &Service, problems: &mut Problems) {
         Replication::Sql(_) => Table::Sql,
     };
     check_pair(path, table, &service.backends, problems);
+    for (index, _) in service.listeners.iter().enumerate().filter(|(_, one)| one.target == Target::ReadOnly) {
+        problems.add(
+            format!("{}.target", raw::listener_path(path, index)),
+            format!(
+                "is \"read_only\", but a cluster that is replicated to serves nobody; write \"active\", or remove [{path}.{}]",
+                table.word()
+            ),
+        );
+    }
     let mut section = Section::new(format!("{path}.failover"), problems);
     if service.failover.standby_serves {
         section.problem(

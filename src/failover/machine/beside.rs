@@ -68,6 +68,9 @@ impl Machine {
                 };
                 (bytes, said)
             }
+            None if self.replicates() => {
+                (0, format!("how much of what {name} acknowledged stands only there is not known"))
+            }
             None => (0, format!("how much of the log of {name} stands only there is not known")),
         };
         let (connections, relayed, traffic) = self.traffic_beside(from, to, cut);

@@ -13,6 +13,13 @@ use crate::types::{BackendName, Now};
 impl Machine {
     /// What a forced failover may lose, as far as it is known.
     pub(super) fn at_stake(&self, target: &BackendName, now: Now) -> String {
+        if self.replicates() {
+            let replicated = self.active_name().and_then(|active| {
+                let at = self.streams.live(&active, target).find_map(|known| known.stream.replicated)?;
+                Some(format!("{target} has what {active} acknowledged up to {at}; what came after it is lost"))
+            });
+            return replicated.unwrap_or_else(|| "how much may be lost is not known".to_owned());
+        }
         let active = self.active_side().zip(self.latch().and_then(|latch| latch.identity.as_ref()));
         let seen = active.and_then(|(side, identity)| Some((&side.name, side.flushed(identity)?)));
         let lsn = self.side(target).and_then(|side| side.facts.as_ref()).and_then(|heard| heard.facts.lsn);

@@ -324,6 +324,11 @@ impl Machine {
 
     /// Nothing was heard of any other backend for so long that it may have been promoted by others.
     fn blind(&self, now: Now) -> Option<String> {
+        if let Some(replication) = &self.service.replication {
+            let gap = now.at.since(self.streams.read()?.max(self.woke));
+            return (gap >= replication.refresh() * 3)
+                .then(|| format!("; blind to failovers by others: no stream was read for {} s", gap.as_secs()));
+        }
         let heard = |side: &Side| side.facts.as_ref().map_or(Moment::default(), |heard| heard.finished);
         let others: Vec<&Side> = self.sides.iter().filter(|side| !self.is_active(&side.name)).collect();
         let last = others.iter().map(|side| heard(side)).max()?.max(self.woke);

@@ -361,3 +361,39 @@ fn a_decision_of_days_ago_is_not_ordered_after_a_restart() {
     stage.command(&Command::Abandon { backend: "west".into() }).unwrap();
     stage.until(60_000, |stage| stage.is_open() && stage.active() == "east");
 }
+
+#[test]
+fn while_no_stream_can_be_read_the_evidence_says_to_what_it_is_blind() {
+    let mut stage = Clusters::steady();
+    stage.api = Api::Unreachable;
+    stage.run(10 * 60_000);
+    let evidence = stage.machine.view(stage.at()).evidence;
+    assert!(evidence.contains("blind to failovers by others"), "{evidence}");
+    stage.api = Api::Well;
+    stage.run(60_000);
+    let evidence = stage.machine.view(stage.at()).evidence;
+    assert!(!evidence.contains("blind"), "{evidence}");
+}
+
+#[test]
+fn a_rotated_secret_forgets_nothing_of_the_streams_and_another_address_of_the_api_does() {
+    let mut stage = Clusters::steady();
+    let mut service = stage.machine.service.clone();
+    let Some(crate::config::Replication::Cloud(cloud)) = &mut service.replication else { panic!("no Cloud") };
+    cloud.secret = crate::types::Secret::new("another one".into());
+    let now = stage.at();
+    stage.machine.handle_config(service.clone(), now);
+    assert!(stage.machine.streams.by_id("s1").is_some());
+    let Some(crate::config::Replication::Cloud(cloud)) = &mut service.replication else { panic!("no Cloud") };
+    cloud.api_url = "https://api.example.com".into();
+    stage.machine.handle_config(service, now);
+    assert!(stage.machine.streams.by_id("s1").is_none());
+}
+
+#[test]
+fn a_forced_failover_says_up_to_when_the_standby_has_what_was_acknowledged() {
+    let mut stage = Clusters::steady();
+    let order = Command::Failover { to: None, force: true, route_only: false, at: None };
+    let receipt = stage.command(&order).unwrap();
+    assert!(receipt.sentence.contains("west has what east acknowledged up to"), "{}", receipt.sentence);
+}
