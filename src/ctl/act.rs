@@ -111,6 +111,11 @@ pub(super) async fn run(api: &Api, terminal: &Terminal, global: &Global, order: 
     };
     let watched = Watched { services: chosen.iter().map(|s| (s.name.clone(), s.epoch)).collect(), goal };
     let ended = wait::until(api, terminal, &watched, global.timeout.unwrap_or(PATIENCE)).await?;
+    let ended = match (ended, &order.command) {
+        // That is what was asked for.
+        (Ended::Cancelled { sentence }, Command::Abandon { .. }) => Ended::Done { sentence, took: None },
+        (ended, _) => ended,
+    };
     last_word(terminal, &receipt, ended, began.elapsed())
 }
 

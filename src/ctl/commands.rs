@@ -25,6 +25,11 @@ pub(super) async fn run(args: &Args, environment: &Environment, terminal: &Termi
     }
     let target = match &global.config {
         Some(file) if !target::is_named(global, environment) => listens(file)?,
+        // The daemon that the same environment and `.env` start; what is wrong with them is not these commands' matter.
+        None if !target::is_named(global, environment) => match crate::config::source::load(None) {
+            Ok(loaded) => Target::of(&loaded.config.admin).map_err(super::Misuse::from)?,
+            Err(_) => Target::choose(global, environment).map_err(super::Misuse::from)?,
+        },
         _ => Target::choose(global, environment).map_err(super::Misuse::from)?,
     };
     let token = target::token(global, environment)?;

@@ -100,6 +100,17 @@ async fn monitor_with_only_an_environment_file_is_the_controller_and_completes_a
     })
     .await;
 
+    // Whoever stands in the same folder speaks to it.
+    let history = tokio::process::Command::new(env!("CARGO_BIN_EXE_proxyctl"))
+        .arg("history")
+        .current_dir(monitor.home.path())
+        .env_clear()
+        .output()
+        .await
+        .unwrap();
+    let said = format!("{}{}", String::from_utf8_lossy(&history.stdout), String::from_utf8_lossy(&history.stderr));
+    assert!(history.status.success() && said.contains("standby"), "{said}");
+
     // Beside it another one only shows.
     let url = format!("http://{}", monitor.admin);
     let mut beside = tokio::process::Command::new(env!("CARGO_BIN_EXE_proxyctl"))

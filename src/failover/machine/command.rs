@@ -129,7 +129,8 @@ impl Machine {
         if let Some(receipt) =
             self.running_to(to, &[EpisodeKind::Failover, EpisodeKind::Switchover, EpisodeKind::Route])
         {
-            return Ok(receipt);
+            let again = if force { self.order_again(dry_run, now) } else { None };
+            return Ok(again.unwrap_or(receipt));
         }
         let latch = self.ready()?;
         if self.service.failover.standby_serves {

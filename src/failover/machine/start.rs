@@ -82,8 +82,14 @@ impl Machine {
             self.owed = Some(since);
         } else if patience {
             let last = active.last_probe.as_ref().map_or("nothing was heard", |probe| probe.text.as_str());
+            let way = match self.replicates() {
+                false => "`proxyctl adopt` another primary",
+                true => {
+                    "fail the stream over past this daemon, in the console or with `proxyctl failover` while this daemon is stopped: that is followed"
+                }
+            };
             let said = format!(
-                "{} is latched in epoch {} and does not prove to be that server ({last}): bring it back, or `proxyctl adopt` another primary",
+                "{} is latched in epoch {} and does not prove to be that server ({last}): bring it back, or {way}",
                 latch.active, latch.epoch
             );
             self.evidence.clone_from(&said);

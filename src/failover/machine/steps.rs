@@ -42,6 +42,8 @@ pub(in crate::failover) struct Run {
     pub(super) ordered: Option<Moment>,
     /// How often.
     pub(super) orders: u32,
+    /// No more than this are given without an operator's word.
+    pub(super) orders_allowed: u32,
     /// Clusters: readings since that show the stream as if nothing had been ordered.
     pub(super) unheeded: Vec<Moment>,
     /// Clusters: when a side was last probed out of turn.
@@ -131,6 +133,7 @@ impl Run {
             word: None,
             ordered: None,
             orders: 0,
+            orders_allowed: super::stream_episode::MOST_ORDERS,
             unheeded: Vec::new(),
             poked: None,
             flush_after: None,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::streams::is_accounted;
 use super::{Machine, Step};
 use crate::config::{Promoter, Replication};
-use crate::failover::action::{Action, PromotionResult, Rechecked};
+use crate::failover::action::{Action, PromotionResult, Receipt, Rechecked};
 use crate::failover::candidate::{self, Verdict};
 use crate::failover::health::State as Health;
 use crate::failover::observation::Role;
@@ -21,7 +21,7 @@ const CLOCK_MARGIN: Duration = Duration::from_secs(1);
 /// The same where only a clock outside the cluster could be read.
 const FOREIGN_CLOCK_MARGIN: Duration = Duration::from_secs(5);
 /// The first order, and twice again.
-const MOST_ORDERS: u32 = 3;
+pub(super) const MOST_ORDERS: u32 = 3;
 /// Readings that show an order unheeded before it is given again.
 const READS_NEEDED: usize = 3;
 /// A decision this old is not ordered after a restart while its old side answers.
@@ -291,7 +291,7 @@ impl Machine {
         let answered = run.ordered.is_none() || run.word.is_some();
         let span = run.unheeded.first().zip(run.unheeded.last()).map(|(first, last)| last.since(*first));
         let long_enough = span.is_some_and(|span| span >= self.refresh() / 2);
-        if run.orders >= MOST_ORDERS || !answered || run.unheeded.len() < READS_NEEDED || !long_enough {
+        if run.orders >= run.orders_allowed || !answered || run.unheeded.len() < READS_NEEDED || !long_enough {
             return false;
         }
         if self.outlived(now) {
@@ -329,18 +329,42 @@ impl Machine {
         let (to, from) = (&run.intent.to, run.intent.from.as_ref()?);
         let settled = run.unheeded.len() > READS_NEEDED * 2 && (run.word.is_some() || run.ordered.is_none());
         let answers = run.poked.is_some_and(|at| self.side(from).is_some_and(|side| side.passed() >= Some(at)));
-        let why = match (run.orders >= MOST_ORDERS, answers) {
+        let mut again = "";
+        let why = match (run.orders >= run.orders_allowed, answers) {
             _ if !settled => return None,
             _ if self.outlived(now) => {
                 format!("was decided at {}, long ago, and {from} answers, so it is not ordered", run.intent.decided_at)
             }
-            (true, _) => format!("was ordered {MOST_ORDERS} times"),
+            (true, _) => {
+                again = "`proxyctl failover --force` orders it anew, ";
+                format!("was ordered {} times", run.orders)
+            }
             (false, true) => format!("was ordered, and {from} answers again, so it is not repeated"),
             (false, false) => return None,
         };
         Some(format!(
-            "the failover of stream {id} to {to} {why}; the stream still replicates as if nothing had been said: look at it; `proxyctl abandon {to}` reopens {from}"
+            "the failover of stream {id} to {to} {why}; the stream still replicates as if nothing had been said: look at it; {again}`proxyctl abandon {to}` reopens {from}"
         ))
+    }
+
+    /// An operator who has seen why the orders went unheeded has it ordered as often again, each as carefully as before.
+    pub(super) fn order_again(&mut self, dry_run: bool, now: Now) -> Option<Receipt> {
+        let order = self.order()?;
+        let run =
+            self.run().filter(|run| run.orders >= run.orders_allowed && matches!(run.step, Step::Promoting { .. }))?;
+        let (episode, to, orders) = (run.intent.id, run.intent.to.clone(), run.orders);
+        self.goes_unheeded(&order.id, now)?;
+        if let Some(run) = self.run_mut().filter(|_| !dry_run) {
+            run.orders_allowed = orders + MOST_ORDERS;
+        }
+        Some(Receipt {
+            sentence: format!(
+                "the failover of stream {} to {to} (episode {episode}) is ordered anew; {orders} orders went unheeded",
+                order.id
+            ),
+            episode: Some(episode),
+            steps: vec![format!("order it, up to {MOST_ORDERS} times, unless the old side answers")],
+        })
     }
 
     fn refresh(&self) -> Duration {

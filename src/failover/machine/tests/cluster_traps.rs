@@ -397,3 +397,21 @@ fn a_forced_failover_says_up_to_when_the_standby_has_what_was_acknowledged() {
     let receipt = stage.command(&order).unwrap();
     assert!(receipt.sentence.contains("west has what east acknowledged up to"), "{}", receipt.sentence);
 }
+
+#[test]
+fn orders_that_went_unheeded_are_given_anew_at_an_operators_word_and_the_failover_completes() {
+    let mut stage = Clusters::steady();
+    stage.patch = Patch::Lost;
+    stage.clusters[EAST] = Cluster::Dead;
+    stage.until(600_000, |stage| stage.patches.len() == 3);
+    stage.until(600_000, |stage| stage.blocked().contains("`proxyctl failover --force` orders it anew"));
+    stage.patch = Patch::Taken;
+    stage.run(10 * 60_000);
+    assert_eq!(stage.patches.len(), 3, "not by itself");
+    let order = |force| Command::Failover { to: None, force, route_only: false, at: None };
+    assert!(stage.command(&order(false)).unwrap().sentence.contains("already under way"));
+    let receipt = stage.command(&order(true)).unwrap();
+    assert!(receipt.sentence.contains("ordered anew; 3 orders went unheeded"), "{}", receipt.sentence);
+    stage.until(120_000, |stage| stage.active() == "west" && stage.is_open());
+    assert_eq!(stage.patches.len(), 4);
+}
