@@ -91,6 +91,17 @@ enum Misuse {
         /// What there is.
         known: Vec<ServiceName>,
     },
+    /// The daemon that was found is another pair's.
+    #[error(
+        "the daemon at {daemon} does not lead the clusters that the environment or .env names ({}): nothing was done; name the daemon with --url",
+        .clusters.join(", ")
+    )]
+    OtherPair {
+        /// Where it is.
+        daemon: String,
+        /// The ids that were looked for.
+        clusters: Vec<String>,
+    },
     /// Nobody is there to be asked.
     #[error(
         "this changes the database, and there is no terminal to ask on: nothing was done; say --yes to go on without a question"

@@ -23,11 +23,16 @@ pub(super) async fn run(args: &Args, environment: &Environment, terminal: &Termi
         Command::Pcr(command) => return pcr::run(command, global, environment, terminal).await,
         _ => {}
     }
+    let mut ours = Vec::new();
     let target = match &global.config {
         Some(file) if !target::is_named(global, environment) => listens(file)?,
         // The daemon that the same environment and `.env` start; what is wrong with them is not these commands' matter.
         None if !target::is_named(global, environment) => match crate::config::source::load(None) {
-            Ok(loaded) => Target::of(&loaded.config.admin).map_err(super::Misuse::from)?,
+            Ok(loaded) => {
+                let backends = loaded.config.services.iter().flat_map(|service| &service.backends);
+                ours.extend(backends.filter_map(|backend| backend.cluster_id.clone()));
+                Target::of(&loaded.config.admin).map_err(super::Misuse::from)?
+            }
             Err(_) => Target::choose(global, environment).map_err(super::Misuse::from)?,
         },
         _ => Target::choose(global, environment).map_err(super::Misuse::from)?,
@@ -45,6 +50,7 @@ pub(super) async fn run(args: &Args, environment: &Environment, terminal: &Termi
         return monitor::run(&api, named, terminal, global).await;
     }
     if let Some(order) = order(&args.command) {
+        leads(&api, ours).await?;
         return match act::run(&api, terminal, global, &order).await {
             Err(error) => pcr::failover::without_daemon(error, &args.command, global, environment, terminal).await,
             done => done,
@@ -79,6 +85,23 @@ pub(super) async fn run(args: &Args, environment: &Environment, terminal: &Termi
             connection_line(&api, terminal, global, &wanted).await
         }
         _ => Ok(Done::Misuse),
+    }
+}
+
+/// Every pair has its daemon at the same port unless told otherwise: an order for one must not move another.
+async fn leads(api: &Api, clusters: Vec<String>) -> Result<(), CtlError> {
+    // Whoever cannot be asked gets no order either, and says why then.
+    let Ok(status) = api.status().await else { return Ok(()) };
+    let led = |id: &String| {
+        status
+            .services
+            .iter()
+            .flat_map(|service| &service.backends)
+            .any(|backend| backend.cluster_id.as_ref() == Some(id))
+    };
+    match clusters.iter().all(led) {
+        true => Ok(()),
+        false => Err(super::Misuse::OtherPair { daemon: api.target().to_string(), clusters }.into()),
     }
 }
 

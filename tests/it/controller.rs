@@ -149,3 +149,30 @@ async fn a_daemon_that_calls_the_clusters_otherwise_is_known_by_their_ids() {
     let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(said.contains("with the daemon at") && said.contains(EAST) && said.contains(WEST), "{said}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_for_one_pair_is_not_given_to_the_daemon_of_another_one() {
+    let clouds = Clouds::start().await;
+    let daemon = clouds.daemon().await;
+    let order = async |primary: String| {
+        let output = tokio::process::Command::new(env!("CARGO_BIN_EXE_proxyctl"))
+            .args(["failover", "--dry-run"])
+            .current_dir("/")
+            .env_clear()
+            .env("PGPIVOT_ADMIN", daemon.admin.to_string())
+            .env("COCKROACH_API_URL", clouds.cloud.api_url())
+            .env("COCKROACH_API_SECRET_KEY", clouds.cloud.secret().expose())
+            .env("PRIMARY_CLUSTER_ID", primary)
+            .env("STANDBY_CLUSTER_ID", clouds.cloud.cluster_id(side(WEST)))
+            .output()
+            .await
+            .unwrap();
+        let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        (output.status.code(), said)
+    };
+    let (code, said) = order("00000000-0000-0000-0000-00000000beef".into()).await;
+    assert_eq!(code, Some(2), "{said}");
+    assert!(said.contains("does not lead the clusters") && said.contains("beef"), "{said}");
+    let (_, said) = order(clouds.cloud.cluster_id(side(EAST))).await;
+    assert!(!said.contains("does not lead the clusters") && said.contains(WEST), "{said}");
+}

@@ -62,15 +62,20 @@ impl Drop for Meter<'_> {
     }
 }
 
-/// Ctrl-C and SIGTERM, from the moment it is made on: the process does not end by them any more.
+/// Ctrl-C, SIGTERM and the end of the terminal, from the moment it is made on: the process does not end by them any more.
 pub(super) struct Interrupts {
     interrupt: Signal,
     terminate: Signal,
+    hangup: Signal,
 }
 
 impl Interrupts {
     pub(super) fn listen() -> std::io::Result<Self> {
-        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
     }
 
     /// The next one, also one that came meanwhile. Cancel safe.
@@ -78,6 +83,7 @@ impl Interrupts {
         tokio::select! {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}
+            _ = self.hangup.recv() => {}
         }
     }
 }
