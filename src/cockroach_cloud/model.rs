@@ -9,7 +9,7 @@ mod word;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use reading::{number, or_default, time, whole};
+use reading::{line, number, or_default, time, whole};
 
 pub use id::{ClusterId, IdError, StreamId};
 pub use word::{
@@ -23,10 +23,10 @@ pub struct Cluster {
     /// Its id.
     pub id: ClusterId,
     /// Its name; empty when not told.
-    #[serde(default, deserialize_with = "or_default")]
+    #[serde(default, deserialize_with = "line")]
     pub name: String,
     /// `v25.2.1`; empty when not told.
-    #[serde(default, deserialize_with = "or_default")]
+    #[serde(default, deserialize_with = "line")]
     pub cockroach_version: String,
     /// What was bought.
     #[serde(default, deserialize_with = "or_default")]
@@ -73,19 +73,19 @@ pub struct Cluster {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Region {
     /// The provider's code, `us-east1`.
-    #[serde(default, deserialize_with = "or_default")]
+    #[serde(default, deserialize_with = "line")]
     pub name: String,
     /// The public SQL name, behind the IP allow list.
-    #[serde(default, deserialize_with = "or_default")]
+    #[serde(default, deserialize_with = "line")]
     pub sql_dns: String,
     /// The DB Console.
-    #[serde(default, deserialize_with = "or_default")]
+    #[serde(default, deserialize_with = "line")]
     pub ui_dns: String,
     /// AWS PrivateLink, Azure Private Link, GCP VPC peering.
-    #[serde(default, deserialize_with = "or_default")]
+    #[serde(default, deserialize_with = "line")]
     pub internal_dns: String,
     /// GCP Private Service Connect.
-    #[serde(default, deserialize_with = "or_default")]
+    #[serde(default, deserialize_with = "line")]
     pub private_endpoint_dns: String,
     /// 0 for shared plans.
     #[serde(default, deserialize_with = "whole")]
@@ -110,7 +110,7 @@ pub struct ClusterConfig {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Dedicated {
     /// The provider's word.
-    #[serde(default, deserialize_with = "or_default")]
+    #[serde(default, deserialize_with = "line")]
     pub machine_type: String,
     /// Virtual processors.
     #[serde(default, deserialize_with = "whole")]
@@ -130,7 +130,7 @@ pub struct Dedicated {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Serverless {
     /// The name under which the vendor's proxy knows it.
-    #[serde(default, deserialize_with = "or_default")]
+    #[serde(default, deserialize_with = "line")]
     pub routing_id: String,
 }
 
@@ -138,10 +138,10 @@ pub struct Serverless {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Node {
     /// The name of its pod, as disruptions take it.
-    #[serde(default, deserialize_with = "or_default")]
+    #[serde(default, deserialize_with = "line")]
     pub name: String,
     /// Its region.
-    #[serde(default, deserialize_with = "or_default")]
+    #[serde(default, deserialize_with = "line")]
     pub region_name: String,
     /// What the control plane knows of it.
     #[serde(default, deserialize_with = "or_default")]
@@ -324,7 +324,7 @@ pub struct ConnectionParams {
     #[serde(rename = "Port", with = "reading::port")]
     pub port: u16,
     /// The database; empty when not told.
-    #[serde(rename = "Database", default, deserialize_with = "or_default")]
+    #[serde(rename = "Database", default, deserialize_with = "line")]
     pub database: String,
     /// The user that was asked for.
     #[serde(rename = "Username", default, skip_serializing_if = "Option::is_none")]

@@ -33,7 +33,9 @@ pub(super) fn bounded(text: &str, max: usize) -> String {
     let mut spaced = true;
     let mut left = max;
     for c in text.chars() {
-        let blank = c.is_whitespace() || c.is_control();
+        // Those that turn the direction of writing make a line show something else than it says.
+        let turns = matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        let blank = c.is_whitespace() || c.is_control() || turns;
         if blank && spaced {
             continue;
         }

@@ -6,6 +6,11 @@ use jiff::Timestamp;
 use serde::de::{Error, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer};
 
+use crate::cockroach_cloud::text::bounded;
+
+/// Characters of a text, which is a name of some kind.
+const LONGEST_LINE: usize = 300;
+
 /// `null` as the default.
 pub(super) fn or_default<'de, D, T>(d: D) -> Result<T, D::Error>
 where
@@ -13,6 +18,11 @@ where
     T: Deserialize<'de> + Default,
 {
     Ok(Option::<T>::deserialize(d)?.unwrap_or_default())
+}
+
+/// A text of one line, since it goes into sentences and logs; nothing and `null` are the empty one.
+pub(super) fn line<'de, D: Deserializer<'de>>(d: D) -> Result<String, D::Error> {
+    Ok(bounded(&Option::<String>::deserialize(d)?.unwrap_or_default(), LONGEST_LINE))
 }
 
 /// A time. Nothing, `null`, the empty text and the first of January of the year 1 (a time that Go never set) are none.

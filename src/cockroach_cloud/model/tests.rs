@@ -117,3 +117,11 @@ fn disruptions_are_written_without_empty_parts() {
     assert_eq!(serde_json::to_string(&set).unwrap(), text);
     assert_eq!(serde_json::from_str::<Disruptions>("{}").unwrap(), Disruptions::default());
 }
+
+#[test]
+fn a_name_or_a_word_that_would_forge_a_line_or_turn_it_round_is_shown_as_one_plain_line() {
+    let text = r#"{"id": "00000000-0000-0000-0000-000000000001", "name": "shop\u001b[2J-\u202eeast\n", "state": "NAPPING\n2026 all is well"}"#;
+    let cluster: Cluster = serde_json::from_str(text).unwrap();
+    assert_eq!(cluster.name, "shop [2J- east");
+    assert_eq!(cluster.state.as_str(), "NAPPING 2026 all is well");
+}

@@ -4,6 +4,11 @@ use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::cockroach_cloud::text::bounded;
+
+/// Characters of a value that this client does not know.
+const LONGEST: usize = 100;
+
 macro_rules! words {
     ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $text:literal,)+ }) => {
         $(#[$doc])*
@@ -57,7 +62,8 @@ macro_rules! words {
 
         impl<'de> Deserialize<'de> for $name {
             fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-                Ok(Self::from(String::deserialize(d)?.as_str()))
+                // It goes into sentences and logs.
+                Ok(Self::from(bounded(&String::deserialize(d)?, LONGEST).as_str()))
             }
         }
     };
