@@ -342,7 +342,17 @@ impl Machine {
         let identity = latch.identity.as_ref();
         let ranked = candidate::rank(&self.service, &self.sides, &latch.active, identity, None, now.at);
         match ranked.iter().find(|(_, verdict)| matches!(verdict, candidate::Verdict::Fit { .. })) {
-            Some((side, verdict)) => format!("if {} dies, {} ({verdict}) is promoted", latch.active, side.name),
+            Some((side, verdict)) => {
+                let disk = self.disk_error.is_none();
+                let unarmed = candidate::unarmed(&self.service, side, identity, None, disk, now.at);
+                match unarmed.first().filter(|_| self.replicates()) {
+                    Some(why) => format!(
+                        "if {} dies, {} ({verdict}) is not promoted by itself: {why}; `proxyctl failover --force` promotes it",
+                        latch.active, side.name
+                    ),
+                    None => format!("if {} dies, {} ({verdict}) is promoted", latch.active, side.name),
+                }
+            }
             None => format!("if {} dies, nobody can be promoted: {}", latch.active, candidate::refusal(&ranked).1),
         }
     }
