@@ -9,7 +9,7 @@ fn restore(force: bool) -> Command {
 }
 
 /// West is active since a failover; east is back as a cluster of its own.
-fn failed_over() -> Clusters {
+pub(super) fn failed_over() -> Clusters {
     let mut stage = Clusters::steady();
     stage.clusters[EAST] = Cluster::Dead;
     stage.until(600_000, |stage| stage.active() == "west" && stage.is_open());
