@@ -353,7 +353,7 @@ impl Machine {
                     None => format!("if {} dies, {} ({verdict}) is promoted", latch.active, side.name),
                 }
             }
-            None => format!("if {} dies, nobody can be promoted: {}", latch.active, candidate::refusal(&ranked).1),
+            None => format!("if {} dies, {}", latch.active, candidate::refusal(&ranked).1),
         }
     }
 
