@@ -83,6 +83,15 @@ pub struct Service {
     pub connection: Connection,
 }
 
+impl Service {
+    /// Standbys are promoted, and no probe shows whom they follow.
+    pub fn promotes_blindly(&self) -> bool {
+        let shows_lines = self.kind == Kind::Postgres && matches!(self.probe.kind, ProbeKind::Sql { .. });
+        let promotes = !matches!(self.failover.promoter, Promoter::None) && !self.failover.standby_serves;
+        promotes && !shows_lines && self.replication.is_none()
+    }
+}
+
 /// `[[service.NAME.listener]]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listener {

@@ -29,6 +29,7 @@ pub(super) enum Verb {
     Switchover,
     Restore,
     Adopt,
+    Rejoin,
     Pause,
     Resume,
     CheckHealth,
@@ -37,11 +38,12 @@ pub(super) enum Verb {
 }
 
 impl Verb {
-    pub(super) const ALL: [Verb; 9] = [
+    pub(super) const ALL: [Verb; 10] = [
         Self::Trigger,
         Self::Switchover,
         Self::Restore,
         Self::Adopt,
+        Self::Rejoin,
         Self::Pause,
         Self::Resume,
         Self::CheckHealth,
@@ -55,6 +57,7 @@ impl Verb {
             Self::Switchover => "/failover/switchover",
             Self::Restore => "/failover/restore",
             Self::Adopt => "/failover/adopt",
+            Self::Rejoin => "/failover/rejoin",
             Self::Pause => "/failover/pause",
             Self::Resume => "/failover/resume",
             Self::CheckHealth => "/failover/check-health",
@@ -87,6 +90,10 @@ impl Verb {
             Self::Adopt => {
                 let (backend, reason) = named(parse(body)?);
                 (Command::Adopt { backend }, reason)
+            }
+            Self::Rejoin => {
+                let (backend, reason) = named(parse(body)?);
+                (Command::Rejoin { backend }, reason)
             }
             Self::Abandon => {
                 let (backend, reason) = named(parse(body)?);

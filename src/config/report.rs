@@ -153,6 +153,13 @@ fn explain_replication(replication: &Replication) -> String {
 
 /// What is done with it when the active side dies, where this daemon does it.
 fn explain_promotion(service: &Service) -> Vec<String> {
+    if service.promotes_blindly() {
+        return vec![format!(
+            "probe {} cannot show whether a side that a failover left was rebuilt: it is promoted again after \
+             `proxyctl rejoin`, or by force",
+            service.probe.kind.as_str()
+        )];
+    }
     let Some(replication) = &service.replication else { return Vec::new() };
     if !matches!(service.failover.promoter, Promoter::CockroachCloud | Promoter::CockroachSql) {
         return Vec::new();
@@ -561,6 +568,15 @@ service main (cockroach), probe startup, promoter cockroach_cloud, authority sel
         ] {
             assert!(text.contains(line), "{text}");
         }
+    }
+
+    #[test]
+    fn what_promotes_without_seeing_whom_a_standby_follows_says_so() {
+        let promotes =
+            "[service.main.failover]\npromoter = 'command'\npromote_command = ['true']\nwitness = 'optional'";
+        let line = "probe tcp cannot show whether a side that a failover left was rebuilt: it is promoted again after `proxyctl rejoin`, or by force";
+        assert!(told(&pair(&format!("[service.main.probe]\nkind = 'tcp'\n{promotes}"))).contains(line));
+        assert!(!told(&pair(promotes)).contains("rejoin"));
     }
 
     #[test]

@@ -33,6 +33,7 @@ impl Order {
             Command::Switchover { .. } => "switchover",
             Command::Restore { .. } => "restore",
             Command::Adopt { .. } => "adopt",
+            Command::Rejoin { .. } => "rejoin",
             Command::Abandon { .. } => "abandon",
             Command::Pause => "pause",
             Command::Resume => "resume",
@@ -56,9 +57,11 @@ impl Order {
             Command::Pause => Some(Goal::Paused(true)),
             Command::Resume => Some(Goal::Paused(false)),
             // No episode: it is so already, and the receipt says it.
-            Command::Failover { .. } | Command::Switchover { .. } | Command::Restore { .. } | Command::CheckHealth => {
-                None
-            }
+            Command::Failover { .. }
+            | Command::Switchover { .. }
+            | Command::Restore { .. }
+            | Command::Rejoin { .. }
+            | Command::CheckHealth => None,
         }
     }
 

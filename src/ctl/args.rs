@@ -129,6 +129,15 @@ pub(super) enum Command {
         #[arg(long)]
         dry_run: bool,
     },
+    /// State that a former primary was rebuilt as a standby
+    #[command(after_help = "Example:\n  proxyctl rejoin us-east --reason \"rebuilt with pg_basebackup\"")]
+    Rejoin {
+        /// The backend that was rebuilt
+        backend: String,
+        /// Show what would happen, and change nothing
+        #[arg(long)]
+        dry_run: bool,
+    },
     /// End a pending promotion: its target is switched off
     #[command(after_help = "Example:\n  proxyctl abandon us-west --reason \"machine is off\"")]
     Abandon {

@@ -121,6 +121,7 @@ pub(super) fn order(command: &Command) -> Option<Order> {
         Command::Switchover { to, dry_run } => (Ordered::Switchover { to: backend(to) }, *dry_run),
         Command::Restore { to, force, dry_run } => (Ordered::Restore { to: backend(to), force: *force }, *dry_run),
         Command::Adopt { backend, dry_run } => (Ordered::Adopt { backend: BackendName::new(backend) }, *dry_run),
+        Command::Rejoin { backend, dry_run } => (Ordered::Rejoin { backend: BackendName::new(backend) }, *dry_run),
         Command::Abandon { backend, dry_run } => (Ordered::Abandon { backend: BackendName::new(backend) }, *dry_run),
         Command::Pause => (Ordered::Pause, false),
         Command::Resume => (Ordered::Resume, false),

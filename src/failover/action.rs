@@ -322,6 +322,11 @@ pub enum Command {
         /// Which.
         backend: BackendName,
     },
+    /// State that a side which an episode left follows the active one again, where its probe cannot show it.
+    Rejoin {
+        /// Which.
+        backend: BackendName,
+    },
     /// Stop new automatic decisions.
     Pause,
     /// Allow them again.

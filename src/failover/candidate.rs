@@ -101,6 +101,12 @@ fn fitness(
     if service.replication.is_some() {
         return replicates(service, side);
     }
+    // Who says that it is in recovery is no old primary that came back as it was.
+    if side.left && side.role() != Role::Standby {
+        return Verdict::Stale(format!(
+            "{name} was active before, and its probe cannot show whether it was rebuilt since: it may lack what was written after; once it follows again, `proxyctl rejoin {name}`"
+        ));
+    }
     let (Some(identity), Some(heard)) = (identity, &side.facts) else {
         return Verdict::Fit { lsn: None, lag: None, behind: None };
     };

@@ -1,6 +1,6 @@
 //! The failover machine of one pair: inputs come in through `handle_*`, outputs leave through `poll_*`.
 //! After any `handle_*` the driver drains all output before the next. Time is an argument. What each state does stands
-//! in `machine/{start,resume,watch,episode,switchover,promotion,route,command,gate}`; clusters in `machine/stream*`.
+//! in `machine/{start,resume,watch,episode,switchover,promotion,route,rejoin,command,gate}`; clusters in `machine/stream*`.
 
 mod beside;
 mod claims;
@@ -13,6 +13,7 @@ mod others;
 mod outcome;
 mod phases;
 mod promotion;
+mod rejoin;
 mod resume;
 mod route;
 mod start;
@@ -163,6 +164,7 @@ impl Machine {
             (None, None) => "started without a latch".to_owned(),
         };
         machine.tell(now, EventKind::Started, said);
+        machine.mark_left();
         machine.resume(now);
         machine.advance(now);
         machine

@@ -39,6 +39,10 @@ pub struct Record {
     /// Sides that a switchover made read-only; the active one is released before it is opened.
     #[serde(default)]
     pub frozen: Vec<BackendName>,
+    /// Sides that an episode left and whose probe cannot show whether they were rebuilt since; nobody promotes them
+    /// before an operator's word (`rejoin`, or force).
+    #[serde(default)]
+    pub left: Vec<BackendName>,
 }
 
 /// The persisted decision which backend is active.

@@ -35,6 +35,8 @@ pub struct Side {
     pub note: Option<String>,
     /// Not one byte goes there, and why.
     pub quarantine: Option<String>,
+    /// An episode left it, and its probe cannot show whether it was rebuilt since.
+    pub left: bool,
     /// Its claim to be primary, while it makes one.
     pub claim: Option<Claim>,
     /// Relayed connections that live.
@@ -161,6 +163,7 @@ impl Side {
             inbound: None,
             note: None,
             quarantine: None,
+            left: false,
             claim: None,
             live: 0,
             relayed: Relayed::default(),

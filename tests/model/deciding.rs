@@ -296,6 +296,12 @@ impl Laws {
     // ---- the candidate ----
 
     fn fit(&mut self, intent: &Intent, scene: &Scene<'_>) {
+        let ear = self.ears.get(&intent.to).and_then(Ear::facts);
+        let recovers = ear.is_some_and(|facts| facts.role == Role::Standby);
+        let may_be_old = !self.sql() && self.left.contains(&intent.to) && !recovers;
+        self.demand(Law::Candidate, !may_be_old || intent.forced, || {
+            format!("{} was active before and may be as it was", intent.to)
+        });
         let (Some(identity), true) = (self.identity().cloned(), self.sql()) else { return };
         let to = &intent.to;
         let Some(ear) = self.ears.get(to).cloned() else { return };

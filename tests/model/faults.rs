@@ -397,6 +397,12 @@ impl World {
         })
     }
 
+    /// It follows, and no probe shows that.
+    fn follows_unseen(&self, backend: &BackendName) -> bool {
+        let server = &self.servers[crate::daemon::index_of(backend)];
+        !self.laws[0].sql() && server.stream.is_some() && server.upstream == self.true_primary()
+    }
+
     /// A base backup from whoever is primary.
     pub fn rebuild(&mut self, index: usize) {
         let Some(of) = self.true_primary().filter(|of| *of != index) else { return };
@@ -482,6 +488,7 @@ impl World {
             13 | 14 => Command::Adopt { backend },
             15 => Command::Pause,
             16 | 17 => Command::Resume,
+            18 if self.follows_unseen(&backend) => Command::Rejoin { backend },
             18 => Command::CheckHealth,
             _ => Command::Abandon { backend },
         }

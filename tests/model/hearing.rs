@@ -234,6 +234,9 @@ impl Laws {
         match command {
             Command::Pause => self.paused = true,
             Command::Resume => self.paused = false,
+            Command::Rejoin { backend } => {
+                self.left.remove(backend);
+            }
             Command::Abandon { .. } => {
                 if let Some(course) = &mut self.course {
                     course.abandoned = true;

@@ -36,6 +36,12 @@ impl Laws {
         if before.latch.as_ref().map(|l| &l.active) != after.latch.as_ref().map(|l| &l.active) {
             self.demand(Law::Epoch, new.0 == old.0 + 1, || format!("the active side changed within epoch {old}"));
         }
+        if let (Some(old), Some(new)) = (&before.latch, &after.latch)
+            && old.active != new.active
+        {
+            self.left.insert(old.active.clone());
+            self.left.remove(&new.active);
+        }
         let identity = |record: &Record| record.latch.as_ref().and_then(|latch| latch.identity.clone());
         if new == old && identity(before) != identity(after) {
             self.broken(Law::LatchByEpisode, "who the latched side is changed without a new epoch");

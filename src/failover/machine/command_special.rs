@@ -4,7 +4,6 @@ use super::command::{Answer, refusal};
 use super::{Machine, State, Step};
 use crate::config::ConfiguredRole;
 use crate::failover::action::{Operator, Receipt};
-use crate::failover::analysis;
 use crate::failover::health::State as Health;
 use crate::failover::observation::Role;
 use crate::failover::phase::EpisodeKind;
@@ -136,25 +135,7 @@ impl Machine {
             ));
         }
         let side = self.known(&home)?;
-        if let Some(why) = &side.quarantine {
-            return Err(refusal(
-                "quarantined",
-                format!("{home} is quarantined: {why}; once it streams from {}, restore", latch.active),
-            ));
-        }
-        if let Some(identity) = &latch.identity
-            && !analysis::streams_on(side, identity.timeline)
-        {
-            return Err(refusal(
-                "not_rebuilt",
-                format!(
-                    "{home} is {} and does not stream from {} on timeline {}: rebuild it as a standby, then restore",
-                    side.state().as_str(),
-                    latch.active,
-                    identity.timeline
-                ),
-            ));
-        }
+        super::rejoin::follows(side, &latch)?;
         self.command_switchover(Some(&home), operator, dry_run, now)
     }
 

@@ -53,6 +53,7 @@ impl Machine {
             replication: self.activation(),
         });
         record.intent = None;
+        self.leave(&mut record, &intent);
         if intent.from.is_some() && intent.kind != EpisodeKind::Follow {
             record.cooldown_until = Some(now.wall.plus(self.service.failover.cooldown));
         }
@@ -100,6 +101,7 @@ impl Machine {
                 side.stopping = None;
             }
         }
+        self.mark_left();
         self.remember_streams();
         self.find_inbound();
         if run.lock != Lock::Free {

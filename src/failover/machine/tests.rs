@@ -11,6 +11,7 @@ mod clusters;
 mod fenced;
 mod first_evidence;
 mod interrupted;
+mod left;
 mod orders;
 mod overtaken;
 mod plan;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use pgpivot::config::{ForeignPromotion, WitnessRule};
+use pgpivot::config::{ForeignPromotion, ProbeKind, Promoter, WitnessRule};
 use pgpivot::failover::action::{Outcome, PromotionResult};
 use pgpivot::failover::observation::{Ancestor, Failure, Observation, Receiver, Role, Unknown, Verdict};
 use pgpivot::failover::phase::{EpisodeKind, Phase, Stage};
@@ -116,6 +116,20 @@ pub const CANDIDATE: &[Break] = &[
         setting: |scenario| three(scenario, Theme::Deaths, |_| {}),
         world: |world| world.servers[2].throughput = 10,
         hears: |input, hand| Some(standby_says(input, hand, |facts, _| facts.lsn = Some(Lsn(u64::MAX / 2)))),
+        ..HONEST
+    },
+    Break {
+        bug: "forgets at a restart which sides were active before",
+        symptoms: &[Law::Lock],
+        setting: |scenario| {
+            plain(scenario, Theme::Mixed, |service| {
+                service.probe.kind = ProbeKind::Tcp;
+                service.failover.promoter = Promoter::Command(vec!["promote".into()]);
+                service.failover.witness = WitnessRule::Optional;
+            });
+            scenario.services.truncate(1);
+        },
+        record: |record| record.left.clear(),
         ..HONEST
     },
 ];
