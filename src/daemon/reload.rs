@@ -82,7 +82,7 @@ impl Daemon {
         Ok(Receipt { sentence, episode: None, steps })
     }
 
-    /// The active backend of a service may not vanish from its configuration.
+    /// The active backend of a service may not vanish from its configuration, nor become another cluster.
     fn keeps_active(&self, new: &Config) -> Result<(), Refusal> {
         let status = self.shared.board.status().load_full();
         for shown in &status.services {
@@ -90,11 +90,24 @@ impl Daemon {
             let Some(service) = new.services.iter().find(|service: &&Service| service.name == shown.name) else {
                 continue;
             };
-            if !service.backends.iter().any(|backend| backend.name == *active) {
+            let Some(backend) = service.backends.iter().find(|backend| backend.name == *active) else {
                 return Err(refusal(
                     "active_removed",
                     format!(
                         "what runs stays: {active} is active for {} and cannot be removed; switch over first",
+                        shown.name
+                    ),
+                ));
+            };
+            let known = shown.backends.iter().find(|shown| shown.name == *active).and_then(|b| b.cluster_id.as_ref());
+            if let (Some(was), Some(is)) = (known, &backend.cluster_id)
+                && was != is
+            {
+                return Err(refusal(
+                    "active_replaced",
+                    format!(
+                        "what runs stays: {active} is active for {} as cluster {was} and cannot become cluster {is}; \
+                         switch over first",
                         shown.name
                     ),
                 ));

@@ -270,6 +270,8 @@ pub enum PromotionResult {
     Done,
     /// Nobody knows: pending.
     Unknown(String),
+    /// The order plainly never left, and may again.
+    NotSent(String),
     /// Not promoted, and it will not be (a command's exit 3).
     Refused(String),
 }

@@ -357,6 +357,14 @@ fn hung_with_idle_witness(e: &Evidence<'_>, side: &Side) -> Result<(), Finding> 
 }
 
 fn still_hears(e: &Evidence<'_>, side: &Side) -> Finding {
+    // It may live or not: clocks that contradict each other prove neither, and what moved may be the primary's word.
+    if let Some((at, clock)) = side.witness.replication().and_then(|witness| witness.runs_ahead()) {
+        let (active, name) = (&e.active.name, &side.name);
+        let said = format!(
+            "{active} cannot be reached from here, and the replicated time {at} of the stream to {name} is ahead of its source's clock, {clock}: one of them is wrong, so whether {active} lives cannot be told; look at both clusters, then `proxyctl failover --force`"
+        );
+        return Finding::Blocked(BlockReason::WitnessAlive, said);
+    }
     Finding::Blocked(
         BlockReason::WitnessAlive,
         format!(

@@ -63,6 +63,9 @@ pub struct Latch {
     /// Clusters: the newest completed stream that was known when it was written.
     #[serde(default)]
     pub replication: Option<Activation>,
+    /// Clusters: the id of the one that is active.
+    #[serde(default)]
+    pub cluster: Option<String>,
 }
 
 /// Who the latched side is.

@@ -408,6 +408,13 @@ impl Witness {
         speaks.then_some(last)
     }
 
+    /// A replicated time that its own source's clock has not reached and that clock: one of the two is wrong.
+    pub fn runs_ahead(&self) -> Option<(WallTime, WallTime)> {
+        let last = self.last.as_ref()?;
+        let at = last.replicated.filter(|at| *at > last.clock.plus(self.refresh / 6))?;
+        Some((at, last.clock))
+    }
+
     /// Could it testify, now or in a while: it replicates, and moved not long before T0 (or now)?
     pub fn usable(&self) -> bool {
         let Some(last) = self.voice() else { return false };

@@ -47,6 +47,7 @@ impl CockroachCloud {
             Err(error) if error.is_final() && !error.may_have_taken_effect() => {
                 PromotionResult::Refused(error.to_string())
             }
+            Err(error) if !error.may_have_taken_effect() => PromotionResult::NotSent(error.to_string()),
             Err(error) => PromotionResult::Unknown(error.to_string()),
         }
     }

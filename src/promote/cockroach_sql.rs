@@ -132,7 +132,10 @@ impl CockroachSql {
         }
         if service.is_stopped() {
             if let Err(error) = order(session, settings, &vc::start_service(name), deadline).await {
-                return unordered(&error);
+                return match unordered(&error) {
+                    PromotionResult::NotSent(why) => PromotionResult::Unknown(why),
+                    said => said,
+                };
             }
             if set.is_err() {
                 set = order(session, settings, &default, deadline).await;
@@ -154,8 +157,8 @@ impl CockroachSql {
 /// What failed before anything was ordered that could not be ordered again. Only a plain no is one.
 fn unordered(error: &EffectError) -> PromotionResult {
     match error {
-        EffectError::Session(session) if !is_refusal(session) => PromotionResult::Unknown(error.to_string()),
-        EffectError::Unreadable(_) => PromotionResult::Unknown(error.to_string()),
+        EffectError::Session(session) if !is_refusal(session) => PromotionResult::NotSent(error.to_string()),
+        EffectError::Unreadable(_) => PromotionResult::NotSent(error.to_string()),
         _ => PromotionResult::Refused(error.to_string()),
     }
 }

@@ -51,6 +51,7 @@ impl Machine {
             identity,
             route_only: intent.kind == EpisodeKind::Route,
             replication: self.activation(),
+            cluster: self.side(&intent.to).and_then(|side| side.config.cluster_id.clone()),
         });
         record.intent = None;
         self.leave(&mut record, &intent);

@@ -61,9 +61,12 @@ impl Machine {
                     PromotionResult::Done if self.order().is_some() => "the failover was taken".to_owned(),
                     PromotionResult::Done => "the promoter says it is done".to_owned(),
                     PromotionResult::Unknown(why) => format!("the promotion is pending: {why}"),
+                    PromotionResult::NotSent(why) => format!("the order did not leave and is given again: {why}"),
                     PromotionResult::Refused(why) => format!("the promoter refuses: {why}"),
                 };
                 if let Some(run) = self.run_mut() {
+                    // What was never sent uses up none of the orders.
+                    run.orders -= u32::from(matches!(result, PromotionResult::NotSent(_)) && run.orders > 0);
                     run.word = Some((now.at, result));
                 }
                 self.tell(now, EventKind::Step, said);

@@ -79,7 +79,7 @@ impl Machine {
         let Some(run) = self.run() else { return false };
         match (run.ordered, &run.word) {
             (None, _) => true,
-            (Some(ordered), Some((at, PromotionResult::Unknown(_)))) => {
+            (Some(ordered), Some((at, PromotionResult::Unknown(_) | PromotionResult::NotSent(_)))) => {
                 now.at.since(*at) >= Duration::from_secs(1) && now.at.since(ordered) >= Duration::from_secs(2)
             }
             (Some(ordered), None) => now.at.since(ordered) >= self.service.failover.promote_timeout + ORDER_PATIENCE,

@@ -35,6 +35,16 @@ impl Machine {
             self.set_block(Some((BlockReason::LatchUnproven, said)), now);
             return;
         };
+        if let (Some(was), Some(is)) = (&latch.cluster, &active.config.cluster_id)
+            && was != is
+        {
+            let said = format!(
+                "{} is latched as cluster {was}, and the configuration names cluster {is}: correct its cluster_id, or if another cluster took its place, `proxyctl adopt {}`",
+                latch.active, latch.active
+            );
+            self.evidence.clone_from(&said);
+            return self.set_block(Some((BlockReason::LatchUnproven, said)), now);
+        }
         let patience = now.at.since(since) >= self.service.failover.verify_wait;
         let proven = active.addresses.values().any(|a| Side::proves_since(a, latch.identity.as_ref(), since));
         let mismatch = analysis::mismatch(active, latch.identity.as_ref())

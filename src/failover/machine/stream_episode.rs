@@ -155,8 +155,11 @@ impl Machine {
                     return;
                 }
                 let word = match self.run().and_then(|run| run.word.as_ref()) {
-                    Some((_, PromotionResult::Refused(why) | PromotionResult::Unknown(why))) => format!(" ({why})"),
                     Some((_, PromotionResult::Done)) | None => String::new(),
+                    Some((
+                        _,
+                        PromotionResult::Refused(why) | PromotionResult::Unknown(why) | PromotionResult::NotSent(why),
+                    )) => format!(" ({why})"),
                 };
                 self.evidence = format!("stream {} has completed; waiting for {to} to serve{word}", order.id);
             }
@@ -176,7 +179,7 @@ impl Machine {
                 self.evidence = format!("stream {} has been failing over{at} for {waited} s", order.id);
             }
             _ if kind != EpisodeKind::Follow => {
-                if self.refused_by_source(known.as_ref(), now) {
+                if self.refused_by_source(known.as_ref(), now) || self.needless(now) {
                     return;
                 }
                 if self.stream_order_due(now) {
@@ -278,6 +281,21 @@ impl Machine {
             run.intent.stage = Stage::Intent;
         }
         self.cancel(format!("the failover was refused: {why}"), now);
+        true
+    }
+
+    /// No order ever left, and the side that it was to replace answers again: nothing has to be waited out.
+    fn needless(&mut self, now: Now) -> bool {
+        let Some(run) = self.run().filter(|run| run.orders == 0 && !run.resumed && !run.intent.forced) else {
+            return false;
+        };
+        let Some((at, PromotionResult::NotSent(why))) = run.word.clone() else { return false };
+        let Some(side) = run.intent.from.as_ref().and_then(|from| self.side(from)) else { return false };
+        if run.intent.kind != EpisodeKind::Failover || side.passed().is_none_or(|passed| passed < at) {
+            return false;
+        }
+        let said = format!("{} answers again, and no order left ({why})", side.name);
+        self.unsend(&said, now);
         true
     }
 

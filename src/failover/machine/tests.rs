@@ -14,6 +14,7 @@ mod interrupted;
 mod left;
 mod orders;
 mod overtaken;
+mod patch;
 mod plan;
 mod resumed;
 mod siblings;

@@ -177,7 +177,7 @@ async fn scripted(then: &'static [u8]) -> Scripted {
 }
 
 #[tokio::test]
-async fn an_order_without_a_definite_answer_is_unknown() {
+async fn an_order_without_a_definite_answer_is_unknown_and_one_that_nobody_heard_was_not_given() {
     for (code, definite) in [(&b""[..], false), (b"40003", false), (b"XXUUU", true), (b"42501", true)] {
         let west = scripted(code).await;
         let said = Rig::at(SocketAddr::from(([127, 0, 0, 1], 2)), west.address, "main").promote("7", None).await;
@@ -187,7 +187,7 @@ async fn an_order_without_a_definite_answer_is_unknown() {
     let cloud = start().await;
     let rig = Rig::of(&cloud);
     cloud.crash(Side::West).await.unwrap();
-    assert!(matches!(rig.promote("7", None).await, PromotionResult::Unknown(_)), "nobody was there to refuse");
+    assert!(matches!(rig.promote("7", None).await, PromotionResult::NotSent(_)), "nobody was there to refuse");
 }
 
 #[tokio::test]

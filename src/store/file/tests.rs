@@ -373,6 +373,7 @@ fn record(n: u64) -> Record {
         why: format!("the {n}th decision {}", "of many ".repeat((n % 50) as usize)),
         identity: None,
         route_only: false,
+        cluster: None,
     };
     Record { latch: Some(latch), last_episode: EpisodeId(n), ..Record::default() }
 }

@@ -17,6 +17,8 @@ impl Chance {
     }
 }
 
+const PATCHES: [Patch; 5] = [Patch::Taken, Patch::ReplyLost, Patch::Lost, Patch::NotSent, Patch::Refused];
+
 /// Without a new reading for so long, nobody can know what others did: a list is read every minute.
 const TOLD: u64 = 75_000;
 
@@ -50,7 +52,7 @@ fn story(seed: u64) -> (usize, u64) {
                 stage.api = Api::Well;
                 told = told.min(stage.now);
             }
-            7 => stage.patch = [Patch::Taken, Patch::ReplyLost, Patch::Lost, Patch::Refused][chance.below(4) as usize],
+            7 => stage.patch = PATCHES[chance.below(5) as usize],
             8 => stage.replicates = chance.below(3) > 0,
             9 => {
                 if let Some(id) = replicating(&stage) {

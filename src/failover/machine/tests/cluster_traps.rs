@@ -402,3 +402,58 @@ fn orders_that_went_unheeded_are_given_anew_at_an_operators_word_and_the_failove
     stage.until(120_000, |stage| stage.active() == "west" && stage.is_open());
     assert_eq!(stage.patches.len(), 4);
 }
+
+#[test]
+fn orders_that_never_left_use_up_none_and_are_given_until_the_api_can_be_reached_again() {
+    let mut stage = Clusters::steady();
+    stage.patch = Patch::NotSent;
+    stage.clusters[EAST] = Cluster::Dead;
+    stage.until(900_000, |stage| stage.patches.len() == 5);
+    assert!(stage.blocked().is_empty(), "{}", stage.blocked());
+    let spaced = stage.patches.windows(2).all(|two| two[1].0 - two[0].0 >= 15_000);
+    assert!(spaced, "not one upon the other: {:?}", stage.patches);
+    stage.patch = Patch::Taken;
+    stage.until(240_000, |stage| stage.active() == "west" && stage.is_open());
+    assert_eq!(stage.patches.len(), 6);
+}
+
+#[test]
+fn a_primary_that_answers_again_before_any_order_left_is_not_failed_away_from() {
+    let mut stage = Clusters::steady();
+    stage.patch = Patch::NotSent;
+    stage.clusters[EAST] = Cluster::Dead;
+    stage.until(900_000, |stage| stage.patches.len() == 2);
+    (stage.clusters[EAST], stage.patch, stage.api) = (Cluster::Serves, Patch::Taken, Api::Unreachable);
+    stage.until(60_000, |stage| stage.active() == "east" && stage.is_open());
+    stage.api = Api::Well;
+    stage.run(600_000);
+    assert_eq!((stage.patches.len(), stage.active(), stage.machine.record().spent.len()), (2, "east", 0));
+}
+
+#[test]
+fn a_replicated_time_ahead_of_its_sources_clock_is_called_that_and_not_life() {
+    let mut stage = Clusters::steady();
+    (stage.clusters[EAST], stage.replicates) = (Cluster::Dead, false);
+    stage.streams[0].replicated = Some(api_clock(stage.now + 3_600_000));
+    stage.until(600_000, |stage| stage.blocked().contains("ahead of its source's clock"));
+    stage.run(600_000);
+    assert!(stage.patches.is_empty() && !stage.blocked().contains("lives,"), "{}", stage.blocked());
+}
+
+#[test]
+fn another_cluster_under_the_name_of_the_latched_one_gets_nothing_until_an_operator_adopts_it() {
+    let with_id = |id: &str| {
+        let mut service = service();
+        service.backends[EAST].cluster_id = Some(id.into());
+        service
+    };
+    let mut stage = Clusters::steady_with(with_id("cluster-a"));
+    assert_eq!(stage.disk.latch.as_ref().unwrap().cluster.as_deref(), Some("cluster-a"));
+    stage.reconfigured(with_id("cluster-b"));
+    stage.run(120_000);
+    let said = stage.blocked();
+    assert!(!stage.is_open() && said.contains("cluster-a") && said.contains("cluster-b"), "{said}");
+    stage.command(&Command::Adopt { backend: "east".into() }).unwrap();
+    stage.until(60_000, |stage| stage.is_open() && stage.active() == "east");
+    assert_eq!(stage.disk.latch.as_ref().unwrap().cluster.as_deref(), Some("cluster-b"));
+}

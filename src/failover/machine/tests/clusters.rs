@@ -5,9 +5,10 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+pub(super) use super::patch::Patch;
 use super::plan;
 use crate::config::{self, CockroachCloud, Kind, ProbeKind, Promoter, Replication, Service};
-use crate::failover::action::{Action, Command, Event, Gate, Operator, Outcome, PromotionResult, Receipt, Refusal};
+use crate::failover::action::{Action, Command, Event, Gate, Operator, Outcome, Receipt, Refusal};
 use crate::failover::machine::Machine;
 use crate::failover::observation::{Facts, Failure, Observation, Role, Verdict};
 use crate::failover::phase::Record;
@@ -38,19 +39,6 @@ pub(super) enum Cluster {
 pub(super) enum Api {
     Well,
     Unreachable,
-}
-
-/// What becomes of the order to fail over.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Patch {
-    Taken,
-    /// It takes effect, and nobody hears of it.
-    ReplyLost,
-    /// It never arrives, and nobody hears of it.
-    Lost,
-    Refused,
-    /// It takes effect, and from that instant on nobody reaches the API.
-    Parting,
 }
 
 pub(super) struct Clusters {
@@ -225,6 +213,12 @@ impl Clusters {
         self.pending.clear();
         self.obey();
         self.resolve();
+    }
+
+    /// Started again with another configuration.
+    pub(super) fn reconfigured(&mut self, service: Service) {
+        self.service = service;
+        self.restart(1000);
     }
 
     pub(super) fn at(&self) -> Now {
@@ -450,21 +444,14 @@ impl Clusters {
                 let order = stream.expect("a stream is named");
                 self.patches.push((self.now, order.id.clone(), order.failover_at));
                 let open = self.streams.iter().any(|s| s.id == order.id && s.status == Status::Replicating);
-                // By SQL it is a procedure that goes on, by the API one order.
                 let goes_on = !open && self.service.failover.promoter == Promoter::CockroachSql;
-                if open && matches!(self.patch, Patch::Taken | Patch::ReplyLost | Patch::Parting) {
+                if open && self.patch.takes_effect() {
                     self.fail_over(&order.id, order.failover_at);
                 }
                 if self.patch == Patch::Parting {
                     self.api = Api::Unreachable;
                 }
-                let result = match self.patch {
-                    Patch::Taken if open || goes_on => PromotionResult::Done,
-                    // Others were faster: outside of what the API allows.
-                    Patch::Taken => PromotionResult::Refused("400: not replicating".into()),
-                    Patch::ReplyLost | Patch::Lost | Patch::Parting => PromotionResult::Unknown("no reply".into()),
-                    Patch::Refused => PromotionResult::Refused("403: not allowed".into()),
-                };
+                let result = self.patch.answer(open, goes_on);
                 self.machine.handle_outcome(Outcome::Promotion { episode, result }, at);
             }
             Action::Unfreeze { episode, backend, .. } => {
