@@ -23,11 +23,13 @@ pub(super) async fn run(desk: &Desk<'_>, forward: bool, dry_run: bool) -> Result
     }
     let mut steps = steps_left(desk, &survey, &standing).await;
     if forward {
-        let standby = &desk.pair.standby.name;
-        steps.push(format!(
-            "replicate {} to {standby} again, which ERASES everything on {standby}",
-            desk.pair.primary.name
-        ));
+        let (home, standby) = (&desk.pair.primary.name, &desk.pair.standby.name);
+        let first = if must_move(desk, done_before) {
+            "stop; once the applications are there, on a word of yours "
+        } else {
+            ""
+        };
+        steps.push(format!("{first}replicate {home} to {standby} again, which ERASES everything on {standby}"));
     }
     if !done_before || forward || dry_run {
         let sentence = format!("failing back from {} to {}", desk.pair.standby.name, desk.pair.primary.name);
@@ -36,6 +38,7 @@ pub(super) async fn run(desk: &Desk<'_>, forward: bool, dry_run: bool) -> Result
         }
     }
     match go_home(desk).await? {
+        Some(survey) if forward && must_move(desk, done_before) && !may_erase(desk, &survey)? => Ok(Done::No),
         Some(survey) if forward => set_up_again(desk, &survey).await,
         Some(survey) => {
             desk.say(&at_home(desk, &survey), json!({ "outcome": "done", "stream": survey.newest_completed() }))?;
@@ -43,6 +46,28 @@ pub(super) async fn run(desk: &Desk<'_>, forward: bool, dry_run: bool) -> Result
         }
         None => Ok(Done::No),
     }
+}
+
+/// Without a daemon nobody but the operator sends the applications home.
+fn must_move(desk: &Desk<'_>, done_before: bool) -> bool {
+    desk.daemon.is_none() && !done_before
+}
+
+/// The side that was left holds the only copy of what the applications still write there. A `--yes` that was given before
+/// they could be moved is no word on that.
+fn may_erase(desk: &Desk<'_>, survey: &Survey) -> Result<bool, CtlError> {
+    let standby = &desk.pair.standby.name;
+    desk.terminal.talk(&at_home(desk, survey))?;
+    if desk.terminal.interactive && !desk.global.yes {
+        desk.terminal.talk(&format!("next, everything on {standby} is ERASED: are all applications moved?"))?;
+        return Ok(desk.terminal.ask("Go on?")?);
+    }
+    let sentence = format!(
+        "stopped before {standby} is erased: send the applications to {} first, then run the same command again",
+        desk.pair.primary.name
+    );
+    desk.say(&sentence, json!({ "outcome": "stopped", "stream": survey.newest_completed() }))?;
+    Ok(false)
 }
 
 /// Does what is left, until home is active. `None` = it was interrupted, or called off with a word about it.

@@ -26,8 +26,12 @@ async fn failback_goes_step_by_step_and_says_each_time_what_to_type_next() {
 }
 
 #[tokio::test]
-async fn failback_full_does_it_all_and_forward_sets_the_pair_up_again() {
+async fn failback_full_does_it_all_and_forward_sets_the_pair_up_again_once_the_applications_are_home() {
     let stage = Stage::failed_over().await;
+    let ran = stage.yes("failback full --forward").await;
+    assert_eq!(ran.code, 1, "{}", ran.err);
+    assert!(ran.words.contains("stopped before west is erased: send the applications to east first"), "{}", ran.out);
+    assert!(stage.cloud.is_serving(0) && stage.cloud.is_serving(1), "west still has what was written there");
     let ran = stage.yes("failback full --forward").await;
     assert_eq!(ran.code, 0, "{}", ran.err);
     assert!(ran.words.contains("replicates east to west"), "{}", ran.out);
@@ -36,6 +40,19 @@ async fn failback_full_does_it_all_and_forward_sets_the_pair_up_again() {
     assert_eq!(stage.streams_to(Which::Standby, StreamStatus::Replicating).await, 1);
     let status = stage.json("failback status").await;
     assert_eq!((&status["standing"], &status["next"]), (&"at_home".into(), &Value::Null));
+}
+
+#[tokio::test]
+async fn failback_full_forward_asks_again_before_the_side_that_applications_still_use_is_erased() {
+    let stage = Stage::failed_over().await;
+    let ran = stage.proxyctl("failback full --forward", Some("y\nn\n")).await;
+    assert_eq!(ran.code, 1, "{}", ran.err);
+    assert!(ran.err.contains("everything on west is ERASED: are all applications moved?"), "{}", ran.err);
+    assert!(stage.cloud.is_serving(0) && stage.cloud.is_serving(1));
+    let stage = Stage::failed_over().await;
+    let ran = stage.proxyctl("failback full --forward", Some("y\ny\n")).await;
+    assert_eq!(ran.code, 0, "{}", ran.err);
+    assert!(!stage.cloud.is_serving(1));
 }
 
 #[tokio::test]
