@@ -84,11 +84,16 @@ pub struct Service {
 }
 
 impl Service {
+    /// Its probes show who a server is and whom it follows.
+    pub fn shows_lines(&self) -> bool {
+        // A CockroachDB cluster shows none: its login proves that it serves, and nothing more.
+        self.kind == Kind::Postgres && matches!(self.probe.kind, ProbeKind::Sql { .. })
+    }
+
     /// Standbys are promoted, and no probe shows whom they follow.
     pub fn promotes_blindly(&self) -> bool {
-        let shows_lines = self.kind == Kind::Postgres && matches!(self.probe.kind, ProbeKind::Sql { .. });
         let promotes = !matches!(self.failover.promoter, Promoter::None) && !self.failover.standby_serves;
-        promotes && !shows_lines && self.replication.is_none()
+        promotes && !self.shows_lines() && self.replication.is_none()
     }
 }
 
@@ -234,6 +239,11 @@ pub enum ProbeKind {
 }
 
 impl ProbeKind {
+    /// Who passes it is primary, and nobody else passes.
+    pub fn primary_only(&self) -> bool {
+        matches!(self, Self::Http(http) if http.primary_only)
+    }
+
     /// The word in configuration and metrics.
     pub fn as_str(&self) -> &'static str {
         match self {
@@ -269,6 +279,8 @@ pub struct HttpProbe {
     pub expect_status: Vec<u16>,
     /// Text the body must contain.
     pub expect_body: Option<String>,
+    /// It passes on the primary alone; default true for Patroni's `/primary`, `/leader`, `/master`, `/read-write`.
+    pub primary_only: bool,
 }
 
 /// `[service.NAME.failover]`.

@@ -81,7 +81,12 @@ pub fn live_part(old: &Config, new: &Config) -> Config {
     live.admin.credentials.clone_from(&new.admin.credentials);
     for service in &mut live.services {
         if let Some(new) = find(new, &service.name) {
-            *service = Service { kind: service.kind, workers: service.workers, ..new.clone() };
+            let old = std::mem::replace(service, new.clone());
+            (service.kind, service.workers) = (old.kind, old.workers);
+            // A probe that shows no timelines proves nothing of a latch that has one, nor the other way round.
+            if old.shows_lines() != new.shows_lines() {
+                (service.probe, service.failover) = (old.probe, old.failover);
+            }
         }
     }
     live
@@ -155,12 +160,17 @@ impl Diff {
         if old.workers != new.workers {
             self.restart(format!("{path}.workers"), format!("{} → {}", old.workers, new.workers));
         }
+        let later = old.shows_lines() != new.shows_lines();
+        if later {
+            let kinds = [old, new].map(|service| service.probe.kind.as_str());
+            self.restart(format!("{path}.probe"), format!("kind \"{}\" → \"{}\", and failover", kinds[0], kinds[1]));
+        }
         let service = ServiceDiff {
             name: new.name.clone(),
             listeners: changes(&old.listeners, &new.listeners, |listener| listener.address),
             backends: changes(&old.backends, &new.backends, |backend| backend.name.clone()),
-            probe: old.probe != new.probe,
-            failover: old.failover != new.failover,
+            probe: old.probe != new.probe && !later,
+            failover: old.failover != new.failover && !later,
             replication: old.replication != new.replication,
             connection: old.connection != new.connection,
         };

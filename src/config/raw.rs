@@ -243,6 +243,8 @@ pub struct Http {
     pub expect_status: Option<Numbers>,
     /// Text.
     pub expect_body: Option<Text>,
+    /// Roles.
+    pub primary_only: Option<Flag>,
 }
 
 /// `[service.NAME.failover]`.

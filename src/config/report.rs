@@ -155,8 +155,8 @@ fn explain_replication(replication: &Replication) -> String {
 fn explain_promotion(service: &Service) -> Vec<String> {
     if service.promotes_blindly() {
         return vec![format!(
-            "probe {} cannot show whether a side that a failover left was rebuilt: it is promoted again after \
-             `proxyctl rejoin`, or by force",
+            "probe {} cannot show whom a standby follows: after a failover none is promoted before `proxyctl rejoin`, or \
+             by force",
             service.probe.kind.as_str()
         )];
     }
@@ -574,7 +574,7 @@ service main (cockroach), probe startup, promoter cockroach_cloud, authority sel
     fn what_promotes_without_seeing_whom_a_standby_follows_says_so() {
         let promotes =
             "[service.main.failover]\npromoter = 'command'\npromote_command = ['true']\nwitness = 'optional'";
-        let line = "probe tcp cannot show whether a side that a failover left was rebuilt: it is promoted again after `proxyctl rejoin`, or by force";
+        let line = "probe tcp cannot show whom a standby follows: after a failover none is promoted before `proxyctl rejoin`, or by force";
         assert!(told(&pair(&format!("[service.main.probe]\nkind = 'tcp'\n{promotes}"))).contains(line));
         assert!(!told(&pair(promotes)).contains("rejoin"));
     }

@@ -129,10 +129,10 @@ pub(super) enum Command {
         #[arg(long)]
         dry_run: bool,
     },
-    /// State that a former primary was rebuilt as a standby
+    /// State that a standby follows, where no probe shows it
     #[command(after_help = "Example:\n  proxyctl rejoin us-east --reason \"rebuilt with pg_basebackup\"")]
     Rejoin {
-        /// The backend that was rebuilt
+        /// The backend that follows
         backend: String,
         /// Show what would happen, and change nothing
         #[arg(long)]

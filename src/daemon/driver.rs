@@ -327,6 +327,12 @@ impl Driver {
         for (backend, addresses) in &self.addresses {
             self.effects.learn(backend, addresses);
         }
+        for gone in self.services[0].backends.iter().filter(|b| !first.backends.iter().any(|new| new.name == b.name)) {
+            // Only readers: the active side stays.
+            for service in &services {
+                self.shared.connections.drain(&service.name, &gone.name);
+            }
+        }
         self.services = services;
         self.machine.handle_config(first, now);
         self.touch();

@@ -86,10 +86,17 @@ impl Daemon {
     fn keeps_active(&self, new: &Config) -> Result<(), Refusal> {
         let status = self.shared.board.status().load_full();
         for shown in &status.services {
-            let Some(active) = &shown.active else { continue };
             let Some(service) = new.services.iter().find(|service: &&Service| service.name == shown.name) else {
                 continue;
             };
+            let target = shown.episode.as_ref().map(|episode| &episode.to);
+            if let Some(to) = target.filter(|to| !service.backends.iter().any(|backend| backend.name == **to)) {
+                return Err(refusal(
+                    "target_removed",
+                    format!("what runs stays: traffic of {} moves to {to}, which cannot be removed; wait", shown.name),
+                ));
+            }
+            let Some(active) = &shown.active else { continue };
             let Some(backend) = service.backends.iter().find(|backend| backend.name == *active) else {
                 return Err(refusal(
                     "active_removed",

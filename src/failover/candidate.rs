@@ -102,9 +102,10 @@ fn fitness(
         return replicates(service, side);
     }
     // Who says that it is in recovery is no old primary that came back as it was.
-    if side.left && side.role() != Role::Standby {
+    if side.unproven && side.role() != Role::Standby {
         return Verdict::Stale(format!(
-            "{name} was active before, and its probe cannot show whether it was rebuilt since: it may lack what was written after; once it follows again, `proxyctl rejoin {name}`"
+            "{name} may lack all that was written since the active side last changed: a {} probe cannot show whom it follows; once it follows, `proxyctl rejoin {name}`",
+            service.probe.kind.as_str()
         ));
     }
     let (Some(identity), Some(heard)) = (identity, &side.facts) else {

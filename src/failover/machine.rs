@@ -26,7 +26,7 @@ mod switchover;
 mod wake;
 mod watch;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -37,7 +37,7 @@ use super::observation::{Evidence, Facts, Observation, Receiver, Verdict};
 use super::phase::{BlockReason, EpisodeId, EpisodeKind, Latch, Phase, Record};
 use super::replication::Streams;
 use super::side::Side;
-use crate::config::{Authority, Kind, ProbeKind, Promoter, Service};
+use crate::config::{Authority, Promoter, Service};
 use crate::types::{BackendName, Epoch, Moment, Now, Timeline, WallTime};
 
 pub use others::Sibling;
@@ -59,6 +59,7 @@ pub struct Machine {
     pub(super) phase: Phase,
     pub(super) gate: Option<Gate>,
     cut: Option<BackendName>,
+    barred: BTreeSet<BackendName>,
     cadence: Cadence,
     pub(super) disk_error: Option<String>,
     /// Other daemons of this pair: name and when they were last seen.
@@ -135,6 +136,7 @@ impl Machine {
             phase: Phase::Starting,
             gate: None,
             cut: None,
+            barred: BTreeSet::new(),
             cadence: Cadence::Calm,
             disk_error: None,
             daemons: BTreeMap::new(),
@@ -164,7 +166,7 @@ impl Machine {
             (None, None) => "started without a latch".to_owned(),
         };
         machine.tell(now, EventKind::Started, said);
-        machine.mark_left();
+        machine.mark_unproven();
         machine.resume(now);
         machine.advance(now);
         machine
@@ -363,6 +365,7 @@ impl Machine {
         self.retry_aside(now);
         self.judge_claims(now);
         self.tell_aftermath(now);
+        self.note_others(now);
         for _ in 0..16 {
             let before = self.marker();
             match &self.state {
@@ -451,8 +454,7 @@ impl Machine {
 
     /// The probes can tell who is who.
     pub(super) fn knows_identity(&self) -> bool {
-        // A CockroachDB cluster shows none: its login proves that it serves, and nothing more.
-        self.service.kind == Kind::Postgres && matches!(self.service.probe.kind, ProbeKind::Sql { .. })
+        self.service.shows_lines()
     }
 
     /// This daemon may decide by itself (another question is whether it may now).

@@ -39,10 +39,10 @@ pub struct Record {
     /// Sides that a switchover made read-only; the active one is released before it is opened.
     #[serde(default)]
     pub frozen: Vec<BackendName>,
-    /// Sides that an episode left and whose probe cannot show whether they were rebuilt since; nobody promotes them
-    /// before an operator's word (`rejoin`, or force).
+    /// Where probes do not show whom a standby follows: the sides of which an operator said so since the active one last
+    /// changed; `None` = it never did, and the configuration's word counts.
     #[serde(default)]
-    pub left: Vec<BackendName>,
+    pub vouched: Option<Vec<BackendName>>,
 }
 
 /// The persisted decision which backend is active.

@@ -35,8 +35,8 @@ pub struct Side {
     pub note: Option<String>,
     /// Not one byte goes there, and why.
     pub quarantine: Option<String>,
-    /// An episode left it, and its probe cannot show whether it was rebuilt since.
-    pub left: bool,
+    /// The active side changed, and nothing can show whether this one has followed it since.
+    pub unproven: bool,
     /// Its claim to be primary, while it makes one.
     pub claim: Option<Claim>,
     /// Relayed connections that live.
@@ -163,7 +163,7 @@ impl Side {
             inbound: None,
             note: None,
             quarantine: None,
-            left: false,
+            unproven: false,
             claim: None,
             live: 0,
             relayed: Relayed::default(),
@@ -186,6 +186,8 @@ impl Side {
 
     /// The addresses its names resolve to now; those that are gone are forgotten.
     pub fn resolved(&mut self, addresses: &[(HostPort, SocketAddr)]) {
+        // Whatever stood between stood at the old ones.
+        self.indirect &= addresses.iter().all(|(_, address)| self.addresses.contains_key(address));
         self.addresses.retain(|known, _| addresses.iter().any(|(_, address)| address == known));
         for (configured, address) in addresses {
             self.addresses.entry(*address).or_default().configured = Some(configured.clone());
@@ -201,6 +203,7 @@ impl Side {
     }
 
     fn count(&mut self, seen: &Observation, limits: Limits, now: Now) -> bool {
+        let alone = self.addresses.len() == 1;
         let Some(address) = self.addresses.get_mut(&seen.address) else {
             if let Verdict::Unknown(why @ Unknown::NoAddress) = &seen.verdict {
                 self.last_probe = Some(LastProbe { at: now.wall, took: Duration::ZERO, text: why.to_string() });
@@ -215,6 +218,10 @@ impl Side {
         let text = match &seen.verdict {
             Verdict::Answered(facts) => {
                 let newer = address.facts.as_ref().is_none_or(|heard| heard.started <= seen.started);
+                let before = address.facts.as_ref().filter(|_| newer && seen.fresh).and_then(|h| h.facts.node.as_ref());
+                // Who stands at another address is another server, and no sign of anything between.
+                self.indirect |=
+                    before.is_some_and(|before| facts.node.as_ref().is_some_and(|node| node != before)) && alone;
                 if newer {
                     address.facts = Some(Heard::of(seen, facts));
                 }
@@ -253,13 +260,6 @@ impl Side {
             let offset = clock.0 - now.wall.0;
             self.clock_jumped = self.offset.is_some_and(|before| (before - offset).abs() >= CLOCK_JUMP_US);
             self.offset = Some(offset);
-        }
-        if seen.fresh
-            && let (Some(before), Some(node)) = (self.facts.as_ref().and_then(|h| h.facts.node.as_ref()), &facts.node)
-            && before != node
-            && self.addresses.len() == 1
-        {
-            self.indirect = true;
         }
         self.claims(seen, facts);
         if seen.fresh && self.stopping.is_some_and(|(_, last)| seen.finished.since(last) > Duration::from_secs(60)) {

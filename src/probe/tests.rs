@@ -400,6 +400,7 @@ fn http(path: &str, body: Option<&str>) -> ProbeKind {
         tls: false,
         expect_status: vec![200],
         expect_body: body.map(str::to_owned),
+        primary_only: true,
     })
 }
 

@@ -1,7 +1,7 @@
 //! May it be decided? The evidence, the witnesses, the candidate, and what forbids a decision, at the moment at which
 //! an intent is first ordered to be written.
 
-use pgpivot::config::{Authority, ConfiguredRole, ForeignPromotion, ProbeKind, WitnessRule};
+use pgpivot::config::{Authority, ConfiguredRole, ForeignPromotion, WitnessRule};
 use pgpivot::failover::action::Command;
 use pgpivot::failover::observation::{Failure, Receiver, ReceiverRow, Role};
 use pgpivot::failover::phase::{EpisodeKind, Intent, Record};
@@ -298,9 +298,9 @@ impl Laws {
     fn fit(&mut self, intent: &Intent, scene: &Scene<'_>) {
         let ear = self.ears.get(&intent.to).and_then(Ear::facts);
         let recovers = ear.is_some_and(|facts| facts.role == Role::Standby);
-        let may_be_old = !self.sql() && self.left.contains(&intent.to) && !recovers;
-        self.demand(Law::Candidate, !may_be_old || intent.forced, || {
-            format!("{} was active before and may be as it was", intent.to)
+        let said = self.vouched.as_ref().is_none_or(|vouched| vouched.contains(&intent.to));
+        self.demand(Law::Candidate, self.sql() || said || recovers || intent.forced, || {
+            format!("nobody said that {} follows since the active side changed", intent.to)
         });
         let (Some(identity), true) = (self.identity().cloned(), self.sql()) else { return };
         let to = &intent.to;
@@ -395,7 +395,7 @@ impl Laws {
         let Some(ear) = self.ears.get(&intent.to).cloned() else { return };
         let down = self.ears.get(from).is_some_and(Ear::is_down);
         let Some(identity) = self.identity().cloned().filter(|_| self.sql()) else {
-            let http = matches!(self.service.probe.kind, ProbeKind::Http(_)) && !self.service.failover.standby_serves;
+            let http = self.service.probe.kind.primary_only() && !self.service.failover.standby_serves;
             self.demand(Law::Foreign, http && down, || format!("{from} is not down"));
             let service = &self.service;
             let up = ear.counters.values().any(|c| c.passed.is_some() && !c.surely_down(service));
@@ -411,7 +411,7 @@ impl Laws {
             format!("{} was last heard at {heard}", intent.to)
         });
         let failover = &self.service.failover;
-        let others = scene.disk.other_daemon_seen.is_some();
+        let others = !self.others.is_empty() || scene.disk.other_daemon_seen.is_some();
         let follows = match failover.foreign_promotion {
             Some(rule) => rule == ForeignPromotion::Follow,
             None => failover.authority == Authority::Observe || others,
@@ -428,7 +428,7 @@ impl Laws {
         let configured = self.service.backends.iter().find(|backend| backend.role == Some(ConfiguredRole::Primary));
         if !self.sql() {
             let configured = configured.is_some_and(|backend| backend.name == latch.active);
-            let http = matches!(self.service.probe.kind, ProbeKind::Http(_));
+            let http = self.service.probe.kind.primary_only();
             // Routing only: nobody else need be heard.
             self.others_heard = true;
             return self.demand(Law::StartChecks, configured || http, || {

@@ -207,6 +207,8 @@ impl Counter {
 
 impl Ear {
     pub fn resolved(&mut self, addresses: &[SocketAddr]) {
+        // Whatever stood between stood at the old ones.
+        self.indirect &= addresses.iter().all(|address| self.counters.contains_key(address));
         self.counters.retain(|known, _| addresses.contains(known));
         for address in addresses {
             self.counters.entry(*address).or_default();
@@ -214,11 +216,16 @@ impl Ear {
     }
 
     pub fn hear(&mut self, seen: &Observation, service: &Service, now: u64, wall: i64) {
-        let Some(counter) = self.counters.get_mut(&seen.address) else { return };
-        counter.hear(seen, service, now);
         let (started, finished) = (millis(seen.started), millis(seen.finished));
+        let alone = self.counters.len() == 1;
+        let Some(counter) = self.counters.get_mut(&seen.address) else { return };
+        let before = counter.told.as_ref().filter(|(told, _)| *told <= started).and_then(|(_, f)| f.node.clone());
+        counter.hear(seen, service, now);
         match &seen.verdict {
             Verdict::Answered(facts) => {
+                if seen.fresh && alone && before.is_some() && facts.node.is_some() && before != facts.node {
+                    self.indirect = true;
+                }
                 self.alive = self.alive.max(Some(finished));
                 // Asked before the last word, it does not show that it serves again.
                 if seen.fresh && self.stopping.is_some_and(|(_, last)| started >= last) {
@@ -250,10 +257,6 @@ impl Ear {
             let offset = clock.0 - wall;
             self.clock_jumped = self.offset.is_some_and(|before| (before - offset).abs() >= 400_000);
             self.offset = Some(offset);
-        }
-        let before = self.told.as_ref().and_then(|(.., facts)| facts.node.clone());
-        if seen.fresh && self.counters.len() == 1 && before.is_some() && facts.node.is_some() && before != facts.node {
-            self.indirect = true;
         }
         if facts.role == Role::Primary {
             let first = self.claim.map_or(started, |(first, _)| first);

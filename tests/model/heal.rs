@@ -195,7 +195,7 @@ impl World {
 fn has_roles(service: &Service) -> bool {
     match &service.probe.kind {
         ProbeKind::Sql { .. } => true,
-        ProbeKind::Http(http) => http.path == "/primary",
+        ProbeKind::Http(http) => http.primary_only,
         _ => false,
     }
 }

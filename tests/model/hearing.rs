@@ -71,7 +71,7 @@ impl Laws {
         if adverse {
             self.maybe_adverse(now);
             if self.surely_adverse(seen) {
-                self.t0_high.get_or_insert(now);
+                self.adverse(now);
             }
         } else if seen.fresh && Ear::lives(&seen.verdict) {
             let ear = &self.ears[&seen.backend];
@@ -235,9 +235,12 @@ impl Laws {
             Command::Pause => self.paused = true,
             Command::Resume => self.paused = false,
             Command::Rejoin { backend } => {
-                self.left.remove(backend);
+                self.vouched.get_or_insert_default().insert(backend.clone());
             }
-            Command::Abandon { .. } => {
+            Command::Abandon { backend } => {
+                // It may have been promoted all the same.
+                let all = || self.ears.keys().cloned().collect();
+                self.vouched.get_or_insert_with(all).remove(backend);
                 if let Some(course) = &mut self.course {
                     course.abandoned = true;
                 }

@@ -165,8 +165,8 @@ pub struct Laws {
     pub explaining: bool,
     /// Sides that this daemon made read-only and did not release.
     pub froze: BTreeSet<BackendName>,
-    /// Sides that were active once, until somebody says that they follow again.
-    pub left: BTreeSet<BackendName>,
+    /// Since the active side changed: of whom somebody said that they follow it; `None` = it never did.
+    pub vouched: Option<BTreeSet<BackendName>>,
     pub unfreezing: Option<BackendName>,
     pub wall_offset: i64,
     pub wall_jumped: bool,
@@ -201,7 +201,7 @@ impl Laws {
             accepted: None,
             explaining: false,
             froze: BTreeSet::new(),
-            left: BTreeSet::new(),
+            vouched: None,
             unfreezing: None,
             wall_offset: 0,
             wall_jumped: false,
@@ -226,7 +226,7 @@ impl Laws {
         let kept = Self {
             promoted: std::mem::take(&mut self.promoted),
             froze: std::mem::take(&mut self.froze),
-            left: std::mem::take(&mut self.left),
+            vouched: std::mem::take(&mut self.vouched),
             last_epoch: self.last_epoch,
             breach: self.breach.take(),
             ..Self::new(service)

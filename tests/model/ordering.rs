@@ -39,8 +39,7 @@ impl Laws {
         if let (Some(old), Some(new)) = (&before.latch, &after.latch)
             && old.active != new.active
         {
-            self.left.insert(old.active.clone());
-            self.left.remove(&new.active);
+            self.vouched = Some(std::collections::BTreeSet::new());
         }
         let identity = |record: &Record| record.latch.as_ref().and_then(|latch| latch.identity.clone());
         if new == old && identity(before) != identity(after) {

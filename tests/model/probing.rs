@@ -233,7 +233,7 @@ impl World {
                 _ => Verdict::Answered(Box::default()),
             },
             ProbeKind::Startup { .. } => refusal(mood).unwrap_or_else(|| Verdict::Answered(Box::default())),
-            ProbeKind::Http(http) if http.path == "/primary" => match refusal(mood) {
+            ProbeKind::Http(http) if http.primary_only => match refusal(mood) {
                 Some(Verdict::Failed(how)) => Verdict::Failed(how),
                 None if primary => Verdict::Answered(Box::new(Facts { role: Role::Primary, ..Facts::default() })),
                 _ => Verdict::Failed(Failure::BadReply),

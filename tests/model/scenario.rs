@@ -168,10 +168,14 @@ fn http(service: &mut Service, chance: &mut Chance) {
         tls: false,
         expect_status: vec![200],
         expect_body: None,
+        primary_only: path == "/primary",
     });
     let failover = &mut service.failover;
     failover.promoter = Promoter::None;
-    if path != "/primary" {
+    if path != "/primary" && chance.one_in(3) {
+        failover.promoter = Promoter::Command(vec!["promote".into()]);
+        failover.witness = WitnessRule::Optional;
+    } else if path != "/primary" {
         serving(service, chance);
     } else if chance.one_in(3) {
         failover.authority = Authority::Observe;

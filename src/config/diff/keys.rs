@@ -103,6 +103,7 @@ pub(in crate::config) fn probe(probe: &Probe) -> Vec<Line> {
             lines.push(line("http.tls", http.tls.to_string()));
             lines.push(line("http.expect_status", format!("{:?}", http.expect_status)));
             lines.push(line("http.expect_body", option(http.expect_body.as_deref().map(quote))));
+            lines.push(line("http.primary_only", http.primary_only.to_string()));
         }
     }
     lines.extend([

@@ -66,6 +66,15 @@ pub(super) fn build(
     let promoter = promoter(s, raw, word, probe, files);
     check_authority(s, service, policy, defaults, probe);
     check_witness(s, service, raw, policy, word, defaults, probe);
+    if word == Word::Command && probe.kind.primary_only() {
+        s.problem(
+            "promoter",
+            format!(
+                "\"command\" promotes a standby that is up, and the check of [{service}.probe] passes on the primary \
+                 alone; write an http.path that a standby passes, too (\"/health\" of Patroni), or kind = \"sql\""
+            ),
+        );
+    }
     let fence_command = command::argv(s, "fence_command", &raw.fence_command);
     let fences = [("required", true), ("optional", false)];
     let fence_required = s.choice("fence", &raw.fence, &fences, &[]).unwrap_or(false);
@@ -347,8 +356,8 @@ fn check_authority(s: &mut Section<'_>, service: &str, policy: Policy, defaults:
         s.problem(
             "authority",
             format!(
-                "\"observe\" must see which side is primary, and a probe of kind {} does not; write {sees} \
-                 \"http\" with a path that passes only on the primary",
+                "\"observe\" must see which side is primary, and this probe of kind {} does not; write {sees} \
+                 \"http\" with a path that passes only on the primary and primary_only = true",
                 probe.kind.as_str()
             ),
         );
@@ -356,7 +365,7 @@ fn check_authority(s: &mut Section<'_>, service: &str, policy: Policy, defaults:
 }
 
 fn sees_roles(defaults: &Defaults, probe: &Probe) -> bool {
-    sees_replication(defaults, probe) || matches!(probe.kind, ProbeKind::Http(_))
+    sees_replication(defaults, probe) || probe.kind.primary_only()
 }
 
 /// A server tells its own; of clusters only the stream does.

@@ -136,7 +136,10 @@ fn http(section: &mut Section<'_>, raw: Option<&raw::Http>) -> HttpProbe {
         None => vec![200],
         Some(raw::Numbers(list)) => statuses(section, list),
     };
+    let bare = path.split('?').next().unwrap_or_default();
+    let of_patroni = matches!(bare, "/primary" | "/leader" | "/master" | "/read-write");
     HttpProbe {
+        primary_only: section.flag(&raw.primary_only, of_patroni),
         path,
         port: raw.port.map(|port| section.number("http.port", &Some(port), 1..=65535, 8008)),
         tls: section.flag(&raw.tls, false),

@@ -1,9 +1,7 @@
 //! Other backends that claim to be primary: quarantined, or followed once proven and allowed.
 
-use std::time::Duration;
-
 use super::{Machine, Run, State, Step};
-use crate::config::{Authority, ForeignPromotion, ProbeKind};
+use crate::config::{Authority, ForeignPromotion};
 use crate::failover::action::EventKind;
 use crate::failover::analysis::{self, Lineage};
 use crate::failover::health::State as Health;
@@ -11,8 +9,6 @@ use crate::failover::observation::Role;
 use crate::failover::phase::{BlockReason, EpisodeKind, Identity, Stage};
 use crate::failover::side::{Claim, Side};
 use crate::types::{BackendName, Now};
-
-const DAY: Duration = Duration::from_secs(24 * 3600);
 
 impl Machine {
     /// Compares every other backend's claim to be primary with the latch: quarantine, or release.
@@ -125,8 +121,7 @@ impl Machine {
             ));
         }
         let side = self.sides.iter().find(|side| side.name != latch.active && self.continues(side, identity, now))?;
-        let daemons = self.record.other_daemon_seen.is_some_and(|seen| now.wall.since(seen) < DAY);
-        let others = daemons || self.kin().next().is_some();
+        let others = self.others_of_late(now) || self.kin().next().is_some();
         let follow = match self.service.failover.foreign_promotion {
             Some(rule) => rule == ForeignPromotion::Follow,
             None => observe || others,
@@ -163,10 +158,12 @@ impl Machine {
             })
     }
 
-    /// Without identities (`http`): another side passes as primary while the latched one is down.
+    /// A check that passes on the primary alone: another side passes it while the latched one is down.
     pub(super) fn serving_successor(&self) -> Option<(BackendName, String)> {
-        let proves = matches!(self.service.probe.kind, ProbeKind::Http(_));
-        if !proves || self.service.failover.standby_serves || self.active_side()?.state() != Health::Down {
+        if !self.service.probe.kind.primary_only()
+            || self.service.failover.standby_serves
+            || self.active_side()?.state() != Health::Down
+        {
             return None;
         }
         let latch = self.latch()?;

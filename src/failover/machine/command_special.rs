@@ -156,6 +156,8 @@ impl Machine {
         if !dry_run {
             if cluster {
                 self.account_for_all();
+            } else if self.service.promotes_blindly() {
+                self.doubt(backend);
             }
             self.cancel(format!("an operator gives {backend} up"), now);
         }

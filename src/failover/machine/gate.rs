@@ -1,9 +1,13 @@
 //! Who gets traffic, from the state alone. Cutting goes with closing; opening was preceded by a latch on disk.
 
+use std::collections::BTreeSet;
+
 use super::{Machine, State};
 use crate::failover::action::{Action, Gate, OpenBackend};
 use crate::failover::analysis;
+use crate::failover::candidate;
 use crate::failover::health::State as Health;
+use crate::failover::observation::Role;
 use crate::failover::phase::Latch;
 use crate::failover::side::Side;
 use crate::types::{BackendName, Now};
@@ -22,6 +26,28 @@ impl Machine {
             }
             self.cut = cut;
         }
+        self.cut_barred();
+    }
+
+    /// Readers of a side that became somebody else's, or a primary of its own, are cut as well.
+    fn cut_barred(&mut self) {
+        let barred: BTreeSet<_> =
+            self.sides.iter().filter(|side| self.is_barred(side)).map(|side| side.name.clone()).collect();
+        let new = barred.difference(&self.barred).map(|backend| Action::Cut { backend: backend.clone() });
+        self.actions.extend(new);
+        self.barred = barred;
+    }
+
+    /// Not one byte may go there, though it is not the side that an episode leaves.
+    fn is_barred(&self, side: &Side) -> bool {
+        let Some(identity) = self.latch().and_then(|latch| latch.identity.as_ref()) else { return false };
+        let promoted = self.record.intent.as_ref().is_some_and(|intent| intent.to == side.name);
+        if self.is_active(&side.name) || promoted || self.service.failover.standby_serves {
+            return false;
+        }
+        let now = side.facts.as_ref().is_some_and(|heard| Some(heard.started) >= self.latched_at);
+        let strange = || side.role() == Role::Primary || candidate::strays(side, identity).is_some();
+        side.quarantine.is_some() || now && strange()
     }
 
     fn desired_gate(&self) -> (Gate, Option<BackendName>) {
@@ -74,6 +100,7 @@ impl Machine {
             !self.replicates()
                 && !self.is_active(&side.name)
                 && side.quarantine.is_none()
+                && !side.unproven
                 && side.state() == Health::Up
                 && (timeline.is_none_or(|t| analysis::streams_on(side, t)))
         };

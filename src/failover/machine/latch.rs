@@ -54,11 +54,11 @@ impl Machine {
             cluster: self.side(&intent.to).and_then(|side| side.config.cluster_id.clone()),
         });
         record.intent = None;
-        self.leave(&mut record, &intent);
+        self.void_vouchers(&mut record, &intent);
         if intent.from.is_some() && intent.kind != EpisodeKind::Follow {
             record.cooldown_until = Some(now.wall.plus(self.service.failover.cooldown));
         }
-        if self.daemons.keys().any(|name| name.starts_with("s-") || name.starts_with("o-")) {
+        if self.sees_daemons() {
             record.other_daemon_seen = Some(now.wall);
         }
         // What is written is the state after the step; the machine takes it over only once it is on disk.
@@ -102,7 +102,7 @@ impl Machine {
                 side.stopping = None;
             }
         }
-        self.mark_left();
+        self.mark_unproven();
         self.remember_streams();
         self.find_inbound();
         if run.lock != Lock::Free {

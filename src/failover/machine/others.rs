@@ -1,10 +1,15 @@
 //! Who else decides on the same servers: other daemons, as the servers name them, and other pairs of this daemon, whose
 //! services were given other backends although these are the same servers. Of two, one decides and the other follows.
 
+use std::time::Duration;
+
 use super::{Machine, State};
 use crate::failover::analysis;
 use crate::failover::phase::EpisodeKind;
 use crate::types::{Now, ServiceName, SystemId};
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
+const HOUR: Duration = Duration::from_secs(3600);
 
 /// Another pair of this daemon, as its own machine shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,6 +56,26 @@ impl Machine {
     pub(super) fn kin(&self) -> impl Iterator<Item = &Sibling> {
         let system = self.system().filter(|_| !self.service.failover.standby_serves);
         self.siblings.iter().filter(move |sibling| system.is_some() && sibling.system_id == system)
+    }
+
+    /// Another daemon was seen on these servers within 24 hours.
+    pub(super) fn others_of_late(&self, now: Now) -> bool {
+        self.sees_daemons() || self.record.other_daemon_seen.is_some_and(|seen| now.wall.since(seen) < DAY)
+    }
+
+    /// Other sessions bear our name, too: a promoter's, for one.
+    pub(super) fn sees_daemons(&self) -> bool {
+        self.daemons.keys().any(|name| name.starts_with("s-") || name.starts_with("o-"))
+    }
+
+    /// What was seen of other daemons outlives a restart; an hour's precision is enough for that.
+    pub(super) fn note_others(&mut self, now: Now) {
+        let seen = self.record.other_daemon_seen;
+        let known = seen.is_some_and(|seen| now.wall.since(seen) < HOUR && seen.since(now.wall) < HOUR);
+        if self.sees_daemons() && !known && matches!(self.state, State::Watching) && self.aside.is_none() {
+            self.record.other_daemon_seen = Some(now.wall);
+            self.persist_aside(now);
+        }
     }
 
     /// Everybody else who leads these servers, for the view.

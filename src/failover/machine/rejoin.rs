@@ -1,32 +1,47 @@
-//! Where probes show neither lines nor roles, nothing tells a rebuilt server from an old primary that came back as it
-//! was. A side that an episode left is therefore nobody's candidate until an operator says that it follows again.
+//! Where probes show neither lines nor roles, nothing tells who follows whom. What the configuration says counts until the
+//! active side changes; from then on a side is nobody's candidate until an operator says that it follows.
 
 use super::Machine;
 use super::command::{Answer, refusal};
+use crate::config::Kind;
 use crate::failover::action::{Receipt, Refusal};
 use crate::failover::analysis;
 use crate::failover::health::State as Health;
 use crate::failover::observation::Role;
 use crate::failover::phase::{Intent, Latch, Record};
 use crate::failover::side::Side;
-use crate::types::{BackendName, Now};
+use crate::types::{BackendName, Epoch, Now};
 
 impl Machine {
-    /// Who is left by this episode is remembered with the latch; who is opened to, is not left any more.
-    pub(super) fn leave(&self, record: &mut Record, intent: &Intent) {
-        record.left.retain(|name| *name != intent.to);
-        if let Some(from) =
-            intent.from.as_ref().filter(|from| self.service.promotes_blindly() && !record.left.contains(from))
-        {
-            record.left.push(from.clone());
+    /// Another side becomes active: whatever was said of who follows is void.
+    pub(super) fn void_vouchers(&self, record: &mut Record, intent: &Intent) {
+        if intent.from.as_ref().is_some_and(|from| *from != intent.to) {
+            record.vouched = Some(Vec::new());
         }
     }
 
-    /// The sides know it from the record.
-    pub(super) fn mark_left(&mut self) {
-        let blind = self.service.promotes_blindly();
+    /// A promotion of it may have been made and was given up: it may be a primary of its own.
+    pub(super) fn doubt(&mut self, name: &BackendName) {
+        let vouched = self.vouched();
+        let rest =
+            self.sides.iter().map(|side| side.name.clone()).filter(|side| side != name && vouched(side)).collect();
+        self.record.vouched = Some(rest);
+        self.mark_unproven();
+    }
+
+    fn vouched(&self) -> impl Fn(&BackendName) -> bool + use<> {
+        let (list, moved) = (self.record.vouched.clone(), self.latch().is_some_and(|latch| latch.epoch > Epoch(1)));
+        move |name| list.as_ref().map_or(!moved, |list| list.contains(name))
+    }
+
+    /// The sides know it from the record. A latch without a line was made by probes that showed none.
+    pub(super) fn mark_unproven(&mut self) {
+        let lineless = self.latch().is_some_and(|latch| latch.identity.is_none());
+        let promotes = self.can_promote() && !self.service.failover.standby_serves && !self.replicates();
+        let blind = self.service.promotes_blindly() || promotes && lineless;
+        let vouched = self.vouched();
         for side in &mut self.sides {
-            side.left = blind && self.record.left.contains(&side.name);
+            side.unproven = blind && !vouched(&side.name);
         }
     }
 
@@ -53,17 +68,16 @@ impl Machine {
         if side.state() != Health::Up {
             return Err(refusal("not_up", format!("{backend} is {}", side.state().as_str())));
         }
-        if side.role() == Role::Primary {
+        // Of CockroachDB it says only that it serves.
+        if side.role() == Role::Primary && self.service.kind == Kind::Postgres {
             return Err(refusal("is_primary", format!("{backend} says that it is primary: it follows nobody")));
         }
-        if !side.left {
-            return Ok(receipt(format!(
-                "no failover left {backend} since it was last rebuilt: there is nothing to state"
-            )));
+        if !side.unproven {
+            return Ok(receipt(format!("nothing is doubted of {backend}: there is nothing to state")));
         }
         if !dry_run {
-            self.record.left.retain(|name| name != backend);
-            self.mark_left();
+            self.record.vouched.get_or_insert_default().push(backend.clone());
+            self.mark_unproven();
             self.persist_aside(now);
         }
         Ok(receipt(format!(

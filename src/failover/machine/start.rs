@@ -1,7 +1,7 @@
 //! The start checks: the gate stays closed until the latched side proves itself, or the first latch is found.
 
 use super::{Machine, Run, State, Step};
-use crate::config::{ConfiguredRole, ProbeKind, Promoter};
+use crate::config::{ConfiguredRole, Promoter};
 use crate::failover::action::EventKind;
 use crate::failover::analysis::{self, Lineage};
 use crate::failover::health::State as Health;
@@ -44,6 +44,9 @@ impl Machine {
             );
             self.evidence.clone_from(&said);
             return self.set_block(Some((BlockReason::LatchUnproven, said)), now);
+        }
+        if self.knows_identity() && latch.identity.is_none() {
+            return self.learn_identity(&latch.active, since, now);
         }
         let patience = now.at.since(since) >= self.service.failover.verify_wait;
         let proven = active.addresses.values().any(|a| Side::proves_since(a, latch.identity.as_ref(), since));
@@ -106,6 +109,26 @@ impl Machine {
             self.set_block(Some((BlockReason::LatchUnproven, said)), now);
         } else {
             self.evidence = format!("waiting for {} to prove itself", latch.active);
+        }
+    }
+
+    /// It was latched when probes showed no lines: as at a first latch, it must be the one primary, with a standby.
+    fn learn_identity(&mut self, active: &BackendName, since: Moment, now: Now) {
+        match self.first_active(since, now) {
+            Ok((to, why)) if to == *active => {
+                let mut intent = self.intent(EpisodeKind::Follow, to, why, now);
+                intent.stage = Stage::Sent;
+                self.begin(Run::new(intent, Step::Deciding { ticket: 0 }, true, now.at), now);
+            }
+            found if now.at.since(since) >= self.service.failover.verify_wait => {
+                let seen = found.map_or_else(|why| why, |(other, _)| format!("{other} is primary"));
+                let said = format!(
+                    "{active} was latched when probes showed no timelines, and that it is that server is not proven ({seen}): `proxyctl adopt` the right one"
+                );
+                self.evidence.clone_from(&said);
+                self.set_block(Some((BlockReason::LatchUnproven, said)), now);
+            }
+            _ => self.evidence = format!("waiting for {active} to prove itself"),
         }
     }
 
@@ -240,7 +263,7 @@ impl Machine {
         {
             return Ok((side.name.clone(), format!("{} is configured as primary and is up", side.name)));
         }
-        let serving = matches!(self.service.probe.kind, ProbeKind::Http(_));
+        let serving = self.service.probe.kind.primary_only();
         let mut up = self.sides.iter().filter(|side| side.state() == Health::Up);
         if let (true, Some(side), None) =
             (serving && matches!(self.service.failover.promoter, Promoter::None), up.next(), up.next())

@@ -40,7 +40,7 @@ impl Machine {
                 side.witness = Self::new_witness(self.service.replication.as_ref());
             }
         }
-        self.mark_left();
+        self.mark_unproven();
         self.find_inbound();
         self.advance(now);
     }

@@ -1,6 +1,7 @@
 //! The laws as sentences, on a stage of simulated servers.
 
 mod bad_luck;
+mod barred;
 mod beside;
 mod cluster_chance;
 mod cluster_failover;
@@ -11,7 +12,6 @@ mod clusters;
 mod fenced;
 mod first_evidence;
 mod interrupted;
-mod left;
 mod orders;
 mod overtaken;
 mod patch;
@@ -21,6 +21,7 @@ mod siblings;
 mod stage;
 mod stale;
 mod swapped;
+mod unproven;
 
 use super::*;
 use crate::config::{SyncRule, WitnessRule};
@@ -429,7 +430,7 @@ fn sides_that_always_serve_move_the_latch_without_a_promotion() {
     let mut plain = service(2);
     plain.failover.standby_serves = true;
     plain.failover.promoter = Promoter::None;
-    plain.probe.kind = ProbeKind::Tcp;
+    plain.probe.kind = crate::config::ProbeKind::Tcp;
     let mut stage = Stage::steady_with(plain);
     stage.run(5000);
     stage.servers[0].mood = Mood::Dead;

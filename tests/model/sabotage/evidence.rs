@@ -6,12 +6,12 @@ use pgpivot::config::{ForeignPromotion, ProbeKind, Promoter, WitnessRule};
 use pgpivot::failover::action::{Outcome, PromotionResult};
 use pgpivot::failover::observation::{Ancestor, Failure, Observation, Receiver, Role, Unknown, Verdict};
 use pgpivot::failover::phase::{EpisodeKind, Phase, Stage};
-use pgpivot::types::{Lsn, Moment, Timeline};
+use pgpivot::types::{BackendName, Lsn, Moment, Timeline};
 
 use super::{Break, HONEST, plain, standby_says, three};
 use crate::core::Input;
 use crate::laws::Law;
-use crate::scenario::Theme;
+use crate::scenario::{NAMES, Theme};
 use crate::server::Promotes;
 use crate::world::Event;
 
@@ -119,7 +119,7 @@ pub const CANDIDATE: &[Break] = &[
         ..HONEST
     },
     Break {
-        bug: "forgets at a restart which sides were active before",
+        bug: "takes it after a restart that everybody follows",
         symptoms: &[Law::Lock],
         setting: |scenario| {
             plain(scenario, Theme::Mixed, |service| {
@@ -129,7 +129,7 @@ pub const CANDIDATE: &[Break] = &[
             });
             scenario.services.truncate(1);
         },
-        record: |record| record.left.clear(),
+        record: |record| record.vouched = Some(NAMES.map(BackendName::from).to_vec()),
         ..HONEST
     },
 ];

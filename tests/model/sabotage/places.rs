@@ -231,18 +231,6 @@ pub const TIMELINE: &[Break] = &[
         },
         ..HONEST
     },
-    Break {
-        bug: "forgets at its start who the latched side is",
-        // Whoever answers is led to, and not cut when it says that it is a standby.
-        symptoms: &[Law::LatchByEpisode, Law::RoleMismatch, Law::StartChecks, Law::Cut],
-        setting: |scenario| plain(scenario, Theme::Daemon, |_| {}),
-        record: |record| {
-            if let Some(latch) = &mut record.latch {
-                latch.identity = None;
-            }
-        },
-        ..HONEST
-    },
 ];
 
 pub const ROLE_MISMATCH: &[Break] = &[

@@ -7,7 +7,7 @@ use crate::scenario::Scenario;
 use crate::world::World;
 
 /// A break that so many steps did not show is not noticed.
-const STEPS: u64 = 400_000;
+const STEPS: u64 = 1_000_000;
 
 fn run(seed: u64, setting: &Break, bug: Option<Break>) -> (Option<Breach>, u64) {
     let mut chance = Chance::new(seed);

@@ -18,6 +18,7 @@ fn without_identities_a_side_whose_newest_probe_failed_is_not_followed() {
         tls: false,
         expect_status: vec![200],
         expect_body: None,
+        primary_only: true,
     });
     plain.failover.promoter = Promoter::None;
     plain.failover.authority = Authority::Observe;

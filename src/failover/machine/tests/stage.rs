@@ -168,6 +168,12 @@ impl Stage {
         self.promotions.splice(0..0, promotions);
     }
 
+    /// Started again with another configuration.
+    pub(super) fn reconfigured(&mut self, service: Service) {
+        self.service = service;
+        self.restart(500);
+    }
+
     pub(crate) fn at(&self) -> Now {
         Now { at: Moment(Duration::from_millis(self.now)), wall: wall(self.now) }
     }

@@ -1,9 +1,9 @@
-//! Where probes show neither lines nor roles: a side that a failover left is promoted again only on an operator's word.
+//! Where probes show neither lines nor roles: once the active side changed, nobody is promoted before an operator's word.
 
 use super::plan::service;
 use super::stage::{Mood, Stage};
 use crate::config::{ProbeKind, Service, WitnessRule};
-use crate::failover::action::Command;
+use crate::failover::action::{Action, Command, Gate};
 
 fn blind(backends: usize) -> Service {
     let mut service = service(backends);
@@ -38,16 +38,95 @@ fn an_old_primary_that_came_back_as_it_was_is_not_promoted_when_the_new_one_dies
     stage.run(60_000);
     assert_eq!((stage.promotions.len(), stage.active()), (1, "west"));
     let said = stage.view().blocked.unwrap().sentence;
-    for part in ["east was active before", "may lack", "`proxyctl rejoin east`", "--force"] {
+    for part in ["east may lack all that was written since", "a tcp probe", "`proxyctl rejoin east`", "--force"] {
         assert!(said.contains(part), "{said}");
     }
 }
 
 #[test]
-fn a_side_that_nobody_left_takes_over_before_one_that_was() {
+fn a_third_server_is_not_promoted_either_before_somebody_says_that_it_follows_the_new_primary() {
     let mut stage = returned(3);
     stage.servers[1].mood = Mood::Dead;
+    stage.run(30_000);
+    assert_eq!((stage.promotions.len(), stage.active()), (1, "west"), "north may have stayed on the old line");
+    let mut stage = returned(3);
+    stage.rebuild(2, 1);
+    stage.run(3000);
+    stage.command(&Command::Rejoin { backend: "north".into() }).unwrap();
+    stage.servers[1].mood = Mood::Dead;
     stage.until(30_000, |stage| stage.active() == "north" && stage.is_open());
+}
+
+#[test]
+fn readers_are_not_sent_to_a_server_that_may_be_a_primary_of_its_own() {
+    let readers = |stage: &Stage| match stage.machine.gate() {
+        Some(Gate::Open { readers, .. }) => readers.iter().map(|open| open.name.to_string()).collect::<Vec<_>>(),
+        _ => panic!("closed"),
+    };
+    let mut stage = Stage::steady_with(blind(2));
+    stage.run(3000);
+    assert_eq!(readers(&stage), ["west"]);
+    let mut stage = returned(2);
+    assert_eq!(readers(&stage), Vec::<String>::new());
+    stage.rebuild(0, 1);
+    stage.run(3000);
+    rejoin(&mut stage);
+    assert_eq!(readers(&stage), ["east"]);
+}
+
+#[test]
+fn a_target_that_was_given_up_is_not_promoted_a_second_time_as_if_nothing_had_been() {
+    let mut stage = Stage::steady_with(blind(2));
+    stage.run(3000);
+    stage.loses = Some(|action| matches!(action, Action::Promote { .. }));
+    stage.servers[0].mood = Mood::Dead;
+    stage.until(30_000, |stage| stage.log.iter().any(|line| line.contains("Promote")));
+    stage.loses = None;
+    stage.servers[1].mood = Mood::Dead;
+    stage.run(15_000);
+    stage.servers[0].mood = Mood::Well;
+    stage.command(&Command::Abandon { backend: "west".into() }).unwrap();
+    stage.until(30_000, |stage| stage.active() == "east" && stage.is_open());
+    stage.servers[1].mood = Mood::Well;
+    stage.run(15_000);
+    stage.servers[0].mood = Mood::Dead;
+    stage.run(60_000);
+    assert_eq!(stage.active(), "east");
+    assert!(stage.view().blocked.unwrap().sentence.contains("`proxyctl rejoin west`"));
+}
+
+/// The latch was made by probes that showed no lines; from now on they do.
+fn sees_lines(mut stage: Stage) -> Stage {
+    let mut service = service(2);
+    service.failover.witness = WitnessRule::Optional;
+    stage.reconfigured(service);
+    stage
+}
+
+#[test]
+fn a_latch_that_was_made_without_lines_learns_them_where_a_standby_streams_from_the_one_primary() {
+    let mut stage = returned(2);
+    stage.rebuild(0, 1);
+    let mut stage = sees_lines(stage);
+    stage.until(20_000, |stage| stage.active() == "west" && stage.is_open());
+    assert!(stage.disk.latch.as_ref().unwrap().identity.is_some());
+    stage.run(5000);
+    stage.servers[1].mood = Mood::Dead;
+    stage.until(30_000, |stage| stage.active() == "east" && stage.is_open());
+}
+
+#[test]
+fn a_latch_that_was_made_without_lines_gets_no_traffic_beside_two_primaries_until_somebody_decides() {
+    let mut stage = sees_lines(returned(2));
+    stage.run(30_000);
+    assert!(!stage.is_open());
+    let said = stage.view().blocked.unwrap().sentence;
+    assert!(said.contains("probes showed no timelines") && said.contains("`proxyctl adopt`"), "{said}");
+    stage.command(&Command::Adopt { backend: "west".into() }).unwrap();
+    stage.until(20_000, |stage| stage.active() == "west" && stage.is_open());
+    stage.servers[1].mood = Mood::Dead;
+    stage.run(60_000);
+    assert_eq!((stage.promotions.len(), stage.active()), (1, "west"), "east is the old primary as it was");
 }
 
 #[test]
@@ -58,7 +137,7 @@ fn once_an_operator_says_that_it_follows_it_is_promoted_by_itself() {
     let said = rejoin(&mut stage);
     assert!(said.contains("counts as a standby of west again"), "{said}");
     let said = rejoin(&mut stage);
-    assert!(said.contains("nothing to state"), "{said}");
+    assert!(said.contains("nothing is doubted of east"), "{said}");
     stage.restart(500);
     stage.run(3000);
     stage.servers[1].mood = Mood::Dead;
