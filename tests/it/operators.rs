@@ -294,3 +294,56 @@ async fn both_end_on_west(pair: &Pair, first: &Daemon, second: &Daemon) {
     // One promotion makes one timeline.
     assert_eq!(pair.west.ask("SELECT substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8)").await, "00000002");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_switchover_commanded_at_a_daemon_that_came_later_is_followed_by_the_first() {
+    let pair = Pair::start().await;
+    let first = Daemon::start(&[&pair.east, &pair.west]).await;
+    let second = Daemon::plan(&[&pair.east, &pair.west]).launch();
+    first.until("the other daemon", SOON, |s| !s.other_daemons.is_empty()).await;
+    second.until("open", SOON, |s| s.open && is_active(s, "east")).await;
+    let writers = Writers::start(first.listen, 4);
+    writers.go_on_at(pair.east.port, 50, SOON).await;
+    second.ctl_done(&["switchover", "--yes"]).await;
+    second.until_active("west", SOON).await;
+    first.until_active("west", SOON).await;
+    writers.go_on_at(pair.west.port, 50, SOON).await;
+    let journal = writers.stop().await;
+    // Until the first one knows, its clients meet a primary that is frozen: 25006, and nothing lost.
+    let checker = Checker { journal: &journal, new: &pair.west, old: &pair.east };
+    let breaches: Vec<_> = checker.breaches().await.into_iter().filter(|found| !found.ends_with("25006")).collect();
+    assert_eq!((breaches, checker.losses().await), (Vec::new(), None));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_of_a_standby_that_is_promoted_by_hand_is_cut_before_it_can_write_there() {
+    let pair = Pair::start().await;
+    let (plan, readers) = Daemon::plan(&[&pair.east, &pair.west]).read_only_listener();
+    let daemon = plan.start().await;
+    let reader = eventually("a reader at west", SOON, async || {
+        let client = client_at(readers).await?;
+        let port = client.query_one("SELECT inet_server_port()", &[]).await.map_err(|e| e.to_string())?;
+        let at: i32 = port.get(0);
+        if at == i32::from(pair.west.port) { Ok(client) } else { Err(format!("at port {at}")) }
+    })
+    .await;
+    pair.west.promote();
+    daemon.until("both are primary", SOON, |s| blocked(s) == "split brain").await;
+    eventually(
+        "the reader is cut",
+        SOON,
+        async || {
+            if reader.is_closed() { Ok(()) } else { Err("it is open".to_owned()) }
+        },
+    )
+    .await;
+    daemon.stays("east stays active", WATCH, |s| is_active(s, "east") && s.open).await;
+}
+
+async fn client_at(address: std::net::SocketAddr) -> Result<tokio_postgres::Client, String> {
+    let line = format!("host=127.0.0.1 port={} user=app password=app dbname=app", address.port());
+    let connected = tokio_postgres::connect(&line, tokio_postgres::NoTls).await;
+    let (client, connection) = connected.map_err(|error| error.to_string())?;
+    tokio::spawn(connection);
+    Ok(client)
+}
