@@ -121,7 +121,7 @@ pub(super) struct Block {
 impl Machine {
     /// A machine for this service as last persisted. `daemon` is this daemon's own name on the pair; names order by age.
     pub fn new(service: Service, daemon: String, record: Record, now: Now) -> Self {
-        let witness = || Self::new_witness(service.replication.as_ref());
+        let witness = || Self::new_witness(&service);
         let sides = service.backends.iter().map(|config| Side { witness: witness(), ..Side::new(config) }).collect();
         let mut machine = Self {
             service,
@@ -366,6 +366,7 @@ impl Machine {
         self.judge_claims(now);
         self.tell_aftermath(now);
         self.note_others(now);
+        self.note_follower(now);
         for _ in 0..16 {
             let before = self.marker();
             match &self.state {

@@ -63,6 +63,9 @@ pub struct Latch {
     /// Clusters: the newest completed stream that was known when it was written.
     #[serde(default)]
     pub replication: Option<Activation>,
+    /// Clusters: the stream that led from it to another one when streams were last read.
+    #[serde(default)]
+    pub follower: Option<String>,
     /// Clusters: the id of the one that is active.
     #[serde(default)]
     pub cluster: Option<String>,

@@ -288,6 +288,8 @@ impl Streams {
 #[derive(Debug, Clone)]
 pub struct Witness {
     refresh: Duration,
+    /// A stream that lacks more is failed over by an operator alone: what it takes to catch up is no usual lag.
+    most: Duration,
     last: Option<Sample>,
     /// When `replicated` last moved.
     advanced: Option<Moment>,
@@ -318,9 +320,14 @@ struct Since {
 }
 
 impl Witness {
-    /// `refresh`: how often the source moves `replicated_time`.
-    pub fn new(refresh: Duration) -> Self {
-        Self { refresh, last: None, advanced: None, lags: VecDeque::new(), failed: None, since: None }
+    /// `refresh`: how often the source moves `replicated_time`; `most`: the longest lag that counts as usual.
+    pub fn new(refresh: Duration, most: Duration) -> Self {
+        Self { refresh, most, last: None, advanced: None, lags: VecDeque::new(), failed: None, since: None }
+    }
+
+    /// Another configuration.
+    pub fn limit(&mut self, most: Duration) {
+        self.most = most;
     }
 
     /// Adverse evidence about the primary began; the source's clock then read `base`.
@@ -459,12 +466,13 @@ impl Witness {
         Some(until.since(last.replicated?))
     }
 
-    /// The 99th percentile of the lags of the last hour, each read when `replicated_time` had moved; zero when none was seen.
+    /// The 99th percentile of the lags of the last hour, each read when `replicated_time` had moved, at most the longest
+    /// usual one; zero when none was seen.
     pub fn usual_lag(&self) -> Duration {
         let mut lags: Vec<Duration> = self.lags.iter().map(|(_, lag)| *lag).collect();
         lags.sort_unstable();
         let at = (lags.len() * 99).div_ceil(100).saturating_sub(1);
-        lags.get(at).copied().unwrap_or_default()
+        lags.get(at).copied().unwrap_or_default().min(self.most)
     }
 }
 

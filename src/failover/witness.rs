@@ -103,9 +103,17 @@ struct Since {
 }
 
 impl Witness {
-    /// A witness by physical cluster replication; `refresh`: how often `replicated_time` moves.
-    pub fn of_replication(refresh: Duration) -> Self {
-        Self { replication: Some(replication::Witness::new(refresh)), ..Self::default() }
+    /// A witness by physical cluster replication; `refresh`: how often `replicated_time` moves; `most`: lags that are
+    /// longer are no usual ones.
+    pub fn of_replication(refresh: Duration, most: Duration) -> Self {
+        Self { replication: Some(replication::Witness::new(refresh, most)), ..Self::default() }
+    }
+
+    /// Another configuration.
+    pub fn limit(&mut self, most: Duration) {
+        if let Some(replication) = &mut self.replication {
+            replication.limit(most);
+        }
     }
 
     /// The stream's own words, where clusters replicate.

@@ -51,6 +51,7 @@ impl Machine {
             identity,
             route_only: intent.kind == EpisodeKind::Route,
             replication: self.activation(),
+            follower: self.follower_of(&intent.to),
             cluster: self.side(&intent.to).and_then(|side| side.config.cluster_id.clone()),
         });
         record.intent = None;
@@ -93,7 +94,7 @@ impl Machine {
         let to = run.intent.to.clone();
         for side in &mut self.sides {
             // What was streamed belongs to the line that was left.
-            side.witness = Self::new_witness(self.service.replication.as_ref());
+            side.witness = Self::new_witness(&self.service);
             // And so does what was claimed beside it.
             side.claim = None;
             if side.name == to {

@@ -59,7 +59,8 @@ impl Machine {
             self.sides.iter().filter(|side| side.name != latch.active).all(|side| side.heard_since(since, tells));
         let listed = !self.replicates() || self.streams.listed_since(since);
         let others = others && listed;
-        let unexplained = (!listed && latch.replication.is_none())
+        // Another one that serves is the old primary, unless it was never left or was replicated to since.
+        let unexplained = (!listed && (latch.replication.is_none() || latch.follower.is_some()))
             .then(|| self.sides.iter().find(|side| side.name != latch.active && self.serves_as_primary(&side.name)))
             .flatten()
             .map(|side| side.name.clone());

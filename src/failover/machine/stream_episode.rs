@@ -276,11 +276,8 @@ impl Machine {
             return false;
         }
         self.setback = Some((now.at + self.service.failover.cooldown, BlockReason::NoCandidate, why.clone()));
-        if let Some(run) = self.run_mut() {
-            // Nothing was taken: the latched side need not prove itself anew, and the next try may come when it is due.
-            run.intent.stage = Stage::Intent;
-        }
-        self.cancel(format!("the failover was refused: {why}"), now);
+        // Nothing was taken: the latched side need not prove itself anew, and nothing of the budget is spent.
+        self.unsend(&format!("the failover was refused: {why}"), now);
         true
     }
 

@@ -4,8 +4,8 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
-use super::{Machine, Run, Step};
-use crate::config::{ConfiguredRole, ForeignPromotion, Replication};
+use super::{Machine, Run, State, Step};
+use crate::config::{ConfiguredRole, ForeignPromotion, Replication, Service};
 use crate::failover::action::{Action, EventKind};
 use crate::failover::health::State as Health;
 use crate::failover::observation::{Facts, Failure, Observation, Role, Verdict};
@@ -70,8 +70,10 @@ impl Machine {
     }
 
     /// A witness as this service needs it.
-    pub(super) fn new_witness(replication: Option<&Replication>) -> Witness {
-        replication.map_or_else(Witness::default, |replication| Witness::of_replication(replication.refresh()))
+    pub(super) fn new_witness(service: &Service) -> Witness {
+        let most = service.failover.max_replication_lag;
+        let of = |replication: &Replication| Witness::of_replication(replication.refresh(), most);
+        service.replication.as_ref().map_or_else(Witness::default, of)
     }
 
     /// A standby cluster answers that it does not serve: that is how a live one answers. The same word from the active
@@ -198,6 +200,24 @@ impl Machine {
             return Some(Activation { stream: stream.id.clone(), at });
         }
         self.newest_activation()
+    }
+
+    /// The stream that leads from this side to another one now.
+    pub(super) fn follower_of(&self, active: &BackendName) -> Option<String> {
+        let live = |side: &Side| self.streams.live(active, &side.name).next().map(|known| known.stream.id.clone());
+        self.sides.iter().find_map(live)
+    }
+
+    /// Whoever is replicated to does not serve: should it do so at a start at which no stream can be read, others have
+    /// promoted it.
+    pub(super) fn note_follower(&mut self, now: Now) {
+        let read = self.replicates() && self.streams.told_since(self.woke) && matches!(self.state, State::Watching);
+        let Some(active) = self.active_name().filter(|_| read && self.aside.is_none()) else { return };
+        let follower = self.follower_of(&active);
+        if let Some(latch) = self.record.latch.as_mut().filter(|latch| latch.follower != follower) {
+            latch.follower = follower;
+            self.persist_aside(now);
+        }
     }
 
     /// The newest completed stream, in whatever direction.

@@ -25,7 +25,7 @@ impl Machine {
         for config in &service.backends {
             let side = match old.iter().position(|side| side.name == config.name) {
                 Some(at) => Side { config: config.clone(), ..old.swap_remove(at) },
-                None => Side { witness: Self::new_witness(service.replication.as_ref()), ..Side::new(config) },
+                None => Side { witness: Self::new_witness(&service), ..Side::new(config) },
             };
             self.sides.push(side);
         }
@@ -34,10 +34,13 @@ impl Machine {
             (Some(now), Some(before)) => now.reads_the_same(before),
             (now, before) => now == before,
         };
+        for side in &mut self.sides {
+            side.witness.limit(self.service.failover.max_replication_lag);
+        }
         if !same_streams {
             self.streams = Streams::default();
             for side in &mut self.sides {
-                side.witness = Self::new_witness(self.service.replication.as_ref());
+                side.witness = Self::new_witness(&self.service);
             }
         }
         self.mark_unproven();

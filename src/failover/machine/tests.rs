@@ -5,6 +5,7 @@ mod barred;
 mod beside;
 mod cluster_chance;
 mod cluster_failover;
+mod cluster_orders;
 mod cluster_return;
 mod cluster_stopped;
 mod cluster_traps;

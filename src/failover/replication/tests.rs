@@ -29,7 +29,7 @@ fn known(at: u64, status: Status, replicated: Option<u64>) -> Known {
 
 /// Advancing every 30 s with 20 s of lag up to `died`, read every 5 s until `end`; T0 at `t0`.
 fn heard(died: u64, t0: u64, end: u64) -> Witness {
-    let mut witness = Witness::new(REFRESH);
+    let mut witness = Witness::new(REFRESH, Duration::from_secs(120));
     for at in (0..=end).step_by(5) {
         if at == t0 {
             witness.begin(s(t0), Some(clock(t0)));

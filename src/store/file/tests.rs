@@ -374,6 +374,7 @@ fn record(n: u64) -> Record {
         identity: None,
         route_only: false,
         cluster: None,
+        follower: None,
     };
     Record { latch: Some(latch), last_episode: EpisodeId(n), ..Record::default() }
 }

@@ -110,6 +110,34 @@ fn a_start_without_the_api_beside_a_standby_that_serves_by_itself_holds() {
 }
 
 #[test]
+fn a_start_without_the_api_beside_a_cluster_that_was_replicated_to_and_serves_holds() {
+    let mut stage = failed_over();
+    stage.create("s2", WEST, EAST);
+    stage.run(600_000);
+    stage.api = Api::Unreachable;
+    stage.restart(60_000);
+    // Home, past the daemon.
+    stage.fail_over("s2", None);
+    stage.complete("s2");
+    stage.restart(1_000);
+    stage.run(120_000);
+    assert!(!stage.is_open(), "open to {}", stage.active());
+    assert!(stage.blocked().contains("east serves as well"), "{}", stage.blocked());
+    stage.api = Api::Well;
+    stage.until(240_000, |stage| stage.active() == "east" && stage.is_open());
+}
+
+#[test]
+fn a_start_without_the_api_beside_the_old_primary_as_it_was_goes_on() {
+    let mut stage = failed_over();
+    stage.clusters[EAST] = Cluster::Serves;
+    stage.run(600_000);
+    stage.api = Api::Unreachable;
+    stage.restart(60_000);
+    stage.until(120_000, |stage| stage.active() == "west" && stage.is_open());
+}
+
+#[test]
 fn a_running_daemon_without_the_api_says_that_the_standby_serves_by_itself() {
     let mut stage = Clusters::steady();
     stage.api = Api::Unreachable;
@@ -383,61 +411,6 @@ fn a_forced_failover_says_up_to_when_the_standby_has_what_was_acknowledged() {
     let order = Command::Failover { to: None, force: true, route_only: false, at: None };
     let receipt = stage.command(&order).unwrap();
     assert!(receipt.sentence.contains("west has what east acknowledged up to"), "{}", receipt.sentence);
-}
-
-#[test]
-fn orders_that_went_unheeded_are_given_anew_at_an_operators_word_and_the_failover_completes() {
-    let mut stage = Clusters::steady();
-    stage.patch = Patch::Lost;
-    stage.clusters[EAST] = Cluster::Dead;
-    stage.until(600_000, |stage| stage.patches.len() == 3);
-    stage.until(600_000, |stage| stage.blocked().contains("`proxyctl failover --force` orders it anew"));
-    stage.patch = Patch::Taken;
-    stage.run(10 * 60_000);
-    assert_eq!(stage.patches.len(), 3, "not by itself");
-    let order = |force| Command::Failover { to: None, force, route_only: false, at: None };
-    assert!(stage.command(&order(false)).unwrap().sentence.contains("already under way"));
-    let receipt = stage.command(&order(true)).unwrap();
-    assert!(receipt.sentence.contains("ordered anew; 3 orders went unheeded"), "{}", receipt.sentence);
-    stage.until(120_000, |stage| stage.active() == "west" && stage.is_open());
-    assert_eq!(stage.patches.len(), 4);
-}
-
-#[test]
-fn orders_that_never_left_use_up_none_and_are_given_until_the_api_can_be_reached_again() {
-    let mut stage = Clusters::steady();
-    stage.patch = Patch::NotSent;
-    stage.clusters[EAST] = Cluster::Dead;
-    stage.until(900_000, |stage| stage.patches.len() == 5);
-    assert!(stage.blocked().is_empty(), "{}", stage.blocked());
-    let spaced = stage.patches.windows(2).all(|two| two[1].0 - two[0].0 >= 15_000);
-    assert!(spaced, "not one upon the other: {:?}", stage.patches);
-    stage.patch = Patch::Taken;
-    stage.until(240_000, |stage| stage.active() == "west" && stage.is_open());
-    assert_eq!(stage.patches.len(), 6);
-}
-
-#[test]
-fn a_primary_that_answers_again_before_any_order_left_is_not_failed_away_from() {
-    let mut stage = Clusters::steady();
-    stage.patch = Patch::NotSent;
-    stage.clusters[EAST] = Cluster::Dead;
-    stage.until(900_000, |stage| stage.patches.len() == 2);
-    (stage.clusters[EAST], stage.patch, stage.api) = (Cluster::Serves, Patch::Taken, Api::Unreachable);
-    stage.until(60_000, |stage| stage.active() == "east" && stage.is_open());
-    stage.api = Api::Well;
-    stage.run(600_000);
-    assert_eq!((stage.patches.len(), stage.active(), stage.machine.record().spent.len()), (2, "east", 0));
-}
-
-#[test]
-fn a_replicated_time_ahead_of_its_sources_clock_is_called_that_and_not_life() {
-    let mut stage = Clusters::steady();
-    (stage.clusters[EAST], stage.replicates) = (Cluster::Dead, false);
-    stage.streams[0].replicated = Some(api_clock(stage.now + 3_600_000));
-    stage.until(600_000, |stage| stage.blocked().contains("ahead of its source's clock"));
-    stage.run(600_000);
-    assert!(stage.patches.is_empty() && !stage.blocked().contains("lives,"), "{}", stage.blocked());
 }
 
 #[test]
