@@ -13,7 +13,7 @@ use super::phase::{BlockReason, EpisodeKind, Phase, Stage};
 use super::side::Side;
 use super::transition;
 use crate::config::{Authority, ConfiguredRole, Kind, Target};
-use crate::types::Now;
+use crate::types::{Lsn, Now};
 use crate::view::{
     BackendStatus, Blocked, EndpointStatus, Episode, Level, ListenerStatus, ProbeStatus, ServiceStatus, SwitchCount,
 };
@@ -169,11 +169,8 @@ impl Machine {
         let flushed = flushed.map(|(lsn, _)| lsn);
         let facts = side.facts.as_ref().map(|heard| &heard.facts);
         let standby = !active && facts.is_some_and(|facts| facts.role == Role::Standby);
-        let unarmed_why = if standby || !self.knows_identity() && !active {
-            candidate::unarmed(&self.service, side, identity, flushed, self.disk_error.is_none(), now.at)
-        } else {
-            Vec::new()
-        };
+        let unarmed_why =
+            if standby || !self.knows_identity() && !active { self.unarmed(side, flushed, now) } else { Vec::new() };
         BackendStatus {
             name: side.name.clone(),
             active,
@@ -343,11 +340,14 @@ impl Machine {
         let ranked = candidate::rank(&self.service, &self.sides, &latch.active, identity, None, now.at);
         match ranked.iter().find(|(_, verdict)| matches!(verdict, candidate::Verdict::Fit { .. })) {
             Some((side, verdict)) => {
-                let disk = self.disk_error.is_none();
-                let unarmed = candidate::unarmed(&self.service, side, identity, None, disk, now.at);
+                let unarmed = self.unarmed(side, None, now);
                 match unarmed.first().filter(|_| self.replicates()) {
                     Some(why) => format!(
                         "if {} dies, {} ({verdict}) is not promoted by itself: {why}; `proxyctl failover --force` promotes it",
+                        latch.active, side.name
+                    ),
+                    None if self.replicates() => format!(
+                        "if {0} dies, {1} ({verdict}) is promoted; what {0} acknowledged and {1} has not received by then is lost",
                         latch.active, side.name
                     ),
                     None => format!("if {} dies, {} ({verdict}) is promoted", latch.active, side.name),
@@ -355,6 +355,15 @@ impl Machine {
             }
             None => format!("if {} dies, {}", latch.active, candidate::refusal(&ranked).1),
         }
+    }
+
+    /// What keeps a standby from being promoted right now.
+    fn unarmed(&self, side: &Side, flushed: Option<Lsn>, now: Now) -> Vec<String> {
+        let identity = self.latch().and_then(|latch| latch.identity.as_ref());
+        let disk_ok = self.disk_error.is_none();
+        let mut why = candidate::unarmed(&self.service, side, identity, flushed, disk_ok, now.at);
+        why.extend(self.configured_moment(&side.name, now));
+        why
     }
 
     /// Why the probe of a side says nothing, when that is so.

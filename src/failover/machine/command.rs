@@ -182,7 +182,10 @@ impl Machine {
             } else {
                 format!("probe {} once more", latch.active)
             },
-            format!("promote {target}"),
+            match at.filter(|at| *at > now.wall) {
+                Some(at) => format!("promote {target} as of {at}: until then nobody is served"),
+                None => format!("promote {target}"),
+            },
             format!("open to {target} in epoch {} once it proves to be primary", latch.epoch.next()),
         ];
         let warn = if force && healthy {

@@ -2,6 +2,7 @@
 
 use crate::failover::action::{PromotionResult, Rechecked};
 use crate::failover::phase::{EpisodeKind, Identity, Intent, Phase, Stage};
+use crate::failover::replication::Status;
 use crate::types::{Lsn, Moment};
 use std::time::Duration;
 
@@ -46,6 +47,8 @@ pub(in crate::failover) struct Run {
     pub(super) orders_allowed: u32,
     /// Clusters: readings since that show the stream as if nothing had been ordered.
     pub(super) unheeded: Vec<Moment>,
+    /// Clusters: what was last told of the stream, and when.
+    pub(super) told: Option<(Status, Moment)>,
     /// Clusters: when a side was last probed out of turn.
     pub(super) poked: Option<Moment>,
     /// The old primary's position read after `sent`.
@@ -135,6 +138,7 @@ impl Run {
             orders: 0,
             orders_allowed: super::stream_episode::MOST_ORDERS,
             unheeded: Vec::new(),
+            told: None,
             poked: None,
             flush_after: None,
             notes: Vec::new(),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::streams::is_accounted;
 use super::{Machine, Step};
 use crate::config::{Promoter, Replication};
-use crate::failover::action::{Action, PromotionResult, Receipt, Rechecked};
+use crate::failover::action::{Action, EventKind, PromotionResult, Receipt, Rechecked};
 use crate::failover::candidate::{self, Verdict};
 use crate::failover::health::State as Health;
 use crate::failover::observation::Role;
@@ -26,6 +26,8 @@ pub(super) const MOST_ORDERS: u32 = 3;
 const READS_NEEDED: usize = 3;
 /// A decision this old is not ordered after a restart while its old side answers.
 const STALE_DECISION: Duration = Duration::from_secs(600);
+/// Between two words on how far it is.
+const PROGRESS: Duration = Duration::from_secs(60);
 /// Between two probes of a side whose word is waited for.
 const POKE: Duration = Duration::from_secs(1);
 
@@ -162,6 +164,7 @@ impl Machine {
                     )) => format!(" ({why})"),
                 };
                 self.evidence = format!("stream {} has completed; waiting for {to} to serve{word}", order.id);
+                self.tell_progress(Status::Completed, now);
             }
             Some(known) if known.gone || known.stream.status == Status::Canceled => {
                 let word = if known.gone { "gone".to_owned() } else { known.stream.state() };
@@ -177,6 +180,7 @@ impl Machine {
                 let waited = now.at.since(known.entered).as_secs();
                 let at = known.stream.failover_at.map_or_else(String::new, |at| format!(" to {at}"));
                 self.evidence = format!("stream {} has been failing over{at} for {waited} s", order.id);
+                self.tell_progress(Status::FailingOver, now);
             }
             _ if kind != EpisodeKind::Follow => {
                 if self.refused_by_source(known.as_ref(), now) || self.needless(now) {
@@ -192,6 +196,17 @@ impl Machine {
             _ => {}
         }
         self.alert_pending(since, &order, now);
+    }
+
+    /// How far it is goes to the log as well, when it changes and once a minute.
+    fn tell_progress(&mut self, status: Status, now: Now) {
+        let Some(run) = self.run_mut() else { return };
+        if run.told.is_some_and(|(told, at)| told == status && now.at.since(at) < PROGRESS) {
+            return;
+        }
+        run.told = Some((status, now.at));
+        let said = self.evidence.clone();
+        self.tell(now, EventKind::Step, said);
     }
 
     /// Others have failed over again since, back to the side that is latched: it stays so.

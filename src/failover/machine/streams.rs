@@ -191,6 +191,13 @@ impl Machine {
         }
     }
 
+    /// Why the configured `failover_at` would keep this side from being promoted now.
+    pub(in crate::failover) fn configured_moment(&self, to: &BackendName, now: Now) -> Option<String> {
+        let Some(Replication::Cloud(cloud)) = &self.service.replication else { return None };
+        let why = self.within_window(to, cloud.failover_at?, now).err()?;
+        Some(format!("the configured failover_at cannot be used: {why}"))
+    }
+
     /// What a latch that is written now takes account of: the stream that made it, else the newest completed one.
     pub(super) fn activation(&self) -> Option<Activation> {
         let order = self.order().and_then(|order| self.streams.by_id(&order.id));

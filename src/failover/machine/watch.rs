@@ -227,11 +227,8 @@ impl Machine {
                 format!("{max} failovers within 24 h are spent: `proxyctl failover --force`"),
             ));
         }
-        let order = self.stream_order(EpisodeKind::Failover, &decision.to);
-        if let Some(at) = order.and_then(|order| order.failover_at)
-            && let Err(why) = self.within_window(&decision.to, at, now)
-        {
-            return Some((BlockReason::NoCandidate, format!("the configured failover_at cannot be used: {why}")));
+        if let Some(why) = self.configured_moment(&decision.to, now) {
+            return Some((BlockReason::NoCandidate, why));
         }
         if decision.fence_needed && !self.can_fence() {
             return because(BlockReason::FenceFailed, "a node fence is needed and no fence_command is configured");

@@ -1,7 +1,9 @@
 //! Orders that are refused, lost or never leave, and how long a failover of clusters waits.
 
-use super::clusters::{Api, Cluster, Clusters, EAST, Patch, api_clock};
+use super::clusters::{Api, Cluster, Clusters, EAST, Patch, api_clock, service};
+use crate::config::Replication;
 use crate::failover::action::Command;
+use crate::types::WallTime;
 
 #[test]
 fn refusals_of_the_api_spend_nothing_of_the_budget() {
@@ -82,4 +84,37 @@ fn a_replicated_time_ahead_of_its_sources_clock_is_called_that_and_not_life() {
     stage.until(600_000, |stage| stage.blocked().contains("ahead of its source's clock"));
     stage.run(600_000);
     assert!(stage.patches.is_empty() && !stage.blocked().contains("lives,"), "{}", stage.blocked());
+}
+
+#[test]
+fn how_far_a_failover_is_goes_to_the_history_when_it_changes_and_once_a_minute() {
+    let mut stage = Clusters::steady();
+    stage.takes = 150_000;
+    stage.clusters[EAST] = Cluster::Dead;
+    stage.until(900_000, |stage| stage.active() == "west" && stage.is_open());
+    let told = |part: &str| stage.events.iter().filter(|(_, event)| event.sentence.contains(part)).count();
+    assert_eq!((told("has been failing over for"), told("waiting for west to serve")), (3, 1));
+}
+
+#[test]
+fn what_would_be_lost_is_said_before_anything_happens() {
+    let stage = Clusters::steady();
+    let next = stage.machine.view(stage.at()).next;
+    assert!(next.contains("what east acknowledged and west has not received by then is lost"), "{next}");
+}
+
+#[test]
+fn a_configured_moment_that_cannot_be_reached_is_told_before_it_is_needed() {
+    let mut service = service();
+    let Some(Replication::Cloud(cloud)) = &mut service.replication else { panic!("no cloud") };
+    cloud.failover_at = Some(WallTime(0));
+    let mut stage = Clusters::steady_with(service);
+    let view = stage.machine.view(stage.at());
+    let west = view.backends.iter().find(|backend| backend.name.as_str() == "west").unwrap();
+    let why = "the configured failover_at cannot be used";
+    assert!(!west.armed && west.unarmed_why.iter().any(|said| said.contains(why)), "{west:?}");
+    assert!(view.next.contains(why), "{}", view.next);
+    stage.clusters[EAST] = Cluster::Dead;
+    stage.until(900_000, |stage| stage.blocked().contains(why));
+    assert!(stage.patches.is_empty());
 }
