@@ -111,6 +111,14 @@ pub struct ServiceStatus {
     pub replication: Option<ReplicationStatus>,
 }
 
+impl ServiceStatus {
+    /// Clusters: by how many milliseconds the stream to this side is behind.
+    pub fn stream_lag_ms(&self, to: &BackendName) -> Option<u64> {
+        let streams = self.replication.iter().flat_map(|replication| &replication.streams);
+        streams.filter(|stream| stream.to == *to).find_map(|stream| stream.lag_ms)
+    }
+}
+
 /// Physical replication between the clusters of a service.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReplicationStatus {

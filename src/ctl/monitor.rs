@@ -221,11 +221,7 @@ fn check(service: &ServiceStatus, side: &BackendStatus) -> String {
     };
     let standbys = service.backends.iter().filter(|b| !b.active).map(|b| {
         let behind = service
-            .replication
-            .iter()
-            .flat_map(|r| &r.streams)
-            .find(|stream| stream.to == b.name && stream.lag_ms.is_some())
-            .and_then(|stream| stream.lag_ms)
+            .stream_lag_ms(&b.name)
             .map(|ms| format!(", {} s behind", ms / 1000))
             .or_else(|| b.lag_bytes.map(|bytes| format!(", {bytes} bytes behind")));
         let armed = if b.armed { "could take over" } else { "could not take over" };

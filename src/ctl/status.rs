@@ -141,7 +141,7 @@ fn backends(s: &ServiceStatus, paint: Paint) -> String {
                 (format!("{mark}{}", b.name), None),
                 (b.role.clone(), None),
                 (b.health.clone(), Some(health(b))),
-                (b.lag_bytes.map_or_else(|| "-".to_owned(), bytes), None),
+                (lag(s, b), None),
                 (b.timeline.map_or_else(|| "-".to_owned(), |t| t.to_string()), None),
                 armed(b),
                 (b.weight.to_string(), None),
@@ -150,6 +150,11 @@ fn backends(s: &ServiceStatus, paint: Paint) -> String {
         })
         .collect();
     table(paint, &["  BACKEND", "ROLE", "HEALTH", "LAG", "TIMELINE", "ARMED", "WEIGHT", "OPEN"], &rows)
+}
+
+fn lag(s: &ServiceStatus, b: &BackendStatus) -> String {
+    let of_stream = || s.stream_lag_ms(&b.name).map(|ms| duration(std::time::Duration::from_millis(ms)));
+    b.lag_bytes.map(bytes).or_else(of_stream).unwrap_or_else(|| "-".to_owned())
 }
 
 fn armed(b: &BackendStatus) -> (String, Option<Level>) {
@@ -236,6 +241,7 @@ mod tests {
             failover_at: None,
             activated_at: (word == "completed").then_some(at),
         };
+        status.services[0].backends[1].lag_bytes = None;
         status.services[0].backends[0].note = Some("CRDB_PATCH_RUNNING".into());
         status.services[0].replication = Some(ReplicationStatus {
             source: "cloud_api".into(),
@@ -245,6 +251,7 @@ mod tests {
             streams: vec![stream("old", "completed"), stream("new", "replicating")],
         });
         let text = shown(&status);
+        assert!(text.contains("us-west  standby  up      12"), "its lag stands beside it: {text}");
         let lines: Vec<&str> =
             text.lines().filter(|line| line.contains("us-west") && line.contains("us-east")).collect();
         let told: Vec<&str> =

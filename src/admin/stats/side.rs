@@ -10,6 +10,7 @@ use crate::view::{BackendStatus, Counters, EndpointStatus, ListenerStatus, Probe
 pub(super) struct Side {
     pub(super) name: String,
     pub(super) active: bool,
+    pub(super) badge: &'static str,
     pub(super) level: &'static str,
     pub(super) mark: &'static str,
     pub(super) health: String,
@@ -66,6 +67,12 @@ impl Side {
         Self {
             name: b.name.to_string(),
             active: b.active,
+            badge: match b.role.as_str() {
+                _ if b.active => "active",
+                // An old primary that is back, or somebody else's.
+                "primary" => "not active",
+                _ => "standby",
+            },
             level,
             mark: mark(level),
             // Some failures are not yet down.
