@@ -88,13 +88,23 @@ pub fn parse(bytes: &[u8]) -> FirstPacket {
 
 /// The parameters of a complete startup packet (`user`, `database` and so on), in its order.
 pub fn parameters(packet: &[u8]) -> impl Iterator<Item = (&str, &str)> {
+    let text = |bytes| std::str::from_utf8(bytes).ok();
+    fields(packet).filter_map(move |(name, value)| Some((text(name)?, text(value)?)))
+}
+
+/// The same as bytes: who reads them behind us may not mind what is no UTF-8.
+fn fields(packet: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
     let body = packet.get(8..).unwrap_or_default();
     let mut texts = body.split(|&b| b == 0);
     std::iter::from_fn(move || {
-        let name = std::str::from_utf8(texts.next()?).ok()?;
-        let value = std::str::from_utf8(texts.next()?).ok()?;
+        let (name, value) = (texts.next()?, texts.next()?);
         (!name.is_empty()).then_some((name, value))
     })
+}
+
+/// CockroachDB's name for it: in whatever letter case, and there are letters beyond ASCII that become ASCII ones.
+fn is(name: &[u8], parameter: &str) -> bool {
+    String::from_utf8_lossy(name).to_lowercase() == parameter
 }
 
 /// A parameter that only CockroachDB's own proxy may set: it revives a session without a login.
@@ -112,16 +122,16 @@ pub struct Reserved;
 /// # Errors
 /// When it asks for a session to be revived.
 pub fn for_cockroach(packet: &[u8]) -> Result<Option<Vec<u8>>, Reserved> {
-    if parameters(packet).any(|(name, _)| name.eq_ignore_ascii_case(REVIVAL_TOKEN)) {
+    if fields(packet).any(|(name, _)| is(name, REVIVAL_TOKEN)) {
         return Err(Reserved);
     }
-    if !parameters(packet).any(|(name, _)| name.eq_ignore_ascii_case(REMOTE_ADDRESS)) {
+    if !fields(packet).any(|(name, _)| is(name, REMOTE_ADDRESS)) {
         return Ok(None);
     }
     let mut passed = packet.get(..8).unwrap_or_default().to_vec();
-    for (name, value) in parameters(packet).filter(|(name, _)| !name.eq_ignore_ascii_case(REMOTE_ADDRESS)) {
+    for (name, value) in fields(packet).filter(|(name, _)| !is(name, REMOTE_ADDRESS)) {
         for text in [name, value] {
-            passed.extend_from_slice(text.as_bytes());
+            passed.extend_from_slice(text);
             passed.push(0);
         }
     }
@@ -231,6 +241,17 @@ mod tests {
         assert!(matches!(parse(&passed), FirstPacket::Startup { length, .. } if length == passed.len()));
         let revived = startup_with(&[("user", "app"), ("Crdb:Session_Revival_Token_Base64", "eA==")]);
         assert_eq!(for_cockroach(&revived), Err(Reserved));
+    }
+
+    #[test]
+    fn what_is_reserved_is_found_behind_text_that_is_no_utf_8_and_in_letters_that_only_become_ascii() {
+        let behind = packet(3 << 16, b"user\0app\0x\0\xff\0crdb:session_revival_token_base64\0eA==\0\0");
+        assert_eq!(for_cockroach(&behind), Err(Reserved));
+        let kelvin = startup_with(&[("user", "app"), ("crdb:session_revival_to\u{212a}en_base64", "eA==")]);
+        assert_eq!(for_cockroach(&kelvin), Err(Reserved));
+        let before = packet(3 << 16, b"crdb:remote_addr\0a\0x\0\xff\0user\0app\0\0");
+        let passed = for_cockroach(&before).unwrap().unwrap();
+        assert_eq!(passed, packet(3 << 16, b"x\0\xff\0user\0app\0\0"), "nothing else is dropped");
     }
 
     fn packet(code: u32, body: &[u8]) -> Vec<u8> {
