@@ -103,7 +103,9 @@ impl Machine {
         if self.service.failover.fence_required || self.only_sync_candidate() {
             return None;
         }
-        self.daemons.keys().find(|name| name.starts_with("s-") && **name < self.daemon)
+        // Known to them as one that only observes, since it does not decide for longer than it runs: they make no room.
+        let unknown = self.daemon.starts_with("o-");
+        self.daemons.keys().find(|name| name.starts_with("s-") && (unknown || **name < self.daemon))
     }
 
     /// Is the one standby here the one that commits wait for? Names do not tell who is who: nobody else may stream.

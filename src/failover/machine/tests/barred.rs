@@ -79,3 +79,17 @@ fn a_server_that_moved_to_another_address_is_no_pooler_but_two_servers_behind_on
     assert!(hear(&mut side, "10.0.0.9:5432", "10.0.0.7:5432", 3), "one address, two servers");
     assert!(!hear(&mut side, "10.0.0.8:5432", "10.0.0.8:5432", 4), "what stood between stood there");
 }
+
+#[test]
+fn a_daemon_that_began_as_an_observer_and_was_told_to_decide_makes_room_for_whoever_decides() {
+    let mut stage = Stage::steady();
+    // Its name on the pair, which others go by, is from its start.
+    stage.machine.daemon = "o-05".into();
+    for server in &mut stage.servers {
+        server.daemons = vec!["pgpivot/s-09/main/1".into()];
+    }
+    stage.run(5000);
+    stage.servers[0].mood = Mood::Dead;
+    stage.run(20_000);
+    assert_eq!((stage.promotions.len(), stage.view().blocked.unwrap().reason.as_str()), (0, "second decider"));
+}
