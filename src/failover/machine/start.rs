@@ -97,6 +97,9 @@ impl Machine {
         } else if patience {
             let last = active.last_probe.as_ref().map_or("nothing was heard", |probe| probe.text.as_str());
             let way = match self.replicates() {
+                false if latch.identity.is_some() && !self.knows_identity() => {
+                    "a probe of this kind cannot show it: `proxyctl adopt` the side that is primary"
+                }
                 false => "`proxyctl adopt` another primary",
                 true => {
                     "fail the stream over past this daemon, in the console or with `proxyctl failover` while this daemon is stopped: that is followed"

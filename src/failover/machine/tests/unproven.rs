@@ -2,7 +2,7 @@
 
 use super::plan::service;
 use super::stage::{Mood, Stage};
-use crate::config::{ProbeKind, Service, WitnessRule};
+use crate::config::{HttpProbe, ProbeKind, Promoter, Service, WitnessRule};
 use crate::failover::action::{Action, Command, Gate};
 
 fn blind(backends: usize) -> Service {
@@ -190,4 +190,47 @@ fn where_probes_show_lines_a_statement_must_agree_with_what_they_show() {
     stage.until(20_000, |stage| stage.active() == "west" && stage.is_open());
     let refused = stage.command(&Command::Rejoin { backend: "east".into() }).unwrap_err();
     assert_eq!(refused.code, "not_rebuilt", "{}", refused.sentence);
+}
+
+#[test]
+fn a_latch_with_a_line_that_probes_no_longer_show_waits_for_an_operator_and_says_so() {
+    let mut stage = Stage::steady();
+    stage.run(3000);
+    stage.reconfigured(blind(2));
+    stage.run(30_000);
+    let said = stage.view().blocked.unwrap().sentence;
+    assert!(!stage.is_open() && said.contains("a probe of this kind cannot show it: `proxyctl adopt`"), "{said}");
+    stage.command(&Command::Adopt { backend: "east".into() }).unwrap();
+    stage.until(20_000, |stage| stage.active() == "east" && stage.is_open());
+    stage.servers[0].mood = Mood::Dead;
+    stage.run(60_000);
+    assert_eq!(stage.active(), "east", "that west follows is not shown any more");
+    rejoin_named(&mut stage, "west");
+    stage.until(30_000, |stage| stage.active() == "west" && stage.is_open());
+}
+
+fn rejoin_named(stage: &mut Stage, name: &str) {
+    stage.command(&Command::Rejoin { backend: name.into() }).unwrap();
+}
+
+#[test]
+fn a_check_that_a_standby_passes_too_moves_traffic_to_none_by_itself() {
+    let mut service = blind(2);
+    service.failover.promoter = Promoter::None;
+    service.probe.kind = ProbeKind::Http(HttpProbe {
+        path: "/health".into(),
+        port: None,
+        tls: false,
+        expect_status: vec![200],
+        expect_body: None,
+        primary_only: false,
+    });
+    let mut stage = Stage::steady_with(service);
+    stage.run(3000);
+    stage.servers[0].mood = Mood::Dead;
+    stage.run(60_000);
+    assert_eq!(stage.active(), "east");
+    let route = Command::Failover { to: None, force: false, route_only: true, at: None };
+    stage.command(&route).unwrap();
+    stage.until(10_000, |stage| stage.active() == "west" && stage.is_open());
 }
