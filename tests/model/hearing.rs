@@ -235,7 +235,10 @@ impl Laws {
             Command::Pause => self.paused = true,
             Command::Resume => self.paused = false,
             Command::Rejoin { backend } => {
-                self.vouched.get_or_insert_default().insert(backend.clone());
+                // Where nothing was doubted, it doubts nobody else.
+                if let Some(vouched) = &mut self.vouched {
+                    vouched.insert(backend.clone());
+                }
             }
             Command::Abandon { backend } => {
                 // It may have been promoted all the same.
