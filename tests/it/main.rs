@@ -26,3 +26,4 @@ mod relay;
 mod restart;
 mod self_hosted;
 mod siblings;
+mod streams;
