@@ -280,8 +280,11 @@ async fn a_node_that_drains_a_full_cluster_or_a_refused_login_is_no_reason_to_fa
                 })
                 .await;
             clouds.cloud.set_reach(Side::East, reach).await.unwrap();
-            let shown = |s: &ServiceStatus| find(s, EAST).last_probe.as_ref().is_some_and(|p| p.text.contains(said));
-            daemon.until(&format!("{reach:?} is shown"), SOON, shown).await;
+            eventually(&format!("a probe meets {reach:?}"), SOON, async || match daemon.log().contains(said) {
+                true => Ok(()),
+                false => Err(daemon.log_tail()),
+            })
+            .await;
             daemon.stays(said, Duration::from_secs(4), |s| quiet_on(EAST)(s) && s.phase == "steady").await;
         }
     }

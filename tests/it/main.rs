@@ -27,3 +27,4 @@ mod restart;
 mod self_hosted;
 mod siblings;
 mod streams;
+mod threads;

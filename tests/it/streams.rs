@@ -6,6 +6,7 @@ use crate::harness::status::{blocked, find, is_active, traffic};
 use crate::harness::{Daemon, SOON, eventually};
 use pgpivot::sim::Side;
 use pgpivot::sim::cloud::Operation;
+use pgpivot::view::ServiceStatus;
 use std::time::Duration;
 
 /// From the death of a cluster to traffic on the other one, in the times of this stage.
@@ -26,9 +27,8 @@ async fn two_streams_of_one_direction_are_named_and_none_is_failed_over() {
     assert!(switchover.code == Some(1) && both(&switchover.talk), "{switchover:?}");
 
     clouds.crash(EAST).await;
-    let service = daemon.until("blocked", FAILOVER, |s| s.blocked.is_some()).await;
-    let sentence = service.blocked.unwrap().sentence;
-    assert!(both(&sentence), "{sentence}");
+    let names_both = |s: &ServiceStatus| s.blocked.as_ref().is_some_and(|block| both(&block.sentence));
+    daemon.until("blocked by both of them", FAILOVER, names_both).await;
     daemon.stays("nothing is promoted", LONG, |s| is_active(s, EAST) && s.episode.is_none()).await;
     for line in [&["failover", "--yes"][..], &["failover", "--force", "--yes"]] {
         let refused = daemon.ctl(line).await;

@@ -17,6 +17,7 @@ mod overtaken;
 mod patch;
 mod plan;
 mod resumed;
+mod servers;
 mod siblings;
 mod stage;
 mod stale;
