@@ -215,9 +215,13 @@ impl Side {
         let text = match &seen.verdict {
             Verdict::Answered(facts) => {
                 let newer = address.facts.as_ref().is_none_or(|heard| heard.started <= seen.started);
+                // Of one address: a server that has moved to another one is no pooler.
+                let before = address.facts.as_ref().and_then(|heard| heard.facts.node.as_ref());
+                let changed = before.zip(facts.node.as_ref()).is_some_and(|(before, node)| before != node);
                 if newer {
                     address.facts = Some(Heard::of(seen, facts));
                 }
+                self.indirect |= changed && newer && seen.fresh && self.addresses.len() == 1;
                 self.answered(seen, facts, now);
                 "answered".to_owned()
             }
@@ -253,13 +257,6 @@ impl Side {
             let offset = clock.0 - now.wall.0;
             self.clock_jumped = self.offset.is_some_and(|before| (before - offset).abs() >= CLOCK_JUMP_US);
             self.offset = Some(offset);
-        }
-        if seen.fresh
-            && let (Some(before), Some(node)) = (self.facts.as_ref().and_then(|h| h.facts.node.as_ref()), &facts.node)
-            && before != node
-            && self.addresses.len() == 1
-        {
-            self.indirect = true;
         }
         self.claims(seen, facts);
         if seen.fresh && self.stopping.is_some_and(|(_, last)| seen.finished.since(last) > Duration::from_secs(60)) {

@@ -1,9 +1,12 @@
 //! Which server answers at an address: two backends that are one, and one backend that is now this server and now that.
 
+use std::net::SocketAddr;
+
 use super::failover;
 use super::plan::service;
 use super::stage::{Mood, Stage};
 use crate::failover::action::Command;
+use crate::failover::observation::{Failure, Observation, Verdict};
 
 fn reason(stage: &Stage) -> String {
     stage.view().blocked.map_or_else(String::new, |block| block.reason)
@@ -82,4 +85,34 @@ fn a_standby_whose_node_changes_is_promoted_all_the_same() {
     assert_eq!(reason(&stage), "");
     stage.servers[0].mood = Mood::Dead;
     stage.until(60_000, |stage| stage.active() == "west" && stage.is_open());
+}
+
+#[test]
+fn a_primary_that_moved_to_another_address_is_no_pooler_and_is_replaced_when_it_dies() {
+    let mut stage = seasoned();
+    let new: SocketAddr = "10.0.0.9:5432".parse().unwrap();
+    stage.servers[0].node = new.to_string();
+    let at = stage.at();
+    // From here on the stage's own probes of it go to an address that is none of its any more.
+    stage.machine.handle_addresses(&"east".into(), &[("east.example:5432".parse().unwrap(), new)], at);
+    stage.obey();
+    for _ in 0..10 {
+        let facts = Box::new(stage.facts(0));
+        hears(&mut stage, new, Verdict::Answered(facts));
+    }
+    assert!(stage.is_open() && reason(&stage).is_empty());
+    stage.servers[0].mood = Mood::Dead;
+    for _ in 0..600 {
+        hears(&mut stage, new, Verdict::Failed(Failure::Refused));
+    }
+    assert_eq!((stage.active(), stage.promotions.len(), reason(&stage).as_str()), ("west", 1, ""));
+}
+
+/// A fresh probe of east at this address, and a while.
+fn hears(stage: &mut Stage, address: SocketAddr, verdict: Verdict) {
+    let now = stage.at();
+    let seen = Observation { backend: "east".into(), address, started: now.at, finished: now.at, fresh: true, verdict };
+    stage.machine.handle_observation(&seen, now);
+    stage.obey();
+    stage.run(100);
 }
