@@ -260,6 +260,36 @@ async fn killed_at_every_persisted_step_of_a_switchover_the_daemon_ends_where_th
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn killed_while_it_calls_a_refused_failover_off_the_daemon_orders_nothing_for_a_side_that_answers_again() {
+    if !cfg!(feature = "crash-points") {
+        panic!("needs --features crash-points: run scripts/test");
+    }
+    for (step, when) in CRASH_POINTS.iter().filter(|(step, _)| *step == Step::Cancelled) {
+        println!("--- killed at {step}:{when}");
+        let clouds = Clouds::start().await;
+        let daemon = clouds.plan().environment("PGPIVOT_CRASH_AT", &format!("{step}:{when}")).start().await;
+        clouds.cloud.fault(Operation::PatchStream, ApiFault::Status(403), Times::Next(1));
+        clouds.crash(EAST).await;
+        daemon.ended(FAILOVER).await;
+        clouds.cloud.revive(Side::East).await.unwrap();
+        daemon.clear_environment();
+        daemon.launch();
+        if *when == When::Before {
+            // The order is on disk, and its end is not: people decide.
+            let service = daemon.until("blocked", FAILOVER, |s| blocked(s) == "promotion pending").await;
+            let sentence = service.blocked.unwrap().sentence;
+            assert!(sentence.contains(clouds.stream()) && sentence.contains("proxyctl abandon west"), "{sentence}");
+            daemon.stays("nobody is let in", Duration::from_secs(3), |s| !s.open).await;
+            daemon.ctl_done(&["abandon", WEST, "--reason", "it was refused", "--yes"]).await;
+        }
+        daemon.until_active(EAST, FAILOVER).await;
+        daemon.stays("east is active", Duration::from_secs(3), quiet_on(EAST)).await;
+        assert_eq!(clouds.cloud.requests(Operation::PatchStream), 1, "{step}:{when}");
+        assert!(insert(&connect(&daemon).await, 1).await);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_drains_a_full_cluster_or_a_refused_login_is_no_reason_to_fail_over() {
     let clouds = Clouds::start().await;
     let daemon = clouds.daemon().await;
