@@ -221,7 +221,6 @@ async fn a_dial_that_is_swallowed_ends_in_time_and_the_next_address_is_tried() {
     let (deaf, server) = (Deaf::start().await, Server::start().await);
     proxy.open(&[deaf.address, server.address]);
     let mut client = proxy.login("alice").await;
-    proxy.until(|_| deaf.is_dialled()).await;
     server.greet().await;
     client.expect(b"R").await;
     let told = async {

@@ -154,9 +154,9 @@ async fn open_sessions_beside_garbage_and_trickling_packets_are_undisturbed() {
             }
         }
         // What asks for TLS is asked on to the server; it gets no answer there and leaves.
-        drop(odd.pop());
         let mut asked = server.accept().await;
         asked.expect(SSL_REQUEST).await;
+        drop((odd.pop(), asked));
         for client in &mut odd {
             client.rest().await;
         }
