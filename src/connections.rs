@@ -132,6 +132,11 @@ impl Connections {
         self.side(service, backend).cut(reason)
     }
 
+    /// As [`Connections::cut`], every side of a service.
+    pub fn cut_sides(&self, service: &ServiceName, reason: Cut) -> usize {
+        self.sides(service).iter().map(|(_, side)| side.cut(reason)).sum()
+    }
+
     /// As [`Connections::cut`], every side of every service.
     pub fn cut_all(&self, reason: Cut) -> usize {
         self.all_sides().iter().map(|side| side.cut(reason)).sum()

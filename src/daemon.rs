@@ -8,6 +8,7 @@ mod driver;
 mod effects;
 mod pairs;
 mod reload;
+mod sabotage;
 mod siblings;
 pub mod signals;
 pub mod telemetry;
@@ -27,10 +28,10 @@ use crate::config::{Authority, Config, Promoter};
 use crate::connections::Connections;
 use crate::failover::action::{Command, Receipt, Refusal};
 use crate::failover::observation::Evidence;
-use crate::listener::{ListenerError, Listeners};
+use crate::listener::{self, ListenerError, Listeners};
 use crate::probe::ProbeError;
 use crate::relay::Cut;
-use crate::routing::Routing;
+use crate::routing::{Gate, Routing};
 use crate::store::{Store, StoreError, Writer};
 use crate::types::ServiceName;
 use board::Board;
@@ -113,9 +114,9 @@ struct Daemon {
     listeners: Listeners,
     admin: admin::Admin,
     inboxes: HashMap<ServiceName, Inbox>,
-    drivers: JoinSet<String>,
-    /// Driver task → its pair's key, to name one that panicked.
-    keys: HashMap<tokio::task::Id, String>,
+    drivers: JoinSet<()>,
+    /// Driver task → its pair's key and services, to name and close what one that panicked has left.
+    keys: HashMap<tokio::task::Id, (String, Vec<ServiceName>)>,
     stop: CancellationToken,
     /// Panics of the data plane counted so far.
     panics: u64,
@@ -186,6 +187,8 @@ pub async fn run(options: Options) -> Result<Report, DaemonError> {
             }
             Some(ended) = daemon.drivers.join_next_with_id() => break Err(daemon.driver_ended(ended)),
             _ = watch.tick() => {
+                #[cfg(feature = "crash-points")]
+                sabotage::strike(&daemon.shared.writer, &daemon.listeners);
                 if daemon.admin.is_finished() {
                     break Err(DaemonError::TaskEnded("the admin server".into()));
                 }
@@ -208,15 +211,12 @@ impl Daemon {
     fn start_pair(&mut self, Pair { key, services, record }: Pair) -> Result<(), DaemonError> {
         let names: Vec<ServiceName> = services.iter().map(|service| service.name.clone()).collect();
         let (driver, inbox) = Driver::start(self.shared.clone(), key.clone(), services, record)?;
-        for name in names {
-            self.inboxes.insert(name, inbox.clone());
+        for name in &names {
+            self.inboxes.insert(name.clone(), inbox.clone());
         }
-        let (stop, ends) = (self.stop.clone(), key.clone());
-        let task = self.drivers.spawn(async move {
-            driver.run(stop).await;
-            ends
-        });
-        self.keys.insert(task.id(), key);
+        let stop = self.stop.clone();
+        let task = self.drivers.spawn(async move { driver.run(stop).await });
+        self.keys.insert(task.id(), (key, names));
         Ok(())
     }
 
@@ -301,15 +301,23 @@ impl Daemon {
         self.panics = tasks;
     }
 
-    fn driver_ended(&self, ended: Result<(tokio::task::Id, String), tokio::task::JoinError>) -> DaemonError {
-        let key = match ended {
-            Ok((_, key)) => key,
+    fn driver_ended(&self, ended: Result<(tokio::task::Id, ()), tokio::task::JoinError>) -> DaemonError {
+        let id = match ended {
+            Ok((id, ())) => id,
             Err(error) => {
                 self.shared.board.task_failed();
                 tracing::error!(%error, "a decision loop panicked");
-                self.keys.get(&error.id()).cloned().unwrap_or_default()
+                error.id()
             }
         };
+        let (key, services) = self.keys.get(&id).cloned().unwrap_or_default();
+        // Nobody would cut a side that is replaced meanwhile: its work is not waited for.
+        for service in &services {
+            let gate = Gate::Closed { why: "the decision loop has ended".into() };
+            listener::publish(&self.shared.routing, &self.shared.connections, service, &gate);
+            let cut = self.shared.connections.cut_sides(service, Cut::Shutdown);
+            tracing::info!(%service, cut, "connections cut");
+        }
         DaemonError::TaskEnded(format!("the decision loop of {key}"))
     }
 

@@ -182,6 +182,15 @@ impl Listeners {
         self.failures.subscribe()
     }
 
+    /// Makes one thread panic, for tests of what becomes of the rest.
+    #[cfg(feature = "crash-points")]
+    pub(crate) fn break_a_thread(&self) {
+        let houses = self.lock();
+        if let Some(worker) = houses.values().flat_map(|house| &house.workers).next() {
+            worker.panic();
+        }
+    }
+
     /// Frees every port; what the kernel has accepted for us already is still served.
     pub fn stop_accepting(&self) {
         for house in self.lock().values_mut() {

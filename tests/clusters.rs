@@ -63,6 +63,50 @@ async fn the_table_after_a_failover_leads_home() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn with_an_env_file_alone_a_dead_primary_is_failed_over_and_brought_home() {
+    let stage = Stage::replicated().await;
+    let app = async |cluster: usize, sql: &str| {
+        let at = stage.cloud.sql_address(cluster);
+        let text = format!("host={} port={} user=app dbname=defaultdb", at.ip(), at.port());
+        let (client, connection) = tokio_postgres::connect(&text, tokio_postgres::NoTls).await.unwrap();
+        tokio::spawn(connection);
+        client.batch_execute(sql).await.unwrap();
+    };
+    app(0, "INSERT INTO commits (id) VALUES (1)").await;
+    stage.until("the row has arrived", async || stage.cloud.ids(1) == [1]).await;
+    let serves = stage.run("failover --yes").await;
+    assert!(serves.code == 1 && serves.err.contains("primary serves, and without a daemon nothing"), "{}", serves.err);
+
+    stage.cloud.crash(0).await.unwrap();
+    let nobody = stage.run("failover").await;
+    assert!(nobody.code == 2 && nobody.err.contains("NOTHING FENCES primary"), "{}", nobody.err);
+    assert_eq!(stage.cloud.requests(Operation::PatchStream), 0);
+    let ran = stage.run("failover --yes").await;
+    assert_eq!(ran.code, 0, "{}{}", ran.out, ran.err);
+    assert!(ran.words.contains("standby is a cluster of its own as of"), "{}", ran.out);
+    assert!(ran.words.contains(&stage.cloud.sql_address(1).to_string()), "where to send the applications: {}", ran.out);
+    app(1, "INSERT INTO commits (id) VALUES (2)").await;
+    assert_eq!(stage.cloud.taken(Operation::PatchStream), 1);
+    let again = stage.run("failover --yes").await;
+    assert!(again.code == 1 && again.err.contains("proxyctl failback status"), "{}", again.err);
+
+    stage.cloud.revive(0).await.unwrap();
+    let home = stage.run("failback full --forward --yes").await;
+    assert_eq!(home.code, 1, "{}{}", home.out, home.err);
+    assert!(home.words.contains("stopped before standby is erased"), "{}{}", home.out, home.err);
+    assert_eq!((stage.cloud.ids(0), stage.cloud.ids(1)), (vec![1, 2], vec![1, 2]), "nothing is lost or erased");
+    assert_eq!(stage.cloud.taken(Operation::PatchStream), 2);
+    assert_eq!(stage.cloud.requests(Operation::CreateStream), 1);
+    // The applications have been moved; what was said again is meant.
+    app(0, "INSERT INTO commits (id) VALUES (3)").await;
+    let forward = stage.run("failback full --forward --yes").await;
+    assert_eq!(forward.code, 0, "{}{}", forward.out, forward.err);
+    stage.until("all is at the standby", async || stage.cloud.ids(1) == [1, 2, 3]).await;
+    assert!(stage.cloud.is_serving(0) && !stage.cloud.is_serving(1));
+    assert!(!stage.folder.path().join("pgpivot-state").exists(), "it needs no state of its own");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn failback_full_goes_on_wherever_it_was_killed() {
     let stage = Stage::failed_over().await;
     let patched = stage.cloud.requests(Operation::PatchStream);

@@ -216,3 +216,30 @@ fn every_command_of_the_readme_is_one() {
         assert!(output.status.success(), "{command}: {output:?}");
     }
 }
+
+#[test]
+fn the_graph_has_every_phase_and_every_edge_of_the_table_and_no_other() {
+    use pgpivot::failover::phase::Phase;
+    use pgpivot::failover::transition::EDGES;
+    let output = Command::new(env!("CARGO_BIN_EXE_proxyctl"))
+        .args(["explain", "--graph"])
+        .env_clear()
+        .current_dir("/")
+        .output()
+        .unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!((output.status.code(), output.stderr.as_slice()), (Some(0), &b""[..]));
+    let mut lines: Vec<&str> = text.lines().map(str::trim).collect();
+    assert_eq!(lines[..2], ["stateDiagram-v2", "[*] --> starting"], "{text}");
+    lines.drain(..2);
+    for edge in EDGES {
+        let line = format!("{} --> {}: {}", edge.from.as_str(), edge.to.as_str(), edge.why);
+        let at = lines.iter().position(|known| *known == line);
+        lines.remove(at.unwrap_or_else(|| panic!("lacks {line:?}: {text}")));
+    }
+    assert_eq!(lines, [""; 0], "what is no edge of the table");
+    for phase in Phase::ALL {
+        let (from, to) = (format!("{} --> ", phase.as_str()), format!(" --> {}: ", phase.as_str()));
+        assert!(text.contains(&from) && (text.contains(&to) || phase == Phase::Starting), "{phase:?} is not in it");
+    }
+}

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::board::Board;
 use super::clock;
+use super::sabotage;
 use super::siblings::{Place, Siblings};
 use crate::admin::{CommandRequest, Order, ServiceEvent};
 use crate::config::{self, report};
@@ -171,6 +172,7 @@ impl Driver {
     /// Puts out what the machine ordered, waits for the next input, takes it. `false`: `stop` came. Lateness counts from
     /// the last waking, so that a loop that is held up by its own work is late as well.
     async fn turn(&mut self, woke: &mut Now, stop: &CancellationToken) -> bool {
+        sabotage::reach("decisions");
         self.drain_machine();
         self.show();
         let (deadline, _) = self.machine.poll_timeout(*woke);

@@ -51,6 +51,12 @@ impl Worker {
         self.order(|crew| crew.tune());
     }
 
+    /// Ends the thread as a fault of its own would.
+    #[cfg(feature = "crash-points")]
+    pub(super) fn panic(&self) {
+        self.order(|crew| panic!("thread {} was told to panic", crew.number));
+    }
+
     /// Its connections.
     pub(super) fn sessions(&self) -> &TaskTracker {
         &self.sessions

@@ -4,6 +4,7 @@
 //! A standby does not serve (08000); commits reach it with a lag, and a failover really loses what it had not got.
 //! Everything is there when [`Cloud::start`] returns; dropped, it resets its connections and closes its listeners.
 
+mod faults;
 mod pace;
 pub(super) mod refusal;
 pub(super) mod replication;
@@ -274,6 +275,11 @@ impl Cloud {
     /// Requests of an operation that came in, also those that went wrong or were refused.
     pub fn requests(&self, operation: Operation) -> u64 {
         self.site.desk.seen(operation)
+    }
+
+    /// Requests of an operation that took effect, whatever became of their replies.
+    pub fn taken(&self, operation: Operation) -> u64 {
+        self.site.desk.taken(operation)
     }
 
     /// The body of the latest request of an operation, `None` = there was none.

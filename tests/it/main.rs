@@ -26,3 +26,5 @@ mod relay;
 mod restart;
 mod self_hosted;
 mod siblings;
+mod streams;
+mod threads;

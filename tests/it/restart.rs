@@ -3,6 +3,7 @@
 
 use crate::harness::status::{find, is_active, traffic};
 use crate::harness::{Checker, Daemon, Pair, SOON, Writers, eventually};
+use pgpivot::view::ServiceStatus;
 use rustix::process::Signal;
 use std::time::Duration;
 use toml::{Table, Value};
@@ -83,6 +84,39 @@ async fn reading_the_file_again_disturbs_none_of_200_connections() {
     }
     let journal = writers.stop().await;
     assert_eq!((journal.error_count(), journal.logins), (0, 200), "{:?}", journal.errors);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_password_that_was_rotated_is_used_after_sighup_and_nothing_fails_over_until_then() {
+    let pair = Pair::start().await;
+    let daemon = Daemon::start(&[&pair.east, &pair.west]).await;
+    let writers = Writers::start(daemon.listen, 4);
+    writers.go_on_at(pair.east.port, 20, SOON).await;
+    pair.east.run("ALTER ROLE pgpivot PASSWORD 'rotated-in-time'").await;
+    let told = |s: &ServiceStatus, name| find(s, name).last_probe.as_ref().map_or(String::new(), |p| p.text.clone());
+    daemon
+        .until("the refused logins are shown", SOON, |s| {
+            ["east", "west"].iter().all(|name| told(s, name).contains("refuses the probe's login"))
+        })
+        .await;
+    daemon
+        .stays("east is active", Duration::from_secs(6), |s| s.open && is_active(s, "east") && s.episode.is_none())
+        .await;
+    writers.go_on_at(pair.east.port, 20, SOON).await;
+
+    daemon.write_password("rotated-in-time");
+    daemon.signal(Signal::HUP);
+    daemon
+        .until("both are logged in to again", SOON, |s| {
+            s.armed && ["east", "west"].iter().all(|name| find(s, name).health == "up" && told(s, name) == "answered")
+        })
+        .await;
+    // The promotion logs in with it as well.
+    pair.east.kill().await;
+    daemon.until_active("west", SOON).await;
+    writers.go_on_at(pair.west.port, 20, SOON).await;
+    writers.stop().await;
+    assert!(!daemon.log().contains("rotated-in-time"), "the log shows the password");
 }
 
 #[tokio::test(flavor = "multi_thread")]

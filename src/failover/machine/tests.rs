@@ -18,6 +18,7 @@ mod overtaken;
 mod patch;
 mod plan;
 mod resumed;
+mod servers;
 mod siblings;
 mod stage;
 mod stale;

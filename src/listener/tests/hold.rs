@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
 use super::proxy::*;
 use crate::wire::sqlstate::{Severity, Sqlstate, error_response};
@@ -249,21 +249,10 @@ async fn newcomers_queue_behind_who_waits_already() {
 async fn a_dial_that_hangs_is_given_up_when_the_side_is_not_active_any_more() {
     let proxy = Proxy::start(|service| service.connection.connect_timeout = LONG);
     let new = Server::start().await;
-    // A listener whose backlog is full answers no more: the dial hangs.
-    let deaf = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-    deaf.bind(&"127.0.0.1:0".parse::<std::net::SocketAddr>().unwrap().into()).unwrap();
-    deaf.listen(0).unwrap();
-    let address = deaf.local_addr().unwrap().as_socket().unwrap();
-    let mut fillers = Vec::new();
-    let patience = Duration::from_millis(200);
-    while let Ok(filler) = timeout(patience, tokio::net::TcpStream::connect(address)).await {
-        fillers.push(filler.unwrap());
-    }
-    proxy.open(&[address]);
+    let deaf = Deaf::start().await;
+    proxy.open(&[deaf.address]);
     let mut client = proxy.login("alice").await;
-    // As the kernel lists a connect without an answer.
-    let hanging = format!("0100007F:{:04X} 02", address.port());
-    proxy.until(|_| std::fs::read_to_string("/proc/net/tcp").unwrap().contains(&hanging)).await;
+    proxy.until(|_| deaf.is_dialled()).await;
     proxy.open_to("west", 2, &[new.address]);
     new.greet().await;
     client.expect(b"R").await;

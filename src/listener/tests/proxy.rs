@@ -286,3 +286,31 @@ impl Server {
         assert!(!now, "somebody came");
     }
 }
+
+/// An address that neither takes connections nor refuses them: a listener whose backlog is full.
+pub(in crate::listener) struct Deaf {
+    pub(in crate::listener) address: SocketAddr,
+    _listener: socket2::Socket,
+    _fillers: Vec<TcpStream>,
+}
+
+impl Deaf {
+    pub(in crate::listener) async fn start() -> Self {
+        let listener = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        listener.bind(&"127.0.0.1:0".parse::<SocketAddr>().unwrap().into()).unwrap();
+        listener.listen(0).unwrap();
+        let address = listener.local_addr().unwrap().as_socket().unwrap();
+        let mut fillers = Vec::new();
+        let patience = Duration::from_millis(200);
+        while let Ok(filler) = timeout(patience, TcpStream::connect(address)).await {
+            fillers.push(filler.unwrap());
+        }
+        Self { address, _listener: listener, _fillers: fillers }
+    }
+
+    /// Does a connect hang there, as the kernel lists it?
+    pub(in crate::listener) fn is_dialled(&self) -> bool {
+        let hanging = format!("0100007F:{:04X} 02", self.address.port());
+        std::fs::read_to_string("/proc/net/tcp").unwrap().contains(&hanging)
+    }
+}

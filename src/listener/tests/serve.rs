@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use tokio::time::timeout;
+
 use super::proxy::*;
 use crate::config::Target;
 use crate::failover::observation::{Evidence, Failure};
@@ -211,4 +213,36 @@ async fn a_request_without_an_answer_is_seen_and_an_answer_settles_it() {
     proxy.until(|proxy| activity(proxy).unanswered_since.is_none()).await;
     assert!(activity(&proxy).answered_at.unwrap() >= greeted);
     assert!(greeted.0 > Duration::ZERO);
+}
+
+#[tokio::test]
+async fn a_dial_that_is_swallowed_ends_in_time_and_the_next_address_is_tried() {
+    let mut proxy = Proxy::start(|service| service.connection.connect_timeout = Duration::from_millis(300));
+    let (deaf, server) = (Deaf::start().await, Server::start().await);
+    proxy.open(&[deaf.address, server.address]);
+    let mut client = proxy.login("alice").await;
+    server.greet().await;
+    client.expect(b"R").await;
+    let told = async {
+        while let Some((_, evidence)) = proxy.evidence.recv().await {
+            if let Evidence::ConnectFailed { backend, address, failure } = evidence {
+                return Some((backend, address, failure));
+            }
+        }
+        None
+    };
+    let told = timeout(LONG, told).await.expect("the decision core hears of it");
+    assert_eq!(told, Some((east(), deaf.address, Failure::TimedOut)));
+}
+
+#[tokio::test]
+async fn where_every_dial_is_swallowed_the_client_is_told_so_in_the_end() {
+    let proxy = Proxy::start(|service| {
+        service.connection.connect_timeout = Duration::from_millis(100);
+        service.failover.hold_timeout = Duration::from_millis(500);
+    });
+    let deaf = Deaf::start().await;
+    proxy.open(&[deaf.address]);
+    let text = proxy.login("alice").await.expect_refusal("57P03").await;
+    assert!(text.contains("connecting to east failed"), "{text:?}");
 }

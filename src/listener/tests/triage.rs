@@ -113,3 +113,60 @@ async fn over_max_connections_a_plaintext_client_is_told_and_a_cancel_still_pass
     let _session = server.greet().await;
     again.expect(b"R").await;
 }
+
+#[tokio::test]
+async fn open_sessions_beside_garbage_and_trickling_packets_are_undisturbed() {
+    // One thread for all of them.
+    let (proxy, server) = (
+        Proxy::start(|service| {
+            service.workers = 1;
+            service.connection.first_packet_timeout = Duration::from_millis(300);
+        }),
+        Server::start().await,
+    );
+    proxy.open(&[server.address]);
+    let mut sessions = Vec::new();
+    for user in ["alice", "bob", "carol"] {
+        let mut client = proxy.login(user).await;
+        let behind = server.greet().await;
+        client.expect(b"R").await;
+        sessions.push((client, behind));
+    }
+    let packet = startup(&"a".repeat(200));
+    for round in 0..10_u8 {
+        let mut odd = Vec::new();
+        for begin in
+            [&b"GET / HTTP/1.1\r\n\r\n"[..], b"\xff\xff\xff\xff", b"\0\0\0\x07", b"", &packet[..9], SSL_REQUEST]
+        {
+            let mut client = proxy.connect().await;
+            client.send(begin).await;
+            odd.push(client);
+        }
+        // Byte by byte, with a word of every session between two of them.
+        for byte in &packet[..8] {
+            let _ = tokio::io::AsyncWriteExt::write_all(&mut odd[3].0, &[*byte]).await;
+            for (n, (client, behind)) in (0..).zip(&mut sessions) {
+                let word = [b'Q', round, n, *byte];
+                client.send(&word).await;
+                behind.expect(&word).await;
+                behind.send(&word).await;
+                client.expect(&word).await;
+            }
+        }
+        // What asks for TLS is asked on to the server; it gets no answer there and leaves.
+        let mut asked = server.accept().await;
+        asked.expect(SSL_REQUEST).await;
+        drop((odd.pop(), asked));
+        for client in &mut odd {
+            client.rest().await;
+        }
+    }
+    server.nobody_came().await;
+    proxy.live(3).await;
+    for (mut client, mut behind) in sessions {
+        client.send(b"X").await;
+        behind.expect(b"X").await;
+        drop(client);
+        behind.expect_closed().await;
+    }
+}

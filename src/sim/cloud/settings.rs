@@ -103,6 +103,10 @@ pub enum Reach {
     Full,
     /// Connections are accepted and reset; sessions are as usual.
     Reset,
+    /// 28P01, whatever the password; sessions are as usual.
+    WrongPassword,
+    /// 28000: no rule of the cluster lets them in; sessions are as usual.
+    NotPermitted,
 }
 
 /// What a disruption does to the sessions there are.

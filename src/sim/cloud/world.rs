@@ -281,12 +281,40 @@ impl World {
 
     /// A stream as if it had been created long ago: caught up but for the lag.
     pub(in crate::sim) fn settle(&mut self, primary: usize, standby: usize, now: WallTime) -> Result<(), Refusal> {
-        let pace = self.pace;
-        let age = (pace.starting + pace.scan).as_micros();
-        let long_ago = WallTime(now.0.saturating_sub(i64::try_from(age).unwrap_or(0)));
-        self.create(primary, standby, long_ago)?;
+        self.create(primary, standby, self.long_before(now))?;
         self.advance(now);
         Ok(())
+    }
+
+    /// A fault: the same beside whatever streams there are, which `create` refuses. Gives its id.
+    pub(in crate::sim) fn plant(&mut self, primary: usize, standby: usize, now: WallTime) -> String {
+        let (id, job) = (self.next_id(), self.next_job());
+        self.streams.push(Stream::new(id.clone(), job, (primary, standby), self.long_before(now)));
+        self.advance(now);
+        id
+    }
+
+    /// A fault: a stream that has not ended becomes CANCELED, wherever it stands.
+    pub(in crate::sim) fn break_off(&mut self, id: &str, now: WallTime) -> Result<(), Refusal> {
+        let stream = self.stream_mut(id)?;
+        if !stream.is_open() {
+            return Err(Refusal::Transition { from: stream.status(), to: "CANCELED" });
+        }
+        stream.phase = Phase::Canceled { at: now };
+        Ok(())
+    }
+
+    /// A fault: nobody has heard of this stream any more.
+    pub(in crate::sim) fn forget(&mut self, id: &str) -> Result<(), Refusal> {
+        self.stream(id)?;
+        self.streams.retain(|stream| stream.id != id);
+        Ok(())
+    }
+
+    /// So early that a stream created then has caught up.
+    fn long_before(&self, now: WallTime) -> WallTime {
+        let age = (self.pace.starting + self.pace.scan).as_micros();
+        WallTime(now.0.saturating_sub(i64::try_from(age).unwrap_or(0)))
     }
 
     /// A new id in the form of a UUID.
@@ -314,8 +342,12 @@ impl World {
         if !self.serves(primary) {
             return Err(Refusal::SourceNotServing);
         }
-        let job = i64::try_from(self.draw() >> 4).unwrap_or(1);
+        let job = self.next_job();
         Ok(Stream::new(self.next_id(), job, (primary, standby), now))
+    }
+
+    fn next_job(&mut self) -> i64 {
+        i64::try_from(self.draw() >> 4).unwrap_or(1)
     }
 
     fn begin(&mut self, stream: Stream) -> Result<&Stream, Refusal> {

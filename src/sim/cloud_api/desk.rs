@@ -76,6 +76,8 @@ struct State {
     /// The first one that fits a request is used.
     faults: Vec<(Option<Operation>, ApiFault, Times)>,
     seen: BTreeMap<Operation, u64>,
+    /// Those that took effect.
+    taken: BTreeMap<Operation, u64>,
     bodies: BTreeMap<Operation, Bytes>,
     all: u64,
     /// When the requests of the last second came.
@@ -91,6 +93,7 @@ impl Desk {
         Self(Mutex::new(State {
             faults: Vec::new(),
             seen: BTreeMap::new(),
+            taken: BTreeMap::new(),
             bodies: BTreeMap::new(),
             all: 0,
             recent: VecDeque::new(),
@@ -147,6 +150,15 @@ impl Desk {
 
     pub(in crate::sim) fn seen(&self, operation: Operation) -> u64 {
         self.state().seen.get(&operation).copied().unwrap_or(0)
+    }
+
+    /// Counts a request that took effect.
+    pub(super) fn took(&self, operation: Operation) {
+        *self.state().taken.entry(operation).or_default() += 1;
+    }
+
+    pub(in crate::sim) fn taken(&self, operation: Operation) -> u64 {
+        self.state().taken.get(&operation).copied().unwrap_or(0)
     }
 
     pub(in crate::sim) fn last_body(&self, operation: Operation) -> Option<Bytes> {

@@ -72,7 +72,10 @@ pub(super) async fn carry_out(ask: Ask, body: &[u8], site: &Arc<Site>) -> Reply 
         Operation::PatchStream => patch_stream(&ask, body, site),
     };
     match result {
-        Ok(body) => Reply::json(&body),
+        Ok(body) => {
+            site.desk.took(ask.operation);
+            Reply::json(&body)
+        }
         Err(refusal) => refusal.into(),
     }
 }

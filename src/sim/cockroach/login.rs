@@ -162,6 +162,11 @@ impl Client {
         match self.site.reach(self.cluster) {
             Reach::Draining => return self.refuse(b"57P01", "server is not accepting clients, try another node"),
             Reach::Full => return self.refuse(b"53300", "sorry, too many clients already"),
+            Reach::WrongPassword => {
+                let text = format!("password authentication failed for user {}", session.user);
+                return self.refuse(b"28P01", &text);
+            }
+            Reach::NotPermitted => return self.refuse(b"28000", "authentication rejected by configuration"),
             _ if self.site.is_full(self.cluster) => return self.refuse(b"53300", "sorry, too many clients already"),
             _ => {}
         }

@@ -73,6 +73,11 @@ impl Daemon {
         self.environment.lock().unwrap().clear();
     }
 
+    /// Replaces the password of the probes' login in its file; the daemon sees it at the next start or SIGHUP.
+    pub fn write_password(&self, password: &str) {
+        fs::write(self.home.path().join("password"), format!("{password}\n")).unwrap();
+    }
+
     /// Changes `[service.main]` in the file; the daemon sees it at the next start or SIGHUP.
     pub fn edit_service(&self, change: impl FnOnce(&mut Table)) {
         change(service(&mut self.config.lock().unwrap()));

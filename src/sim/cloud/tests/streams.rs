@@ -227,3 +227,24 @@ async fn somebody_else_may_steer_the_cloud_behind_the_apis_back() {
     assert!(cloud.set_service(Side::West, false));
     assert_eq!(refusal(&cloud, Side::West, "").await, "08000");
 }
+
+#[tokio::test]
+async fn a_stream_can_be_doubled_canceled_in_its_failover_and_forgotten() {
+    let cloud =
+        start(Settings { pace: Pace { failover: Duration::from_secs(3600), ..Pace::instant() }, ..quick() }).await;
+    let first = cloud.stream_id().unwrap().to_owned();
+    let second = cloud.plant_stream(Side::East, Side::West);
+    let list = get(&cloud, "physical-replication-streams").await;
+    let listed: Vec<_> = list["physical_replication_streams"].as_array().unwrap().iter().map(|s| &s["id"]).collect();
+    assert_eq!(listed.len(), 2, "{list}");
+    assert!(listed.contains(&&json!(first)) && listed.contains(&&json!(second)), "{list}");
+    assert_eq!(cloud.stream_status(&second), Some("REPLICATING"));
+    assert!(cloud.cancel(&second) && !cloud.break_off(&second), "it has ended");
+    patch(&cloud, json!({"status": "FAILING_OVER"})).await;
+    assert_eq!((cloud.requests(Operation::PatchStream), cloud.taken(Operation::PatchStream)), (1, 1));
+    assert!(!cloud.cancel(&first) && cloud.break_off(&first));
+    assert_eq!(get(&cloud, &stream_path(&cloud)).await["status"], "CANCELED");
+    assert!(!cloud.is_serving(Side::West), "it was never promoted");
+    assert!(cloud.forget_stream(&first) && !cloud.forget_stream(&first));
+    assert_eq!(cloud.stream_status(&first), None);
+}

@@ -139,6 +139,10 @@ async fn newcomers_meet_what_is_set_and_sessions_go_on() {
     assert_eq!(refusal(&cloud, Side::East, "").await, "57P01");
     cloud.set_reach(Side::East, Reach::Full).await.unwrap();
     assert_eq!(refusal(&cloud, Side::East, "").await, "53300");
+    cloud.set_reach(Side::East, Reach::WrongPassword).await.unwrap();
+    assert_eq!(refusal(&cloud, Side::East, "").await, "28P01");
+    cloud.set_reach(Side::East, Reach::NotPermitted).await.unwrap();
+    assert_eq!(refusal(&cloud, Side::East, "").await, "28000");
     cloud.set_reach(Side::East, Reach::Reset).await.unwrap();
     assert!(try_connect(cloud.sql_address(Side::East), "").await.is_err());
     cloud.set_reach(Side::East, Reach::Refused).await.unwrap();
