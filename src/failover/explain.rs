@@ -363,6 +363,12 @@ impl Machine {
         let disk_ok = self.disk_error.is_none();
         let mut why = candidate::unarmed(&self.service, side, identity, flushed, disk_ok, now.at);
         why.extend(self.configured_moment(&side.name, now));
+        if let Some(active) = self.active_side().filter(|active| active.indirect && self.decides()) {
+            let name = &active.name;
+            why.push(format!(
+                "a pooler or balancer stands before {name}: what answers there may be any server, so its death is not decided by itself; name the server's own address"
+            ));
+        }
         why
     }
 

@@ -36,6 +36,22 @@ pub struct Stream {
 }
 
 impl Stream {
+    /// One of which nothing but its place is known.
+    pub fn unread(id: String, from: BackendName, to: BackendName) -> Self {
+        let status = Status::Unknown;
+        Self {
+            id,
+            from,
+            to,
+            status,
+            replicated: None,
+            retained: None,
+            failover_at: None,
+            activated: None,
+            trouble: None,
+        }
+    }
+
     /// Its status, with what it complains of.
     pub fn state(&self) -> String {
         let trouble = self.trouble.as_ref().map_or_else(String::new, |trouble| format!(" ({trouble})"));
@@ -196,6 +212,11 @@ impl Streams {
                 }
             }
         }
+    }
+
+    /// One that is known of by other means than a reading.
+    pub fn assume(&mut self, stream: Stream, report: &Report) {
+        self.take(&stream, report);
     }
 
     fn take(&mut self, stream: &Stream, report: &Report) {

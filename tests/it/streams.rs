@@ -70,7 +70,8 @@ async fn a_daemon_that_was_down_while_the_stream_vanished_lets_nobody_in_either(
     daemon.kill().await;
     assert!(clouds.cloud.forget_stream(clouds.stream()));
     daemon.launch();
-    stands_still(&clouds, &daemon, "no such physical replication stream").await;
+    stands_still(&clouds, &daemon, "is gone").await;
+    given_up(&clouds, &daemon).await;
 }
 
 /// East is dead, and the failover of its stream does not get to its end.

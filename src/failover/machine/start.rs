@@ -159,6 +159,10 @@ impl Machine {
     }
 
     fn find_latch(&mut self, since: Moment, now: Now) {
+        if let Some(said) = analysis::same_server(&self.sides) {
+            self.evidence.clone_from(&said);
+            return self.set_block(Some((BlockReason::SameServer, said)), now);
+        }
         let patience = now.at.since(since) >= self.service.failover.verify_wait;
         match self.first_active(since, now) {
             Ok((to, why)) => {

@@ -10,7 +10,7 @@ use crate::failover::action::{Action, EventKind};
 use crate::failover::health::State as Health;
 use crate::failover::observation::{Facts, Failure, Observation, Role, Verdict};
 use crate::failover::phase::{BlockReason, EpisodeKind, Latch, Stage, StreamOrder};
-use crate::failover::replication::{Activation, Known, Report, Status, Stream};
+use crate::failover::replication::{Activation, Known, Report, Scope, Status, Stream};
 use crate::failover::side::Side;
 use crate::failover::witness::Witness;
 use crate::types::{BackendName, Moment, Now, WallTime};
@@ -21,6 +21,7 @@ impl Machine {
         if report.started < self.woke || !self.replicates() {
             return;
         }
+        self.know_ordered(report);
         self.streams.hear(report, now);
         match &report.result {
             Ok(streams) => {
@@ -35,6 +36,18 @@ impl Machine {
         }
         self.find_inbound();
         self.advance(now);
+    }
+
+    /// A stream that was failed over before a restart and is gone since was never read by this process: that it is gone
+    /// must be known of it all the same.
+    fn know_ordered(&mut self, report: &Report) {
+        let gone = report.result.as_ref().is_err_and(|unread| unread.gone);
+        let (Some(run), Scope::One(id)) = (self.run().filter(|_| gone), &report.scope) else { return };
+        let (Some(order), Some(from)) = (&run.intent.stream, &run.intent.from) else { return };
+        if order.id == *id && self.streams.by_id(id).is_none() {
+            let (from, to) = (from.clone(), run.intent.to.clone());
+            self.streams.assume(Stream { status: Status::Canceled, ..Stream::unread(id.clone(), from, to) }, report);
+        }
     }
 
     /// What the control plane records of a cluster: shown and written down, and it moves nothing.
