@@ -38,7 +38,7 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 pub use self::server::{Admin, AdminError, serve};
 use crate::failover::action::{Command, Event, Operator, Receipt, Refusal};
 use crate::types::{Secret, ServiceName};
-use crate::view::Status;
+use crate::view::{ChainStatus, Status};
 
 /// Where to listen and whom to believe.
 #[derive(Debug, Clone, Default)]
@@ -62,6 +62,9 @@ pub type Check = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
 
 /// Reads the newest `limit` history lines, newest first, of one service or of all. May read a file: it is called on a
 /// thread that may block.
+/// Checks the chain of every pair's audit trail; reads all of it.
+pub type HistoryCheck = Arc<dyn Fn() -> Result<Vec<ChainStatus>, String> + Send + Sync>;
+/// See [`AdminState::history`].
 pub type HistoryReader = Arc<dyn Fn(Option<&ServiceName>, usize) -> Vec<serde_json::Value> + Send + Sync>;
 
 /// What the daemon lends the admin server.
@@ -75,6 +78,8 @@ pub struct AdminState {
     pub events: broadcast::Sender<ServiceEvent>,
     /// The audit trail.
     pub history: HistoryReader,
+    /// Is it what was written?
+    pub verify: HistoryCheck,
     /// `/ready`: routing is published and the state can be written.
     pub ready: Check,
     /// `/live`: the decision loop turns.

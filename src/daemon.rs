@@ -384,6 +384,7 @@ fn admin_state(
         .iter()
         .flat_map(|pair| pair.services.iter().map(|service| (service.name.clone(), pair.key.clone())))
         .collect();
+    let chains = Arc::clone(&store);
     let history = move |service: Option<&ServiceName>, limit: usize| {
         let mut wanted: Vec<&String> = match service {
             Some(name) => keys.get(name).into_iter().collect(),
@@ -396,11 +397,21 @@ fn admin_state(
         lines.truncate(limit);
         lines.into_iter().filter_map(|line| serde_json::to_value(line).ok()).collect()
     };
+    let verify = move || {
+        let check = || chains.verify_history().map_err(|error| error.to_string());
+        let mut found = check()?;
+        if !found.iter().all(|(_, verified)| verified.is_whole()) {
+            // A segment may have been closed while it was read.
+            found = check()?;
+        }
+        Ok(found.into_iter().map(|(pair, verified)| verified.shown(pair)).collect())
+    };
     AdminState {
         status: shared.board.status(),
         commands,
         events: shared.events.clone(),
         history: Arc::new(history),
+        verify: Arc::new(verify),
         ready: Arc::new(move || ready.ready()),
         live: Arc::new(move || live.alive(clock::now().at)),
     }

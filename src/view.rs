@@ -119,6 +119,23 @@ impl ServiceStatus {
     }
 }
 
+/// What a check of a pair's audit trail found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChainStatus {
+    /// Under which name the pair's state is kept.
+    pub pair: String,
+    /// Lines that are what they were when they were written.
+    pub lines: u64,
+    /// Number of the first one that is kept, and of the last.
+    pub first: Option<u64>,
+    /// See `first`.
+    pub last: Option<u64>,
+    /// How many places are broken.
+    pub broken: u64,
+    /// Where and how, the first hundred.
+    pub breaks: Vec<String>,
+}
+
 /// Physical replication between the clusters of a service.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReplicationStatus {

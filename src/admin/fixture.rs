@@ -17,7 +17,7 @@ use super::server::{Patience, serve_with};
 use super::{Admin, AdminState, CommandRequest, ServiceEvent, Settings};
 use crate::failover::action::{Event, EventKind, Receipt, Refusal};
 use crate::types::{Epoch, Secret};
-use crate::view::Status;
+use crate::view::{ChainStatus, Status};
 
 fn parse(text: &str) -> Status {
     serde_json::from_str(text).expect("a sample status that reads")
@@ -117,6 +117,7 @@ impl Served {
                     Some(service) => lines.map(|l| json!({ "service": service, "event": l["event"] })).collect(),
                 }
             }),
+            verify: Arc::new(|| Ok(vec![chain(0), chain(1)])),
             ready: Arc::new(move || checked.lock().unwrap().clone()),
             live: Arc::new(|| Ok(())),
         };
@@ -246,4 +247,10 @@ pub(crate) fn read_until(stream: &mut TcpStream, got: &mut String, wanted: &str)
         assert!(n > 0, "the stream ended without {wanted:?}: {got}");
         got.push_str(&String::from_utf8_lossy(&piece[..n]));
     }
+}
+
+/// Of a pair with so many broken places.
+pub(crate) fn chain(broken: u64) -> ChainStatus {
+    let breaks = (0..broken).map(|n| format!("history.1, line {n}, is not what was written")).collect();
+    ChainStatus { pair: format!("pair-{broken}"), lines: 5, first: Some(1), last: Some(5 + broken), broken, breaks }
 }

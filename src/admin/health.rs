@@ -238,19 +238,37 @@ pub(super) async fn history(State(shared): State<Arc<Shared>>, uri: Uri) -> Resu
     let name = page.service.as_deref();
     let name = if name.is_some() { service(&status, name, false)? } else { None };
     let reader = shared.state.history.clone();
+    let lines = from_disk(&shared, move || reader(name.as_ref(), limit)).await?;
+    let failovers: u64 = status.services.iter().map(failovers).sum();
+    Ok(Json(json!({ "failover_count": failovers, "lines": lines })).into_response())
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Nothing {}
+
+/// `GET /failover/history/verify`: is every line what was written, and none missing in between?
+pub(super) async fn verify(State(shared): State<Arc<Shared>>, uri: Uri) -> Result<Response, Fault> {
+    let Nothing {} = query(uri.query())?;
+    let check = shared.state.verify.clone();
+    let pairs = from_disk(&shared, move || check()).await?.map_err(|sentence| Fault::Unverified { sentence })?;
+    let whole = pairs.iter().all(|pair| pair.broken == 0);
+    Ok(Json(json!({ "whole": whole, "pairs": pairs })).into_response())
+}
+
+/// Few read at one time, and none for long: a disk that hangs must not take a thread per request.
+async fn from_disk<T: Send + 'static>(shared: &Shared, read: impl FnOnce() -> T + Send + 'static) -> Result<T, Fault> {
     let slots = Arc::clone(&shared.history_readers);
-    let read = async move {
+    let reading = async move {
         let slot = slots.acquire_owned().await.ok()?;
         let read = move || {
-            let lines = reader(name.as_ref(), limit);
+            let found = read();
             drop(slot);
-            lines
+            found
         };
         tokio::task::spawn_blocking(read).await.ok()
     };
-    let Ok(Some(lines)) = timeout(HISTORY_PATIENCE, read).await else { return Err(Fault::History) };
-    let failovers: u64 = status.services.iter().map(failovers).sum();
-    Ok(Json(json!({ "failover_count": failovers, "lines": lines })).into_response())
+    timeout(HISTORY_PATIENCE, reading).await.ok().flatten().ok_or(Fault::History)
 }
 
 /// The object itself for one service, `{"services": […]}` for several.

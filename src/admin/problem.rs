@@ -51,6 +51,8 @@ pub(super) enum Fault {
     Stopping,
     #[error("the history could not be read in time")]
     History,
+    #[error("the history could not be checked: {sentence}")]
+    Unverified { sentence: String },
     #[error("{limit} clients follow events already")]
     Crowded { limit: usize },
     #[error("{detail}")]
@@ -87,6 +89,7 @@ impl Fault {
             Self::NoAnswer { .. }
             | Self::Stopping
             | Self::History
+            | Self::Unverified { .. }
             | Self::Crowded { .. }
             | Self::NotReady { .. }
             | Self::NotLive { .. } => StatusCode::SERVICE_UNAVAILABLE,
@@ -114,7 +117,7 @@ impl Fault {
             Self::Refused(refusal) => &refusal.code,
             Self::NoAnswer { .. } => "no-answer",
             Self::Stopping => "stopping",
-            Self::History => "history",
+            Self::History | Self::Unverified { .. } => "history",
             Self::Crowded { .. } => "crowded",
             Self::BadCredentials { .. } => "bad-credentials",
             Self::ClearPassword => "clear-password",

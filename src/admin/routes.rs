@@ -41,6 +41,7 @@ pub(super) fn all(shared: Arc<Shared>) -> Router {
         .route("/failover/metrics", get(health::figures))
         .route("/failover/health", get(health::detail))
         .route("/failover/history", get(health::history))
+        .route("/failover/history/verify", get(health::verify))
         .route("/connection", get(sidecar::connection))
         .route("/clusters", get(sidecar::clusters))
         .route("/events", get(events::follow));

@@ -193,6 +193,7 @@ fn second(served: &Served, settings: &Settings) -> AdminError {
         commands: tokio::sync::mpsc::channel(1).0,
         events: served.events.clone(),
         history: std::sync::Arc::new(|_, _| Vec::new()),
+        verify: std::sync::Arc::new(|| Ok(Vec::new())),
         ready: std::sync::Arc::new(|| Ok(())),
         live: std::sync::Arc::new(|| Ok(())),
     };
@@ -218,6 +219,7 @@ async fn a_daemon_whose_page_has_no_port_left_is_told_so_from_within_its_runtime
         commands,
         events,
         history: std::sync::Arc::new(|_, _| Vec::new()),
+        verify: std::sync::Arc::new(|| Ok(Vec::new())),
         ready: std::sync::Arc::new(|| Ok(())),
         live: std::sync::Arc::new(|| Ok(())),
     };
@@ -343,6 +345,15 @@ fn status_is_the_whole_view_or_one_service_of_it() {
     assert_eq!(served.get("/failover/health").json()["services"][1]["service"], "billing");
     assert_eq!(served.get("/failover/metrics?service=main").json()["failovers"], 2);
     assert_eq!(served.get("/failover/health?service=main").json()["standbys"][0]["promotion_eligible"], true);
+}
+
+#[test]
+fn the_chain_of_the_history_is_checked_pair_by_pair() {
+    let served = Served::start(fixture::two());
+    let reply = served.get("/failover/history/verify").json();
+    assert_eq!((&reply["whole"], &reply["pairs"][0]["broken"]), (&json!(false), &json!(0)));
+    assert_eq!(reply["pairs"][1]["breaks"][0], "history.1, line 0, is not what was written");
+    assert_eq!(served.get("/failover/history/verify?limit=1").problem(), "bad-query");
 }
 
 #[test]

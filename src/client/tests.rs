@@ -183,6 +183,7 @@ impl Served {
             commands,
             events: broadcast::Sender::new(4),
             history: Arc::new(|_, _| Vec::new()),
+            verify: Arc::new(|| Ok(Vec::new())),
             ready: Arc::new(|| Ok(())),
             live: Arc::new(|| Ok(())),
         };

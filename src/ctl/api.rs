@@ -19,7 +19,7 @@ use super::history::Line;
 use super::target::Target;
 use crate::failover::action::Receipt;
 use crate::types::{Secret, ServiceName};
-use crate::view::{Problem, Status};
+use crate::view::{ChainStatus, Problem, Status};
 
 /// A longer reply is refused.
 const REPLY_LIMIT: usize = 8 << 20;
@@ -101,6 +101,15 @@ fn sentence(problem: &Problem) -> String {
     }
 }
 
+/// What a check of the audit trails found.
+#[derive(Debug, serde::Serialize, serde::Deserialize)]
+pub(super) struct Chains {
+    /// None of them is broken.
+    pub(super) whole: bool,
+    /// One of each pair.
+    pub(super) pairs: Vec<ChainStatus>,
+}
+
 impl Api {
     /// `note` goes into the history beside the identity that the daemon knows.
     pub(super) fn new(target: Target, token: Option<Secret>, note: Option<String>) -> Self {
@@ -135,6 +144,11 @@ impl Api {
             lines.reverse();
         }
         Ok(lines)
+    }
+
+    /// Is the audit trail of every pair what was written?
+    pub(super) async fn verify_history(&self) -> Result<Chains, ApiError> {
+        self.call(Method::GET, "/failover/history/verify", None).await
     }
 
     /// Commands one service, or all of them.
@@ -331,6 +345,7 @@ mod tests {
             commands,
             events: broadcast::Sender::new(4),
             history: Arc::new(|_, limit| (0..limit as i64).rev().map(|i| json!({ "event": { "at": i } })).collect()),
+            verify: Arc::new(|| Ok(Vec::new())),
             ready: Arc::new(|| Ok(())),
             live: Arc::new(|| Ok(())),
         };

@@ -154,11 +154,16 @@ pub(super) enum Command {
     #[command(after_help = "Example:\n  proxyctl resume")]
     Resume,
     /// What happened: decisions, evidence, steps, durations
-    #[command(after_help = "Examples:\n  proxyctl history\n  proxyctl history --limit 200 --json")]
+    #[command(
+        after_help = "Examples:\n  proxyctl history\n  proxyctl history --limit 200 --json\n  proxyctl history --verify"
+    )]
     History {
         /// How many lines at most
         #[arg(long, short = 'n', default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=1000))]
         limit: u32,
+        /// Check that it is what was written, all of it
+        #[arg(long, conflicts_with = "limit")]
+        verify: bool,
     },
     /// Probe every backend now
     #[command(after_help = "Example:\n  proxyctl check-health")]

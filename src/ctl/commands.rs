@@ -62,7 +62,8 @@ pub(super) async fn run(args: &Args, environment: &Environment, terminal: &Termi
             Err(CtlError::Api(error)) => pcr::status::without_daemon(error, global, environment, terminal).await,
             shown => shown,
         },
-        Command::History { limit } => {
+        Command::History { verify: true, .. } => verify(&api, terminal).await,
+        Command::History { limit, verify: false } => {
             let lines = api.history(service, *limit).await?;
             match terminal.json {
                 true => lines.iter().try_for_each(|line| terminal.result_json(line))?,
@@ -129,6 +130,16 @@ pub(super) fn order(command: &Command) -> Option<Order> {
         _ => return None,
     };
     Some(Order { command, dry_run })
+}
+
+/// Is the audit trail what was written?
+async fn verify(api: &Api, terminal: &Terminal) -> Result<Done, CtlError> {
+    let checked = api.verify_history().await?;
+    match terminal.json {
+        true => terminal.result_json(&checked)?,
+        false => terminal.result(&history::render_chains(&checked.pairs))?,
+    }
+    Ok(if checked.whole { Done::Yes } else { Done::No })
 }
 
 fn shown(written: std::io::Result<()>) -> Result<Done, CtlError> {

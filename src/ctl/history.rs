@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::render::{Paint, duration, wall_fine};
 use crate::types::WallTime;
-use crate::view::Level;
+use crate::view::{ChainStatus, Level};
 
 /// Columns of the time.
 const INDENT: usize = 26;
@@ -63,6 +63,22 @@ impl Line {
     }
 }
 
+/// What a check of the chains found, a line per pair and one per break.
+pub(super) fn render_chains(pairs: &[ChainStatus]) -> String {
+    let mut text = String::new();
+    for pair in pairs {
+        let kept = pair.first.zip(pair.last).map_or_else(String::new, |(first, last)| format!(", {first} to {last}"));
+        let found = match pair.broken {
+            0 => "each of them is what was written".to_owned(),
+            1 => "and 1 place is broken".to_owned(),
+            n => format!("and {n} places are broken"),
+        };
+        text.push_str(&format!("{}: {} lines{kept}, {found}\n", pair.pair, pair.lines));
+        pair.breaks.iter().for_each(|place| text.push_str(&format!("  {place}\n")));
+    }
+    text
+}
+
 /// Microseconds, or RFC 3339.
 fn time(value: &Value) -> WallTime {
     match value {
@@ -107,6 +123,24 @@ pub(super) fn render(lines: &[Value], paint: Paint) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_broken_chain_names_its_places() {
+        let chain = |broken: u64, breaks: &[&str]| ChainStatus {
+            pair: "main".into(),
+            lines: 7,
+            first: Some(2),
+            last: Some(9),
+            broken,
+            breaks: breaks.iter().map(|place| (*place).to_owned()).collect(),
+        };
+        assert_eq!(
+            render_chains(&[chain(0, &[]), chain(1, &["history.1, line 3, is not what was written"])]),
+            "main: 7 lines, 2 to 9, each of them is what was written\nmain: 7 lines, 2 to 9, and 1 place is broken\n  \
+             history.1, line 3, is not what was written\n"
+        );
+    }
+
     use crate::failover::action::{Event, EventKind, Operator};
     use crate::failover::phase::EpisodeId;
     use crate::types::Epoch;

@@ -16,6 +16,7 @@ use sha2::{Digest, Sha256};
 
 use super::{Doing, StoreError};
 use crate::failover::action::Event;
+use crate::view::ChainStatus;
 
 /// A segment is closed before it would grow beyond this, bytes.
 pub(super) const SEGMENT: u64 = 1 << 20;
@@ -143,6 +144,21 @@ impl Verified {
     /// Is every line still kept what was written, and none missing between the first and the last?
     pub fn is_whole(&self) -> bool {
         self.broken == 0
+    }
+
+    /// For people.
+    pub fn shown(self, pair: String) -> ChainStatus {
+        let breaks = self.breaks.iter().map(|found| {
+            let what = match found.what {
+                BreakKind::Changed => "is not what was written",
+                BreakKind::Unchained => {
+                    "does not follow the line before it: lines are missing, were put in or exchanged"
+                }
+            };
+            format!("{}, line {}, {what}", found.segment, found.line)
+        });
+        let breaks = breaks.collect();
+        ChainStatus { pair, lines: self.lines, first: self.first, last: self.last, broken: self.broken, breaks }
     }
 }
 

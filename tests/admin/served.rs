@@ -43,6 +43,7 @@ impl Served {
             commands: mpsc::channel(4).0,
             events: events.clone(),
             history: Arc::new(move |_, limit| history.iter().take(limit).cloned().collect()),
+            verify: Arc::new(|| Ok(Vec::new())),
             ready: Arc::new(|| Ok(())),
             live: Arc::new(|| Ok(())),
         };

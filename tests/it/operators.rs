@@ -347,3 +347,17 @@ async fn client_at(address: std::net::SocketAddr) -> Result<tokio_postgres::Clie
     tokio::spawn(connection);
     Ok(client)
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_history_that_somebody_changed_is_found_out() {
+    let pair = Pair::start().await;
+    let daemon = Daemon::start(&[&pair.east, &pair.west]).await;
+    let whole = daemon.ctl_done(&["history", "--verify"]).await;
+    assert!(whole.out.contains("each of them is what was written"), "{whole:#?}");
+    let segments = std::fs::read_dir(daemon.state_path().join("main.pair/history")).unwrap();
+    let segment = segments.map(|entry| entry.unwrap().path()).next().unwrap();
+    let text = std::fs::read_to_string(&segment).unwrap();
+    std::fs::write(&segment, text.replacen("started", "begun  ", 1)).unwrap();
+    let found = daemon.ctl(&["history", "--verify"]).await;
+    assert!(found.code == Some(1) && found.out.contains("is not what was written"), "{found:#?}");
+}
