@@ -34,9 +34,6 @@ use crate::pcr::{Error, Pair, Side, Survey, Which};
 use crate::view::{BackendStatus, ServiceStatus, Status};
 use meter::{Interrupts, Meter};
 
-/// How long is waited for clusters unless told otherwise.
-const PATIENCE: Duration = Duration::from_secs(3600);
-
 /// What a command works on, and how.
 struct Desk<'a> {
     pair: Pair,
@@ -102,7 +99,7 @@ impl<'a> Desk<'a> {
     }
 
     fn patience(&self) -> Duration {
-        self.global.timeout.unwrap_or(PATIENCE)
+        self.global.timeout.unwrap_or(act::CLUSTERS)
     }
 
     /// Shows what would happen, and asks. `Some` = do not go on.
