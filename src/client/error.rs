@@ -43,6 +43,9 @@ pub enum SettingsError {
     /// A password without a user, or neither.
     #[error("DB_USERNAME is not set, so nobody could log in")]
     NoUser,
+    /// Two users.
+    #[error("DB_USERNAME is not the same as DB_USER, and both name one thing; set one of them")]
+    TwoUsers,
     /// Both cluster ids are one.
     #[error("primary and standby have the same cluster id")]
     OneCluster,

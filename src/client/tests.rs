@@ -335,7 +335,27 @@ fn the_environment_says_whom_to_ask_and_who_logs_in() {
     assert!(
         wrong(&[clusters[0], ("PRIMARY_CLUSTER_ID", "x"), clusters[2]]).starts_with("PRIMARY_CLUSTER_ID is no UUID")
     );
-    assert!(wrong(&[("DB_PASSWORD", PASSWORD)]).starts_with("DB_USERNAME is not set"));
+    for (name, value) in
+        [(clusters[0].0, "CCDB1 x"), ("COCKROACH_API_URL", "http://api.example.com"), ("COCKROACH_API_URL", "x")]
+    {
+        let told = wrong(&[&clusters[..], &[(name, value)]].concat());
+        assert!(told.starts_with(name) && !told.contains("CCDB1"), "{told}");
+    }
+}
+
+#[test]
+fn who_logs_in_is_read_as_the_daemon_reads_it() {
+    let read = |pairs: &[(&str, &str)]| {
+        let all: HashMap<String, String> = pairs.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect();
+        Settings::from_variables(move |name| all.get(name).cloned()).map(|settings| settings.credentials)
+    };
+    let app = Some(Credentials::new("app", PASSWORD));
+    assert_eq!(read(&[("DB_USER", "app"), ("DB_PASSWORD", PASSWORD)]).unwrap(), app);
+    assert_eq!(read(&[("DB_USER", "app"), ("DB_USERNAME", "app"), ("DB_PASSWORD", PASSWORD)]).unwrap(), app);
+    // A password alone is pgpivot's own, or another program's.
+    assert_eq!(read(&[("DB_PASSWORD", PASSWORD)]).unwrap(), None);
+    let told = read(&[("DB_USER", "one"), ("DB_USERNAME", "two")]).unwrap_err().to_string();
+    assert_eq!(told, "DB_USERNAME is not the same as DB_USER, and both name one thing; set one of them");
 }
 
 #[test]

@@ -21,7 +21,7 @@ use crate::view::sides::Cluster;
 #[derive(Debug)]
 pub(super) struct Sidecar {
     pub(super) manager: ConnectionManager,
-    /// `DB_USERNAME` and `DB_PASSWORD`.
+    /// `DB_USERNAME` (or `DB_USER`) and `DB_PASSWORD`.
     pub(super) credentials: Option<Credentials>,
     /// `DB_NAME`.
     pub(super) database: Option<String>,
