@@ -5,7 +5,7 @@ use jiff::Timestamp;
 
 use super::error::{Error, SettingsError};
 use crate::cockroach_cloud::model::{ClusterId, ReplicationStream, StreamFilter, StreamStatus};
-use crate::cockroach_cloud::{self, Client};
+use crate::cockroach_cloud::{self, BuildError, Client};
 use crate::types::{BackendName, HostPort, Secret, ServiceName};
 use crate::view::sides::{COCKROACH, Cluster, Clusters};
 
@@ -41,6 +41,7 @@ impl CloudSettings {
         read: impl Fn(&str) -> Option<String>,
     ) -> Result<Option<CloudSettings>, SettingsError> {
         const SECRET: &str = "COCKROACH_API_SECRET_KEY";
+        const URL: &str = "COCKROACH_API_URL";
         let Some(secret) = read(SECRET) else { return Ok(None) };
         let id = |variable| {
             let text = read(variable).ok_or(SettingsError::Missing { missing: variable, because: SECRET })?;
@@ -51,9 +52,14 @@ impl CloudSettings {
             Some(text) => with_port(&text).map(Some).ok_or(SettingsError::BadHost { variable }),
         };
         let mut api = cockroach_cloud::Settings::new(Secret::new(secret));
-        if let Some(url) = read("COCKROACH_API_URL") {
+        if let Some(url) = read(URL) {
             api.base_url = url;
         }
+        api.check().map_err(|error| {
+            let of_url =
+                matches!(error, BuildError::BadUrl | BuildError::UrlHasMore | BuildError::NotEncrypted { .. });
+            SettingsError::BadApi { variable: if of_url { URL } else { SECRET }, error }
+        })?;
         Ok(Some(Self {
             primary_host: host("PRIMARY_SQL_DNS")?,
             standby_host: host("STANDBY_SQL_DNS")?,

@@ -57,6 +57,14 @@ pub enum SettingsError {
         /// In words.
         range: &'static str,
     },
+    /// A variable of the environment says nothing that the Cloud API could be asked with.
+    #[error("{variable}: {error}")]
+    BadApi {
+        /// Its name.
+        variable: &'static str,
+        /// Why not.
+        error: cockroach_cloud::BuildError,
+    },
     /// The Cloud API cannot be used like that.
     #[error(transparent)]
     Cloud(#[from] cockroach_cloud::BuildError),
