@@ -93,11 +93,11 @@ pub enum Error {
     )]
     Serves(BackendName),
     /// A failover leads to the other side only.
-    #[error("{asked} is not where a failover leads from here: {active} was promoted last. {remedy}")]
+    #[error("{asked} is not where a failover leads from here: {active} is the active side. {remedy}")]
     NotThere {
         /// As asked for, or where it would lead.
         asked: BackendName,
-        /// The side that was promoted last.
+        /// The active side.
         active: BackendName,
         /// What would be right.
         remedy: &'static str,

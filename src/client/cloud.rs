@@ -1,11 +1,9 @@
 //! Asks the Cloud API where there is no daemon: which cluster is active by its replication streams, and where it is.
 //! What that cannot know is said in the room's head.
 
-use jiff::Timestamp;
-
 use super::error::{Error, SettingsError};
-use crate::cockroach_cloud::model::{ClusterId, ReplicationStream, StreamFilter, StreamStatus};
-use crate::cockroach_cloud::{self, BuildError, Client};
+use crate::cockroach_cloud::model::{ClusterId, StreamFilter};
+use crate::cockroach_cloud::{self, BuildError, Client, Standing, standing};
 use crate::types::{BackendName, HostPort, Secret, ServiceName};
 use crate::view::sides::{COCKROACH, Cluster, Clusters};
 
@@ -56,8 +54,7 @@ impl CloudSettings {
             api.base_url = url;
         }
         api.check().map_err(|error| {
-            let of_url =
-                matches!(error, BuildError::BadUrl | BuildError::UrlHasMore | BuildError::NotEncrypted { .. });
+            let of_url = matches!(error, BuildError::BadUrl | BuildError::UrlHasMore | BuildError::NotEncrypted { .. });
             SettingsError::BadApi { variable: if of_url { URL } else { SECRET }, error }
         })?;
         Ok(Some(Self {
@@ -95,7 +92,7 @@ impl Cloud {
             ..StreamFilter::default()
         };
         let streams = self.client.streams(&filter).await.map_err(boxed)?.value;
-        let found = deduce(&streams, self.settings.primary, self.settings.standby);
+        let found = standing(&streams, self.settings.primary, self.settings.standby);
         let known = |id: ClusterId| {
             let id = id.to_string();
             let side = earlier?.clusters.iter().find(|side| side.cluster_id.as_ref() == Some(&id))?;
@@ -136,7 +133,7 @@ impl Cloud {
         hosts.find_map(|host| with_port(host)).ok_or(refused)
     }
 
-    fn cluster(&self, id: ClusterId, name: &str, host: Option<HostPort>, found: &Found) -> Cluster {
+    fn cluster(&self, id: ClusterId, name: &str, host: Option<HostPort>, found: &Standing) -> Cluster {
         let active = id == found.active;
         let role = match active {
             true => "primary",
@@ -164,40 +161,6 @@ impl Cloud {
     }
 }
 
-/// What the streams between two clusters say.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Found {
-    active: ClusterId,
-    /// The cluster into which a stream replicates: it does not serve.
-    filled: Option<ClusterId>,
-    /// No failover is under way.
-    open: bool,
-}
-
-/// The standby of the newest completed stream is active, unless a stream replicates into it; else the source of the
-/// stream that replicates; else the configured primary.
-fn deduce(streams: &[ReplicationStream], primary: ClusterId, standby: ClusterId) -> Found {
-    let ours = |stream: &&ReplicationStream| {
-        let sides = (stream.primary_cluster_id, stream.standby_cluster_id);
-        sides == (primary, standby) || sides == (standby, primary)
-    };
-    let when = |stream: &ReplicationStream| (stream.created_at.unwrap_or(Timestamp::MIN), stream.activated_at);
-    let newest = |wanted: fn(&StreamStatus) -> bool| {
-        streams.iter().filter(ours).filter(|stream| wanted(&stream.status)).max_by_key(|stream| when(stream))
-    };
-    let completed = newest(|status| *status == StreamStatus::Completed);
-    let live = newest(|status| {
-        matches!(status, StreamStatus::Starting | StreamStatus::Replicating | StreamStatus::FailingOver)
-    });
-    let filled = live.map(|stream| stream.standby_cluster_id);
-    let promoted = completed.map(|stream| stream.standby_cluster_id).filter(|id| Some(*id) != filled);
-    Found {
-        active: promoted.or(live.map(|stream| stream.primary_cluster_id)).unwrap_or(primary),
-        filled,
-        open: live.is_none_or(|stream| stream.status != StreamStatus::FailingOver),
-    }
-}
-
 fn with_port(text: &str) -> Option<HostPort> {
     text.parse().or_else(|_| format!("{text}:{SQL_PORT}").parse()).ok()
 }
@@ -205,64 +168,6 @@ fn with_port(text: &str) -> Option<HostPort> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const A: ClusterId = ClusterId::from_bits(1);
-    const B: ClusterId = ClusterId::from_bits(2);
-    const OTHER: ClusterId = ClusterId::from_bits(3);
-
-    fn stream(minute: i64, from: ClusterId, to: ClusterId, status: &str) -> ReplicationStream {
-        let created = Timestamp::from_second(1_800_000_000 + minute * 60).unwrap();
-        let json = serde_json::json!({ "id": format!("00000000-0000-0000-0000-{minute:012}"), "status": status,
-            "primary_cluster_id": from, "standby_cluster_id": to, "created_at": created.to_string() });
-        serde_json::from_value(json).unwrap()
-    }
-
-    fn active(streams: &[ReplicationStream]) -> (ClusterId, bool) {
-        let mut turned = streams.to_vec();
-        turned.reverse();
-        let (found, again) = (deduce(streams, A, B), deduce(&turned, A, B));
-        assert_eq!(found, again, "the order of the list says nothing");
-        (found.active, found.open)
-    }
-
-    #[test]
-    fn the_active_cluster_is_deduced_through_a_failover_and_back_home() {
-        let mut streams = Vec::new();
-        assert_eq!(active(&streams), (A, true), "nothing is known: the configured primary");
-        for status in ["STARTING", "REPLICATING"] {
-            assert_eq!(active(&[stream(0, A, B, status)]), (A, true), "{status}");
-        }
-        assert_eq!(active(&[stream(0, A, B, "FAILING_OVER")]), (A, false), "the standby does not serve yet");
-        streams.push(stream(0, A, B, "COMPLETED"));
-        assert_eq!(active(&streams), (B, true));
-        for status in ["STARTING", "REPLICATING", "CANCELED"] {
-            streams.push(stream(1, B, A, status));
-            assert_eq!(active(&streams), (B, true), "the way home is prepared: {status}");
-            streams.pop();
-        }
-        streams.push(stream(1, B, A, "COMPLETED"));
-        assert_eq!(active(&streams), (A, true));
-        streams.push(stream(2, A, B, "REPLICATING"));
-        assert_eq!(active(&streams), (A, true));
-    }
-
-    #[test]
-    fn a_cluster_that_is_filled_again_is_not_active_although_it_was_promoted_before() {
-        let streams = [stream(0, A, B, "COMPLETED"), stream(5, A, B, "REPLICATING")];
-        assert_eq!(active(&streams), (A, true));
-    }
-
-    #[test]
-    fn the_source_of_a_stream_is_active_when_nothing_was_promoted_whoever_is_configured() {
-        assert_eq!(active(&[stream(0, B, A, "REPLICATING")]), (B, true));
-    }
-
-    #[test]
-    fn streams_of_other_clusters_say_nothing() {
-        let streams =
-            [stream(9, A, OTHER, "COMPLETED"), stream(9, OTHER, B, "COMPLETED"), stream(0, A, B, "REPLICATING")];
-        assert_eq!(active(&streams), (A, true));
-    }
 
     #[test]
     fn a_host_without_a_port_gets_that_of_the_product() {

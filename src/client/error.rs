@@ -40,7 +40,7 @@ pub enum SettingsError {
         /// Its name.
         variable: &'static str,
     },
-    /// A password without a user, or neither.
+    /// No user.
     #[error("DB_USERNAME is not set, so nobody could log in")]
     NoUser,
     /// Two users.

@@ -28,7 +28,7 @@ const APPLICATION: &str = "proxyctl";
 pub struct PairView {
     /// The service they serve.
     pub service: ServiceName,
-    /// The side that was promoted last, by the streams; `None` = they cannot be read.
+    /// The active side, by the streams; `None` = they cannot be read.
     pub promoted_last: Option<BackendName>,
     /// Primary first.
     pub clusters: Vec<ClusterView>,

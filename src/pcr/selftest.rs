@@ -27,7 +27,7 @@ pub struct Check {
 pub struct Cycle {
     /// From 1.
     pub cycle: u32,
-    /// The side that was promoted last.
+    /// The active side, by the streams.
     pub active: BackendName,
     /// Primary first.
     pub clusters: Vec<ClusterView>,
@@ -151,9 +151,7 @@ fn speaks(pair: &Pair, survey: Option<&Survey>, cluster: &ClusterView) -> Check 
             fail(what, said, "allow this machine in the cluster's IP allow list, and check address and port")
         }
         (_, Answer::Unknown) => fail(what, said, "check the host name, and the TLS settings if it is about those"),
-        (true, Answer::NotServing) => {
-            fail(what, said, "the side that was promoted last does not serve: is this its address?")
-        }
+        (true, Answer::NotServing) => fail(what, said, "the active side does not serve: is this its address?"),
         (_, _) => fail(what, said, "look at the cluster in the Cloud Console"),
     }
 }

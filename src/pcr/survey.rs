@@ -1,4 +1,4 @@
-//! What the streams between two clusters say together: which side was promoted last, which stream is meant, what is in
+//! What the streams between two clusters say together: which side is active, which stream is meant, what is in
 //! the way, and where a failback stands. Pure; reading them is `look`'s.
 
 use std::time::Duration;
@@ -7,6 +7,7 @@ use jiff::Timestamp;
 
 use super::{Direction, Error, NotReady, Pair, Which};
 use crate::cockroach_cloud::model::{ReplicationStream, StreamStatus};
+use crate::cockroach_cloud::{newest_completed, standing};
 
 /// One reading of all streams between the two clusters of a pair, completed ones too.
 #[derive(Debug, Clone, PartialEq)]
@@ -57,14 +58,13 @@ impl Survey {
 
     /// Of all completed streams, in either direction, the one that was activated last.
     pub fn newest_completed(&self) -> Option<&ReplicationStream> {
-        let completed = self.streams.iter().filter(|stream| stream.status == StreamStatus::Completed);
-        completed.max_by_key(|stream| stream.activated_at)
+        newest_completed(&self.streams)
     }
 
     /// The side that was promoted last; without any promotion, home.
     pub fn active(&self, pair: &Pair) -> Which {
-        let newest = self.newest_completed().and_then(|stream| pair.direction(stream));
-        newest.map_or(Which::Primary, Direction::target)
+        let found = standing(&self.streams, pair.primary.id, pair.standby.id);
+        if found.active == pair.standby.id { Which::Standby } else { Which::Primary }
     }
 
     /// How far a stream is behind, by the API's own clock where that is known. `None` = it does not tell.
