@@ -72,6 +72,24 @@ pub enum Error {
         /// Which.
         ids: Vec<StreamId>,
     },
+    /// Another stream than the one that is meant.
+    #[error(
+        "stream {pinned}, which PCR_STREAM_ID names, {}, and stream {found} leads from {from} to {to}: nothing was done. \
+         Set PCR_STREAM_ID (stream_id) to the right one, or remove it",
+        state(.status)
+    )]
+    NotPinned {
+        /// The one that is meant.
+        pinned: StreamId,
+        /// How far it is; `None` = it is not listed.
+        status: Option<StreamStatus>,
+        /// The other one.
+        found: StreamId,
+        /// The cluster it leads from.
+        from: BackendName,
+        /// The cluster it leads to.
+        to: BackendName,
+    },
     /// A stream of the other direction is in the way.
     #[error("stream {id} leads from {from} to {to} ({status}): {remedy}")]
     OtherWay {
@@ -328,3 +346,7 @@ fn listed(ids: &[StreamId]) -> String {
 
 #[cfg(test)]
 mod tests;
+fn state(status: &Option<StreamStatus>) -> String {
+    status.as_ref().map_or_else(|| "is not listed between the two".to_owned(), |status| format!("is {status}"))
+}
+
