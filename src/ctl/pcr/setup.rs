@@ -57,8 +57,14 @@ pub(super) async fn ensure(desk: &Desk<'_>, direction: Direction, dry_run: bool)
     }
 }
 
-/// Orders it, without a question.
+/// Orders it, without a question, but after a look: others may have changed the pair while somebody was asked.
 pub(super) async fn order(desk: &Desk<'_>, direction: Direction) -> Result<Ensured, CtlError> {
+    let survey = look::survey(&desk.pair).await.map_err(crate::pcr::Error::from)?;
+    let active = desk.active_now(&survey).await?;
+    if let Found::Stream(stream) = setup::find(&desk.pair, &survey, direction, active)? {
+        desk.terminal.talk(&format!("stream {} was made meanwhile: taking it up", stream.id))?;
+        return Ok(Ensured::There(stream, "adopted"));
+    }
     let (stream, lost) = setup::create(&desk.pair, direction).await?;
     if lost {
         desk.terminal.talk("the order was not answered with a stream, and the list shows one: that is taken")?;

@@ -228,6 +228,24 @@ async fn setup_never_erases_the_side_that_was_promoted() {
 }
 
 #[tokio::test]
+async fn a_side_that_became_active_while_the_question_was_asked_is_not_erased() {
+    let stage = Stage::start(quick(Initial::None)).await;
+    stage.cloud.fault(Operation::GetCluster, ApiFault::Slow(Duration::from_millis(400)), Times::UntilCleared);
+    let others = async {
+        // What is erased is read for the question.
+        stage.until("the question", || stage.cloud.requests(Operation::GetCluster) == 1).await;
+        let id = stage.cloud.create_stream(0, 1).unwrap();
+        stage.until("the stream", || stage.cloud.stream_status(&id) == Some("REPLICATING")).await;
+        assert!(stage.cloud.fail_over(&id));
+        stage.until("the failover", || stage.cloud.stream_status(&id) == Some("COMPLETED")).await;
+    };
+    let (ran, ()) = tokio::join!(stage.proxyctl("setup", Some("y\n")), others);
+    assert!(ran.code == 1 && ran.err.contains("west is the active side, and the stream would erase it"), "{}", ran.err);
+    assert_eq!(stage.writes(), 0);
+    assert!(stage.cloud.is_serving(1));
+}
+
+#[tokio::test]
 async fn an_api_that_says_something_else_changes_nothing_and_is_told_apart() {
     let stage = Stage::start(quick(Initial::None)).await;
     let cases: [(ApiFault, u8, &str); 7] = [
