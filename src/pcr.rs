@@ -110,6 +110,35 @@ pub enum Error {
          Nothing was done. Start pgpivot and let it switch over; or stop the applications and say --force"
     )]
     Serves(BackendName),
+    /// What it says proves a live server, or nothing.
+    #[error(
+        "{cluster} is not proven to be dead ({heard}): that comes from a server that lives, or says nothing of it. Nothing \
+         was done. Look at the cluster; or stop the applications and say --force"
+    )]
+    NotDead {
+        /// Which.
+        cluster: BackendName,
+        /// What was heard.
+        heard: String,
+    },
+    /// The stream goes on.
+    #[error(
+        "{standby} still receives what {primary} commits: stream {id} went on to {replicated}, after the first look at \
+         {looked}, so {primary} lives and only this machine does not reach it. Nothing was done. Mend the network; or stop \
+         the applications and say --force"
+    )]
+    StillReceives {
+        /// The source.
+        primary: BackendName,
+        /// The other side.
+        standby: BackendName,
+        /// Of the stream.
+        id: StreamId,
+        /// Up to when the other side has everything.
+        replicated: Timestamp,
+        /// The API's clock then.
+        looked: Timestamp,
+    },
     /// A failover leads to the other side only.
     #[error("{asked} is not where a failover leads from here: {active} is the active side. {remedy}")]
     NotThere {
@@ -332,6 +361,10 @@ pub fn remedy(error: &cloud::Error) -> &'static str {
     }
 }
 
+fn state(status: &Option<StreamStatus>) -> String {
+    status.as_ref().map_or_else(|| "is not listed between the two".to_owned(), |status| format!("is {status}"))
+}
+
 fn because(cause: &Option<Box<cloud::Error>>) -> String {
     cause.as_ref().map(|cause| format!(" ({cause})")).unwrap_or_default()
 }
@@ -346,7 +379,3 @@ fn listed(ids: &[StreamId]) -> String {
 
 #[cfg(test)]
 mod tests;
-fn state(status: &Option<StreamStatus>) -> String {
-    status.as_ref().map_or_else(|| "is not listed between the two".to_owned(), |status| format!("is {status}"))
-}
-

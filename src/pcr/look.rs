@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use rustix::io::Errno;
 use serde::Serialize;
 use tokio::time::Instant;
 
@@ -99,6 +100,8 @@ pub enum Answer {
     NotServing,
     /// Something answers, and it is none of the above.
     Other,
+    /// The connection breaks off without a word, or there is no way to it.
+    Lost,
     /// Nobody listens.
     Refused,
     /// Nothing is heard in time.
@@ -264,12 +267,26 @@ fn classify(error: &SessionError) -> (Answer, String) {
             Answer::Refused
         }
         (None, Cause::TimedOut) => Answer::Silent,
+        (None, Cause::Io { code, .. }) if is_ours(*code) => Answer::Unknown,
+        (None, Cause::Io { .. } | Cause::Closed | Cause::PostmasterDied) => Answer::Lost,
         _ => Answer::Other,
     };
     (answer, error.to_string())
 }
 
+/// This machine has no more sockets or memory: nothing was learned.
+fn is_ours(code: Option<i32>) -> bool {
+    let ours = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM, Errno::ADDRNOTAVAIL, Errno::AGAIN];
+    code.is_some_and(|code| ours.contains(&Errno::from_raw_os_error(code)))
+}
+
 impl Answer {
+    /// Nobody was there to answer, or a cluster that says that it does not serve. All else comes from a server that lives,
+    /// or says nothing.
+    pub fn is_dead(self) -> bool {
+        matches!(self, Self::Lost | Self::Refused | Self::Silent | Self::NotServing)
+    }
+
     /// For people.
     pub fn words(self) -> &'static str {
         match self {
@@ -278,6 +295,7 @@ impl Answer {
             Self::Draining => "draining (57P01)",
             Self::NotServing => "does not serve (08000)",
             Self::Other => "answers oddly",
+            Self::Lost => "breaks off",
             Self::Refused => "refuses connections",
             Self::Silent => "silent",
             Self::Unknown => "cannot be tried",

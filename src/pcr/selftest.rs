@@ -147,7 +147,7 @@ fn speaks(pair: &Pair, survey: Option<&Survey>, cluster: &ClusterView) -> Check 
                 None => pass(what, format!("{said}; a cluster of its own, since no stream leads to it")),
             }
         }
-        (_, Answer::Refused | Answer::Silent) => {
+        (_, Answer::Refused | Answer::Silent | Answer::Lost) => {
             fail(what, said, "allow this machine in the cluster's IP allow list, and check address and port")
         }
         (_, Answer::Unknown) => fail(what, said, "check the host name, and the TLS settings if it is about those"),
@@ -162,7 +162,7 @@ pub async fn cycle(pair: &Pair, n: u32, failures: &mut u32) -> Cycle {
     let active = view.promoted_last.clone().unwrap_or_else(|| pair.primary.name.clone());
     let sql = view.clusters.iter().find(|cluster| cluster.name == active).and_then(|cluster| cluster.sql.as_ref());
     match sql.map(|sql| sql.answer) {
-        Some(Answer::Refused | Answer::Silent | Answer::NotServing | Answer::Draining) => *failures += 1,
+        Some(Answer::Refused | Answer::Silent | Answer::Lost | Answer::NotServing | Answer::Draining) => *failures += 1,
         Some(Answer::Serving) => *failures = 0,
         // Nothing was learned of its health.
         _ => {}

@@ -209,7 +209,7 @@ fn sql_cell(cluster: &ClusterView) -> (String, Option<Level>) {
             let level = match (sql.answer, cluster.role) {
                 (Answer::Serving, _) => Level::Ok,
                 (Answer::NotServing, Which::Standby) => Level::Ok,
-                (Answer::Refused | Answer::Silent, _) => Level::Bad,
+                (Answer::Refused | Answer::Silent | Answer::Lost, _) => Level::Bad,
                 _ => Level::Warn,
             };
             (sql.answer.words().to_owned(), Some(level))

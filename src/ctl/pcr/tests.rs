@@ -19,7 +19,7 @@ use crate::ctl::target::Environment;
 use crate::ctl::terminal::captured;
 use crate::ctl::{commands, exit_code};
 use crate::pcr::Which;
-use crate::sim::cloud::{ApiFault, Cloud, Initial, Operation, Pace, Settings, Times};
+use crate::sim::cloud::{ApiFault, Cloud, Initial, Operation, Pace, Reach, Settings, Times};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
