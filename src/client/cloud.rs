@@ -6,7 +6,10 @@ use crate::cockroach_cloud::model::{ClusterId, StreamFilter};
 use crate::cockroach_cloud::{self, BuildError, Client, Standing, standing};
 use crate::types::{BackendName, HostPort, Secret, ServiceName};
 use crate::view::sides::{COCKROACH, Cluster, Clusters};
+use crate::view::url::Url;
 
+const ENDPOINT: &str = "PRIMARY_CLUSTER_ENDPOINT";
+const REQUIRE: &str = "require";
 /// The SQL port of a cluster whose port nobody tells.
 const SQL_PORT: u16 = 26257;
 
@@ -26,12 +29,15 @@ pub struct CloudSettings {
     /// libpq's word. Default `require`; the clusters have certificates of different CAs, so that `verify-ca` and
     /// `verify-full` want a file with both in [`Settings::sslrootcert`](super::Settings::sslrootcert).
     pub sslmode: String,
+    /// The file with the CAs to trust where that is `verify-ca` or `verify-full`; `None` = the system's.
+    pub sslrootcert: Option<String>,
 }
 
 impl CloudSettings {
     /// The defaults, with this API and these clusters.
     pub fn new(api: cockroach_cloud::Settings, primary: ClusterId, standby: ClusterId) -> Self {
-        Self { api, primary, standby, primary_host: None, standby_host: None, sslmode: "require".into() }
+        let (sslmode, sslrootcert) = (REQUIRE.to_owned(), None);
+        Self { api, primary, standby, primary_host: None, standby_host: None, sslmode, sslrootcert }
     }
 
     /// `None` = no secret is set.
@@ -57,9 +63,14 @@ impl CloudSettings {
             let of_url = matches!(error, BuildError::BadUrl | BuildError::UrlHasMore | BuildError::NotEncrypted { .. });
             SettingsError::BadApi { variable: if of_url { URL } else { SECRET }, error }
         })?;
+        let endpoint = read(ENDPOINT).map(|text| Url::parse(text.trim(), SQL_PORT)).transpose();
+        let endpoint = endpoint.map_err(|error| SettingsError::BadEndpoint { variable: ENDPOINT, error })?;
+        let mode = endpoint.as_ref().and_then(|url| url.tls_mode);
         Ok(Some(Self {
-            primary_host: host("PRIMARY_SQL_DNS")?,
+            primary_host: host("PRIMARY_SQL_DNS")?.or(endpoint.as_ref().map(|url| url.address.clone())),
             standby_host: host("STANDBY_SQL_DNS")?,
+            sslmode: sslmode(mode, read("DB_SSL").as_deref())?.to_owned(),
+            sslrootcert: endpoint.and_then(|url| url.ca_file),
             ..Self::new(api, id("PRIMARY_CLUSTER_ID")?, id("STANDBY_CLUSTER_ID")?)
         }))
     }
@@ -156,8 +167,31 @@ impl Cloud {
             dns: host.into_iter().collect(),
             addresses: Vec::new(),
             sslmode: self.settings.sslmode.clone(),
-            sslrootcert: None,
+            sslrootcert: self.settings.sslrootcert.clone(),
         }
+    }
+}
+
+/// As the daemon lays `DB_SSL` over the endpoint's word, and as it tells what it uses: a cluster is never offered a
+/// connection in clear unless somebody says so.
+fn sslmode(endpoint: Option<&'static str>, db_ssl: Option<&str>) -> Result<&'static str, SettingsError> {
+    let wrong = |problem| SettingsError::BadSsl { problem };
+    let encrypt = match db_ssl.map(|word| word.trim().to_ascii_lowercase()).as_deref() {
+        None => None,
+        Some("true" | "1" | "yes" | "on") => Some(true),
+        Some("false" | "0" | "no" | "off") => Some(false),
+        Some(_) => return Err(wrong("neither true nor false; write one of them")),
+    };
+    match (encrypt, endpoint) {
+        (Some(true), Some("disable")) => {
+            Err(wrong("true, but PRIMARY_CLUSTER_ENDPOINT says sslmode=disable; change one of them"))
+        }
+        (Some(false), None | Some("prefer" | "disable")) => Ok("disable"),
+        (Some(false), Some(_)) => {
+            Err(wrong("false, but PRIMARY_CLUSTER_ENDPOINT wants encryption by its sslmode; change one of them"))
+        }
+        (_, None | Some("prefer")) => Ok(REQUIRE),
+        (_, Some(mode)) => Ok(mode),
     }
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::cockroach_cloud;
 use crate::cockroach_cloud::model::IdError;
 use crate::view::dsn::DsnError;
+use crate::view::url::UrlError;
 
 /// Why the settings make no sense.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +40,20 @@ pub enum SettingsError {
     BadHost {
         /// Its name.
         variable: &'static str,
+    },
+    /// A variable of the environment is no connection URL.
+    #[error("{variable} {error}")]
+    BadEndpoint {
+        /// Its name.
+        variable: &'static str,
+        /// Why not; never its text.
+        error: UrlError,
+    },
+    /// `DB_SSL` says nothing, or what something else contradicts.
+    #[error("DB_SSL is {problem}")]
+    BadSsl {
+        /// In words.
+        problem: &'static str,
     },
     /// No user.
     #[error("DB_USERNAME is not set, so nobody could log in")]
