@@ -1,19 +1,21 @@
 //! Looks at a pair of clusters from outside: the API's record of each, the answer of each to a hello over SQL, and the
 //! streams between them. Judges nothing but what an answer means; changes nothing.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use rustix::io::Errno;
 use serde::Serialize;
 use tokio::time::Instant;
 
+use super::pair::anonymous;
 use super::{Direction, Error, Pair, Side, Survey, Which};
 use crate::cockroach_cloud::model::{
     Cluster, ClusterState, DeleteProtection, OperationStatus, Plan, ReplicationStream, StreamFilter, StreamStatus,
 };
 use crate::cockroach_cloud::{self as cloud};
+use crate::config::{Login, Tls, TlsMode};
 use crate::net::resolve::Resolver;
 use crate::net::session::{Cause, Session, SessionError, Step, Target};
 use crate::net::tls::ClientTls;
@@ -208,21 +210,45 @@ pub fn sql_address(cluster: &Cluster) -> Option<HostPort> {
 }
 
 async fn hello(pair: &Pair, side: &Side, address: &HostPort, resolver: &Resolver) -> (Answer, String) {
-    let tls = match ClientTls::build(&side.tls) {
+    answer(address, &side.tls, &pair.login, pair.timeout, resolver).await
+}
+
+/// Says hello to whoever is at these addresses, encrypted if that is offered; the best answer counts.
+pub async fn greeted(hosts: &[HostPort], timeout: Duration) -> Answer {
+    let resolver = Resolver::default();
+    let tls = Tls { mode: TlsMode::Prefer, ca_file: None, server_name: None };
+    let mut best = Answer::Unknown;
+    for host in hosts {
+        best = best.min(answer(host, &tls, &anonymous(), timeout, &resolver).await.0);
+    }
+    best
+}
+
+/// Says hello at one name, at each of its addresses; no password is sent.
+async fn answer(name: &HostPort, tls: &Tls, login: &Login, timeout: Duration, resolver: &Resolver) -> (Answer, String) {
+    let client_tls = match ClientTls::build(tls) {
         Ok(tls) => tls,
         Err(error) => return (Answer::Unknown, error.to_string()),
     };
-    let deadline = Instant::now() + pair.timeout;
-    let addresses = match tokio::time::timeout_at(deadline, resolver.resolve(address)).await {
+    let deadline = Instant::now() + timeout;
+    let addresses = match tokio::time::timeout_at(deadline, resolver.resolve(name)).await {
         Ok(Ok(addresses)) => addresses,
         Ok(Err(error)) => return (Answer::Unknown, error.to_string()),
         Err(_) => return (Answer::Unknown, "no name server answered in time".into()),
+    };
+    let target = |address| Target {
+        address,
+        server_name: tls.server_name.clone().unwrap_or_else(|| name.host.to_string()),
+        tls: Arc::clone(&client_tls),
+        login: Login { password: None, ..login.clone() },
+        application_name: APPLICATION.to_owned(),
+        replication: false,
     };
     let mut best = (Answer::Unknown, "it has no address".to_owned());
     for (n, ip) in addresses.iter().enumerate() {
         // Each address has its share of the time that is left.
         let left = deadline.saturating_duration_since(Instant::now()) / u32::try_from(addresses.len() - n).unwrap_or(1);
-        let found = greet(pair, side, address, *ip, &tls, Instant::now() + left).await;
+        let found = greet(&target(*ip), Instant::now() + left).await;
         if found.0 < best.0 {
             best = found;
         }
@@ -233,23 +259,8 @@ async fn hello(pair: &Pair, side: &Side, address: &HostPort, resolver: &Resolver
     best
 }
 
-async fn greet(
-    pair: &Pair,
-    side: &Side,
-    name: &HostPort,
-    address: SocketAddr,
-    tls: &Arc<ClientTls>,
-    deadline: Instant,
-) -> (Answer, String) {
-    let target = Target {
-        address,
-        server_name: side.tls.server_name.clone().unwrap_or_else(|| name.host.to_string()),
-        tls: Arc::clone(tls),
-        login: pair.login.clone(),
-        application_name: APPLICATION.to_owned(),
-        replication: false,
-    };
-    match Session::greet(&target, deadline).await {
+async fn greet(target: &Target, deadline: Instant) -> (Answer, String) {
+    match Session::greet(target, deadline).await {
         Ok(()) => (Answer::Serving, "it serves".into()),
         Err(error) => classify(&error),
     }
