@@ -10,7 +10,7 @@ mod stage;
 use pgpivot::cockroach_cloud::model::StreamUpdate;
 use pgpivot::cockroach_cloud::{Client, Settings as Api};
 use pgpivot::sim::Side;
-use pgpivot::sim::cloud::{Auth, Cloud, Operation, Pace, Settings};
+use pgpivot::sim::cloud::{Auth, Cloud, Operation, Pace, Reach, Settings};
 use pgpivot::types::Secret;
 use serde_json::{Value, json};
 use stage::{Daemon, Sidecar, eventually, parsed_by_libpq, psql};

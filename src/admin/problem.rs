@@ -6,6 +6,7 @@ use axum::response::{IntoResponse, Response};
 
 use crate::failover::action::Refusal;
 use crate::view::Problem;
+use crate::view::sides::Moving;
 
 /// The media type of a problem.
 pub(super) const PROBLEM_JSON: &str = "application/problem+json";
@@ -61,6 +62,8 @@ pub(super) enum Fault {
     ClearPassword,
     #[error("{sentence}")]
     NotReady { sentence: String },
+    #[error(transparent)]
+    Moving(#[from] Moving),
     #[error("{sentence}")]
     NotLive { sentence: String },
     #[error("the reply could not be rendered: {cause}")]
@@ -89,6 +92,7 @@ impl Fault {
             | Self::History
             | Self::Crowded { .. }
             | Self::NotReady { .. }
+            | Self::Moving(_)
             | Self::NotLive { .. } => StatusCode::SERVICE_UNAVAILABLE,
             Self::Render { .. } => StatusCode::INTERNAL_SERVER_ERROR,
         }
@@ -118,7 +122,7 @@ impl Fault {
             Self::Crowded { .. } => "crowded",
             Self::BadCredentials { .. } => "bad-credentials",
             Self::ClearPassword => "clear-password",
-            Self::NotReady { .. } => "not-ready",
+            Self::NotReady { .. } | Self::Moving(_) => "not-ready",
             Self::NotLive { .. } => "not-live",
             Self::Render { .. } => "render",
         }
@@ -158,6 +162,9 @@ impl IntoResponse for Fault {
             }
             Self::Crowded { .. } | Self::NoAnswer { .. } => {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from_static("5"));
+            }
+            Self::Moving(_) => {
+                headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
             }
             _ => {}
         }

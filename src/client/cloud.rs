@@ -13,6 +13,10 @@ const REQUIRE: &str = "require";
 /// The SQL port of a cluster whose port nobody tells.
 const SQL_PORT: u16 = 26257;
 
+/// What they are called, as by a daemon that reads the same variables.
+const PRIMARY: &str = "primary";
+const STANDBY: &str = "standby";
+
 /// Two clusters and the API that knows their streams.
 #[derive(Debug, Clone)]
 pub struct CloudSettings {
@@ -112,7 +116,7 @@ impl Cloud {
         let (primary, standby) = (self.settings.primary, self.settings.standby);
         let mut clusters = Vec::new();
         for (id, name, host) in
-            [(primary, "primary", &self.settings.primary_host), (standby, "standby", &self.settings.standby_host)]
+            [(primary, PRIMARY, &self.settings.primary_host), (standby, STANDBY, &self.settings.standby_host)]
         {
             let host = match host.clone().or_else(|| known(id)) {
                 Some(host) => Ok(host),
@@ -144,6 +148,10 @@ impl Cloud {
         hosts.find_map(|host| with_port(host)).ok_or(refused)
     }
 
+    fn name_of(&self, id: Option<ClusterId>) -> Option<BackendName> {
+        Some(BackendName::new(if id? == self.settings.primary { PRIMARY } else { STANDBY }))
+    }
+
     fn cluster(&self, id: ClusterId, name: &str, host: Option<HostPort>, found: &Standing) -> Cluster {
         let active = id == found.active;
         let role = match active {
@@ -164,6 +172,7 @@ impl Cloud {
             healthy: false,
             fit: active,
             open: found.open,
+            moves_to: self.name_of(found.filled.filter(|_| active && !found.open)),
             dns: host.into_iter().collect(),
             addresses: Vec::new(),
             sslmode: self.settings.sslmode.clone(),

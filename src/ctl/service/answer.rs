@@ -17,7 +17,7 @@ use crate::client::{Clusters, ConnectionManager, Credentials, Dsn, DsnError, Err
 use crate::pcr::look::{self, Answer};
 use crate::types::Secret;
 use crate::view::Problem;
-use crate::view::sides::Cluster;
+use crate::view::sides::{Cluster, Moving};
 
 /// For the answer of a side.
 const HELLO: Duration = Duration::from_secs(2);
@@ -48,6 +48,8 @@ enum Fault {
     BadQuery,
     #[error("a password travels on this machine only; ask /connection without X-DB-Password, or from this machine")]
     ClearPassword,
+    #[error(transparent)]
+    Moving(#[from] Moving),
     #[error(transparent)]
     Unknown(#[from] Error),
 }
@@ -122,6 +124,9 @@ impl Sidecar {
             return Err(Fault::ClearPassword);
         }
         let sides: Clusters = self.manager.sides().await?;
+        if let Some(moving) = sides.moving() {
+            return Err(moving.into());
+        }
         let nobody = || Error::from(DsnError::NobodyActive);
         let mut dsn = Dsn::to(sides.active().ok_or_else(nobody)?).map_err(Error::from)?;
         dsn.database = database.or_else(|| self.database.clone()).or(dsn.database);
@@ -152,7 +157,7 @@ impl Fault {
             Self::BadCredentials(_) => (StatusCode::BAD_REQUEST, "bad-credentials"),
             Self::BadQuery => (StatusCode::BAD_REQUEST, "bad-query"),
             Self::ClearPassword => (StatusCode::FORBIDDEN, "clear-password"),
-            Self::Unknown(_) => (StatusCode::SERVICE_UNAVAILABLE, "not-ready"),
+            Self::Unknown(_) | Self::Moving(_) => (StatusCode::SERVICE_UNAVAILABLE, "not-ready"),
         };
         let problem = Problem {
             kind: format!("about:pgpivot/{word}"),
@@ -164,6 +169,7 @@ impl Fault {
         reply.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         let more = match self {
             Self::Method => Some((header::ALLOW, "GET, HEAD")),
+            Self::Moving(_) => Some((header::RETRY_AFTER, "1")),
             _ => None,
         };
         reply.headers_mut().extend(more.map(|(name, value)| (name, HeaderValue::from_static(value))));
