@@ -19,6 +19,9 @@ use stage::{Daemon, Sidecar, eventually, parsed_by_libpq, psql};
 const EVERY_CHARACTER: &str = "!\"#$%&'()*+,-./0:;<=>?@A[\\]^_`a{|} ~";
 const TOKEN: &str = "0123456789abcdef-token";
 
+/// Asks for `/connection`: status, head and body.
+type Get<'a> = &'a dyn Fn() -> (u16, String, String);
+
 async fn cloud() -> Cloud {
     let users = vec![("app".to_owned(), Secret::new(EVERY_CHARACTER.into()))];
     let auth = Auth::Scram(users);
@@ -189,7 +192,7 @@ async fn while_a_failover_goes_on_everybody_says_where_traffic_moves_and_nobody_
     let alone = Sidecar::start(&stage::cloud_variables(&cloud), &[]).await;
     cloud.hold_failovers(true);
     assert!(cloud.fail_over(cloud.stream_id().unwrap()));
-    let get: [(&str, &str, &dyn Fn() -> (u16, String, String)); 3] = [
+    let get: [(&str, &str, Get<'_>); 3] = [
         ("the daemon", "us-east to us-west", &|| daemon.ask("GET /connection", "host: localhost\r\n")),
         ("the service beside it", "us-east to us-west", &|| beside.ask("GET /connection", "host: localhost\r\n")),
         ("the service alone", "primary to standby", &|| alone.ask("GET /connection", "host: localhost\r\n")),

@@ -5,6 +5,7 @@ mod failing_back;
 mod trying;
 
 use std::os::unix::fs::PermissionsExt;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use clap::Parser;
@@ -17,7 +18,7 @@ use crate::ctl::args::Args;
 use crate::ctl::scripted::{Scripted, ok};
 use crate::ctl::target::Environment;
 use crate::ctl::terminal::captured;
-use crate::ctl::{commands, exit_code};
+use crate::ctl::{commands, exit_code, sample};
 use crate::pcr::Which;
 use crate::sim::cloud::{ApiFault, Cloud, Initial, Operation, Pace, Reach, Settings, Times};
 
@@ -243,6 +244,26 @@ async fn a_side_that_became_active_while_the_question_was_asked_is_not_erased() 
     assert!(ran.code == 1 && ran.err.contains("west is the active side, and the stream would erase it"), "{}", ran.err);
     assert_eq!(stage.writes(), 0);
     assert!(stage.cloud.is_serving(1));
+}
+
+#[tokio::test]
+async fn before_a_side_is_erased_the_daemon_is_asked_anew_which_is_active() {
+    let stage = Stage::start(quick(Initial::None)).await;
+    let mut status = sample::steady();
+    for (n, backend) in status.services[0].backends.iter_mut().enumerate() {
+        backend.cluster_id = Some(stage.cloud.cluster_id(n));
+    }
+    let looks = AtomicUsize::new(0);
+    let daemon = Scripted::start(move |_| {
+        let mut now = status.clone();
+        let first = looks.fetch_add(1, Ordering::Relaxed) == 0;
+        now.services[0].active = Some(if first { "us-east" } else { "us-west" }.into());
+        ok(&now)
+    })
+    .await;
+    let ran = stage.yes(&format!("setup --url {}", daemon.url())).await;
+    assert!(ran.code == 1 && ran.err.contains("us-west is the active side, and the stream would"), "{}", ran.err);
+    assert_eq!(stage.writes(), 0);
 }
 
 #[tokio::test]
