@@ -27,6 +27,10 @@ use crate::cockroach_cloud::model::{StreamId, StreamStatus};
 use crate::cockroach_cloud::{self as cloud, BuildError, Trouble};
 use crate::types::{BackendName, ServiceName};
 
+/// How often an order is given that comes too soon, and the longest wait in between.
+pub const ORDERS: u32 = 3;
+const LONGEST_WAIT: Duration = Duration::from_secs(10);
+
 /// Why an operation did not come to its end. Unless it says otherwise, nothing was changed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -343,6 +347,13 @@ impl Error {
             _ => false,
         }
     }
+}
+
+/// How long to wait before an order is given again that was refused because it came too soon, and so took no effect.
+/// `None` = it was not, or whoever sits there would wait too long.
+pub fn too_soon(error: &cloud::Error) -> Option<Duration> {
+    let wait = error.retry_after().unwrap_or(Duration::from_secs(1));
+    (error.status() == Some(429) && wait <= LONGEST_WAIT).then_some(wait)
 }
 
 /// What to do about an answer of the API, behind its sentence.

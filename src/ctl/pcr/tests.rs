@@ -302,6 +302,21 @@ async fn whoever_is_not_the_first_to_order_takes_the_stream_of_the_first() {
 }
 
 #[tokio::test]
+async fn an_order_that_comes_too_soon_after_others_is_given_again_when_the_api_allows_it() {
+    let stage = Stage::start(quick(Initial::None)).await;
+    stage.cloud.fault(Operation::CreateStream, ApiFault::RateLimited { retry_after: 1 }, Times::Next(1));
+    let ran = stage.yes("setup").await;
+    assert!(ran.code == 0 && ran.err.contains("too many calls"), "{}", ran.err);
+    assert_eq!(stage.cloud.requests(Operation::CreateStream), 2);
+    // Nobody is kept waiting for long.
+    let stage = Stage::start(quick(Initial::None)).await;
+    stage.cloud.fault(Operation::CreateStream, ApiFault::RateLimited { retry_after: 600 }, Times::Next(1));
+    let ran = stage.yes("setup").await;
+    assert!(ran.code == 1 && ran.err.contains("it asks to wait 600 s"), "{}", ran.err);
+    assert_eq!(stage.cloud.requests(Operation::CreateStream), 1);
+}
+
+#[tokio::test]
 async fn a_refused_order_is_the_apis_sentence() {
     let stage = Stage::start(quick(Initial::None)).await;
     stage.cloud.fault(Operation::CreateStream, ApiFault::Status(403), Times::Next(1));
