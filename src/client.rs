@@ -17,9 +17,9 @@
 //! # What it can know, and what it cannot
 //!
 //! - **From the daemon**, the answer is the latch: the side that traffic belongs to. It is kept for a second at most.
-//! - **From the Cloud API** alone, without a daemon, it is a deduction from the replication streams: the standby of the
-//!   newest completed stream in either direction, unless a later stream replicates into it again; else the source of the
-//!   stream that replicates; else the configured primary. That knows nothing of who answers SQL, of a switch made on the
+//! - **From the Cloud API** alone, without a daemon, it is a deduction from the replication streams: the source of the
+//!   stream that lives, in either direction; else the standby of the newest completed one; else the configured primary.
+//!   That knows nothing of who answers SQL, of a switch made on the
 //!   network or by SQL, of streams that the API no longer lists, nor of a failover that began after the answer was kept:
 //!   it is kept for a minute, and forgotten when the application [reports a failure](ConnectionManager::report_failure).
 //! - **Neither can fence.** Applications that connect to the databases themselves, past the proxy, may be connected to an

@@ -1,5 +1,6 @@
 //! The typed client of the CockroachDB Cloud API: clusters, replication streams, disruptions, connection strings.
-//! It tells what the API said and whom to blame when it said nothing; what follows from that is decided elsewhere.
+//! It tells what the API said and whom to blame when it said nothing, and which of two clusters is active by what the
+//! list of streams says; what follows from that is decided elsewhere.
 //!
 //! - Every call ends by its deadline. Only reads are tried again; a write whose reply is lost is reported as one that
 //!   may have taken effect, and has to be read back.
@@ -16,6 +17,7 @@ mod operation;
 mod resolve;
 mod retry;
 mod settings;
+mod standing;
 mod text;
 mod transport;
 
@@ -24,6 +26,7 @@ pub use error::{Answer, Cause, Code, Error, MAX_ERROR, Step, Trouble, Unreadable
 pub use operation::{ApiPath, ApiPathError, Method, Operation};
 pub(crate) use settings::plain_http;
 pub use settings::{BuildError, DEFAULT_BASE_URL, DEFAULT_TIMEOUT, Settings, VERSION};
+pub use standing::{Standing, newest_completed, standing};
 pub use transport::{MAX_BODY, RawReply};
 
 #[cfg(test)]

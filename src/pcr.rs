@@ -27,6 +27,10 @@ use crate::cockroach_cloud::model::{StreamId, StreamStatus};
 use crate::cockroach_cloud::{self as cloud, BuildError, Trouble};
 use crate::types::{BackendName, ServiceName};
 
+/// How often an order is given that comes too soon, and the longest wait in between.
+pub const ORDERS: u32 = 3;
+const LONGEST_WAIT: Duration = Duration::from_secs(10);
+
 /// Why an operation did not come to its end. Unless it says otherwise, nothing was changed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -72,6 +76,24 @@ pub enum Error {
         /// Which.
         ids: Vec<StreamId>,
     },
+    /// Another stream than the one that is meant.
+    #[error(
+        "stream {pinned}, which PCR_STREAM_ID names, {}, and stream {found} leads from {from} to {to}: nothing was done. \
+         Set PCR_STREAM_ID (stream_id) to the right one, or remove it",
+        state(.status)
+    )]
+    NotPinned {
+        /// The one that is meant.
+        pinned: StreamId,
+        /// How far it is; `None` = it is not listed.
+        status: Option<StreamStatus>,
+        /// The other one.
+        found: StreamId,
+        /// The cluster it leads from.
+        from: BackendName,
+        /// The cluster it leads to.
+        to: BackendName,
+    },
     /// A stream of the other direction is in the way.
     #[error("stream {id} leads from {from} to {to} ({status}): {remedy}")]
     OtherWay {
@@ -92,12 +114,41 @@ pub enum Error {
          Nothing was done. Start pgpivot and let it switch over; or stop the applications and say --force"
     )]
     Serves(BackendName),
+    /// What it says proves a live server, or nothing.
+    #[error(
+        "{cluster} is not proven to be dead ({heard}): that comes from a server that lives, or says nothing of it. Nothing \
+         was done. Look at the cluster; or stop the applications and say --force"
+    )]
+    NotDead {
+        /// Which.
+        cluster: BackendName,
+        /// What was heard.
+        heard: String,
+    },
+    /// The stream goes on.
+    #[error(
+        "{standby} still receives what {primary} commits: stream {id} went on to {replicated}, after the first look at \
+         {looked}, so {primary} lives and only this machine does not reach it. Nothing was done. Mend the network; or stop \
+         the applications and say --force"
+    )]
+    StillReceives {
+        /// The source.
+        primary: BackendName,
+        /// The other side.
+        standby: BackendName,
+        /// Of the stream.
+        id: StreamId,
+        /// Up to when the other side has everything.
+        replicated: Timestamp,
+        /// The API's clock then.
+        looked: Timestamp,
+    },
     /// A failover leads to the other side only.
-    #[error("{asked} is not where a failover leads from here: {active} was promoted last. {remedy}")]
+    #[error("{asked} is not where a failover leads from here: {active} is the active side. {remedy}")]
     NotThere {
         /// As asked for, or where it would lead.
         asked: BackendName,
-        /// The side that was promoted last.
+        /// The active side.
         active: BackendName,
         /// What would be right.
         remedy: &'static str,
@@ -298,6 +349,13 @@ impl Error {
     }
 }
 
+/// How long to wait before an order is given again that was refused because it came too soon, and so took no effect.
+/// `None` = it was not, or whoever sits there would wait too long.
+pub fn too_soon(error: &cloud::Error) -> Option<Duration> {
+    let wait = error.retry_after().unwrap_or(Duration::from_secs(1));
+    (error.status() == Some(429) && wait <= LONGEST_WAIT).then_some(wait)
+}
+
 /// What to do about an answer of the API, behind its sentence.
 pub fn remedy(error: &cloud::Error) -> &'static str {
     match (error.status(), &error.trouble) {
@@ -312,6 +370,10 @@ pub fn remedy(error: &cloud::Error) -> &'static str {
         (None, Trouble::Unreachable { .. }) => "; check COCKROACH_API_URL and the network",
         _ => "",
     }
+}
+
+fn state(status: &Option<StreamStatus>) -> String {
+    status.as_ref().map_or_else(|| "is not listed between the two".to_owned(), |status| format!("is {status}"))
 }
 
 fn because(cause: &Option<Box<cloud::Error>>) -> String {

@@ -4,6 +4,7 @@
 pub mod dsn;
 mod durations;
 pub mod sides;
+pub mod url;
 
 use std::net::SocketAddr;
 

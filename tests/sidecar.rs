@@ -10,7 +10,7 @@ mod stage;
 use pgpivot::cockroach_cloud::model::StreamUpdate;
 use pgpivot::cockroach_cloud::{Client, Settings as Api};
 use pgpivot::sim::Side;
-use pgpivot::sim::cloud::{Auth, Cloud, Operation, Pace, Settings};
+use pgpivot::sim::cloud::{Auth, Cloud, Operation, Pace, Reach, Settings};
 use pgpivot::types::Secret;
 use serde_json::{Value, json};
 use stage::{Daemon, Sidecar, eventually, parsed_by_libpq, psql};
@@ -18,6 +18,9 @@ use stage::{Daemon, Sidecar, eventually, parsed_by_libpq, psql};
 /// Every ASCII character that may stand in the middle of a header's value.
 const EVERY_CHARACTER: &str = "!\"#$%&'()*+,-./0:;<=>?@A[\\]^_`a{|} ~";
 const TOKEN: &str = "0123456789abcdef-token";
+
+/// Asks for `/connection`: status, head and body.
+type Get<'a> = &'a dyn Fn() -> (u16, String, String);
 
 async fn cloud() -> Cloud {
     let users = vec![("app".to_owned(), Secret::new(EVERY_CHARACTER.into()))];
@@ -67,7 +70,7 @@ async fn without_a_daemon_the_service_follows_the_streams_and_psql_connects_with
     assert_eq!(asked, "7");
     let (code, health) = sidecar.get("/health", "");
     let health: Value = serde_json::from_str(&health).unwrap();
-    assert_eq!((code, &health["active_cluster"], &health["status"]), (200, &json!(primary), &json!("unknown")));
+    assert_eq!((code, &health["active_cluster"], &health["status"]), (200, &json!(primary), &json!("healthy")));
 
     eventually("the row has arrived", || cloud.ids(Side::West).contains(&7).then_some(())).await;
     fail_over(&cloud).await;
@@ -178,6 +181,62 @@ async fn a_daemon_tells_its_latch_by_cluster_ids_and_the_service_says_the_same()
     assert!(code == 503 && body.contains("cannot be reached"), "{code} {body}");
     assert_eq!(sidecar.get("/health", "").0, 503);
     assert_eq!(sidecar.terminate().await, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_a_failover_goes_on_everybody_says_where_traffic_moves_and_nobody_gives_an_address() {
+    let cloud = cloud().await;
+    let standby = cloud.cluster_id(Side::West);
+    let daemon = Daemon::start(&cloud).await;
+    let beside = Sidecar::start(&[stage::owned(("PGPIVOT_URL", &daemon.url()))], &[]).await;
+    let alone = Sidecar::start(&stage::cloud_variables(&cloud), &[]).await;
+    cloud.hold_failovers(true);
+    assert!(cloud.fail_over(cloud.stream_id().unwrap()));
+    let get: [(&str, &str, Get<'_>); 3] = [
+        ("the daemon", "us-east to us-west", &|| daemon.ask("GET /connection", "host: localhost\r\n")),
+        ("the service beside it", "us-east to us-west", &|| beside.ask("GET /connection", "host: localhost\r\n")),
+        ("the service alone", "primary to standby", &|| alone.ask("GET /connection", "host: localhost\r\n")),
+    ];
+    for (who, way, get) in get {
+        let (head, body) = eventually(who, || {
+            let (code, head, body) = get();
+            (code == 503).then_some((head.to_lowercase(), body))
+        })
+        .await;
+        let problem: Value = serde_json::from_str(&body).unwrap();
+        assert_eq!(problem["type"], "about:pgpivot/not-ready", "{who}");
+        assert_eq!(problem["detail"], format!("traffic moves from {way}; ask again in a moment"), "{who}");
+        assert!(head.contains("retry-after: 1") && head.contains("application/problem+json"), "{who}: {head}");
+    }
+    cloud.hold_failovers(false);
+    for (who, _, get) in get {
+        eventually(who, || {
+            let (code, _, body) = get();
+            (code == 200 && body.contains(&format!("\"active_cluster\":\"{standby}\""))).then_some(())
+        })
+        .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_health_without_a_daemon_is_what_the_active_cluster_answers() {
+    let cloud = cloud().await;
+    let sidecar = Sidecar::start(&stage::cloud_variables(&cloud), &[]).await;
+    let health = || {
+        let (code, body) = sidecar.get("/health", "");
+        (code, serde_json::from_str::<Value>(&body).unwrap()["status"].as_str().unwrap().to_owned())
+    };
+    assert_eq!(health(), (200, "healthy".to_owned()));
+    cloud.set_reach(Side::East, Reach::Full).await.unwrap();
+    assert_eq!(health(), (200, "unknown".to_owned()), "it lives, and more is not known");
+    for reach in [Reach::Refused, Reach::Silent, Reach::Reset] {
+        cloud.set_reach(Side::East, reach).await.unwrap();
+        assert_eq!(health(), (503, "unhealthy".to_owned()), "{reach:?}");
+    }
+    cloud.set_reach(Side::East, Reach::Normal).await.unwrap();
+    assert_eq!(health().0, 200);
+    cloud.crash(Side::East).await.unwrap();
+    assert_eq!(health(), (503, "unhealthy".to_owned()));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -6,6 +6,7 @@ use axum::response::{IntoResponse, Response};
 
 use crate::failover::action::Refusal;
 use crate::view::Problem;
+use crate::view::sides::Moving;
 
 /// The media type of a problem.
 pub(super) const PROBLEM_JSON: &str = "application/problem+json";
@@ -63,6 +64,8 @@ pub(super) enum Fault {
     ClearPassword,
     #[error("{sentence}")]
     NotReady { sentence: String },
+    #[error(transparent)]
+    Moving(#[from] Moving),
     #[error("{sentence}")]
     NotLive { sentence: String },
     #[error("the reply could not be rendered: {cause}")]
@@ -92,6 +95,7 @@ impl Fault {
             | Self::Unverified { .. }
             | Self::Crowded { .. }
             | Self::NotReady { .. }
+            | Self::Moving(_)
             | Self::NotLive { .. } => StatusCode::SERVICE_UNAVAILABLE,
             Self::Render { .. } => StatusCode::INTERNAL_SERVER_ERROR,
         }
@@ -121,7 +125,7 @@ impl Fault {
             Self::Crowded { .. } => "crowded",
             Self::BadCredentials { .. } => "bad-credentials",
             Self::ClearPassword => "clear-password",
-            Self::NotReady { .. } => "not-ready",
+            Self::NotReady { .. } | Self::Moving(_) => "not-ready",
             Self::NotLive { .. } => "not-live",
             Self::Render { .. } => "render",
         }
@@ -161,6 +165,9 @@ impl IntoResponse for Fault {
             }
             Self::Crowded { .. } | Self::NoAnswer { .. } => {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from_static("5"));
+            }
+            Self::Moving(_) => {
+                headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
             }
             _ => {}
         }

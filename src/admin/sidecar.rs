@@ -26,7 +26,7 @@ struct Asked {
     database: Option<String>,
 }
 
-/// `GET /connection`: the active side as a URI. Credentials that the caller sent come back to it, and only where
+/// `GET /connection`: the active side as a URI, unless it is being left. Credentials that the caller sent come back to it, and only where
 /// nobody in between can read them; our own go to a caller with a token or on the unix socket.
 pub(super) async fn connection(
     State(shared): State<Arc<Shared>>,
@@ -38,6 +38,9 @@ pub(super) async fn connection(
     let status = shared.state.status.load_full();
     let name = service(&status, asked.service.as_deref(), true)?;
     let sides = Clusters::of(status.services.iter().filter(|s| Some(&s.name) == name.as_ref()));
+    if let Some(moving) = sides.moving() {
+        return Err(moving.into());
+    }
     let mut dsn = sides.active().ok_or(DsnError::NobodyActive).and_then(Dsn::to).map_err(not_ready)?;
     dsn.database = asked.database.or(dsn.database);
     match sent(&headers)? {

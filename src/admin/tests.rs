@@ -449,4 +449,24 @@ fn clusters_are_called_by_their_ids_and_home_stays_the_configured_primary() {
     assert_eq!(served.get("/connection").problem(), "not-ready");
 }
 
+#[test]
+fn while_traffic_moves_nobody_is_sent_to_the_side_that_is_left() {
+    let served = Served::start(fixture::promoting());
+    served.publish(|status| status.services[0].open = false);
+    let reply = served.get("/connection");
+    assert_eq!((reply.code, reply.problem().as_str()), (503, "not-ready"));
+    assert_eq!(reply.json()["detail"], "traffic moves from us-east to us-west; ask again in a moment");
+    assert!(reply.head.contains("retry-after: 1") && !reply.body.contains("db1.example.com"), "{reply:?}");
+    let sides = served.get("/clusters").json();
+    assert_eq!((&sides["clusters"][0]["open"], &sides["clusters"][0]["moves_to"]), (&json!(false), &json!("us-west")));
+    assert_eq!(sides["clusters"][1].get("moves_to"), None);
+    // Without an episode nobody has left: newcomers wait for this side.
+    served.publish(|status| status.services[0].episode = None);
+    assert_eq!(served.get("/connection").json()["open"], json!(false));
+    // And the gate may be open while an episode only looks.
+    served.publish(|status| *status = fixture::promoting());
+    served.publish(|status| status.services[0].open = true);
+    assert_eq!(served.get("/connection").code, 200);
+}
+
 // Events

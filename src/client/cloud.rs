@@ -1,16 +1,21 @@
 //! Asks the Cloud API where there is no daemon: which cluster is active by its replication streams, and where it is.
 //! What that cannot know is said in the room's head.
 
-use jiff::Timestamp;
-
 use super::error::{Error, SettingsError};
-use crate::cockroach_cloud::model::{ClusterId, ReplicationStream, StreamFilter, StreamStatus};
-use crate::cockroach_cloud::{self, Client};
+use crate::cockroach_cloud::model::{ClusterId, StreamFilter};
+use crate::cockroach_cloud::{self, BuildError, Client, Standing, standing};
 use crate::types::{BackendName, HostPort, Secret, ServiceName};
 use crate::view::sides::{COCKROACH, Cluster, Clusters};
+use crate::view::url::Url;
 
+const ENDPOINT: &str = "PRIMARY_CLUSTER_ENDPOINT";
+const REQUIRE: &str = "require";
 /// The SQL port of a cluster whose port nobody tells.
 const SQL_PORT: u16 = 26257;
+
+/// What they are called, as by a daemon that reads the same variables.
+const PRIMARY: &str = "primary";
+const STANDBY: &str = "standby";
 
 /// Two clusters and the API that knows their streams.
 #[derive(Debug, Clone)]
@@ -28,12 +33,15 @@ pub struct CloudSettings {
     /// libpq's word. Default `require`; the clusters have certificates of different CAs, so that `verify-ca` and
     /// `verify-full` want a file with both in [`Settings::sslrootcert`](super::Settings::sslrootcert).
     pub sslmode: String,
+    /// The file with the CAs to trust where that is `verify-ca` or `verify-full`; `None` = the system's.
+    pub sslrootcert: Option<String>,
 }
 
 impl CloudSettings {
     /// The defaults, with this API and these clusters.
     pub fn new(api: cockroach_cloud::Settings, primary: ClusterId, standby: ClusterId) -> Self {
-        Self { api, primary, standby, primary_host: None, standby_host: None, sslmode: "require".into() }
+        let (sslmode, sslrootcert) = (REQUIRE.to_owned(), None);
+        Self { api, primary, standby, primary_host: None, standby_host: None, sslmode, sslrootcert }
     }
 
     /// `None` = no secret is set.
@@ -41,6 +49,7 @@ impl CloudSettings {
         read: impl Fn(&str) -> Option<String>,
     ) -> Result<Option<CloudSettings>, SettingsError> {
         const SECRET: &str = "COCKROACH_API_SECRET_KEY";
+        const URL: &str = "COCKROACH_API_URL";
         let Some(secret) = read(SECRET) else { return Ok(None) };
         let id = |variable| {
             let text = read(variable).ok_or(SettingsError::Missing { missing: variable, because: SECRET })?;
@@ -51,12 +60,21 @@ impl CloudSettings {
             Some(text) => with_port(&text).map(Some).ok_or(SettingsError::BadHost { variable }),
         };
         let mut api = cockroach_cloud::Settings::new(Secret::new(secret));
-        if let Some(url) = read("COCKROACH_API_URL") {
+        if let Some(url) = read(URL) {
             api.base_url = url;
         }
+        api.check().map_err(|error| {
+            let of_url = matches!(error, BuildError::BadUrl | BuildError::UrlHasMore | BuildError::NotEncrypted { .. });
+            SettingsError::BadApi { variable: if of_url { URL } else { SECRET }, error }
+        })?;
+        let endpoint = read(ENDPOINT).map(|text| Url::parse(text.trim(), SQL_PORT)).transpose();
+        let endpoint = endpoint.map_err(|error| SettingsError::BadEndpoint { variable: ENDPOINT, error })?;
+        let mode = endpoint.as_ref().and_then(|url| url.tls_mode);
         Ok(Some(Self {
-            primary_host: host("PRIMARY_SQL_DNS")?,
+            primary_host: host("PRIMARY_SQL_DNS")?.or(endpoint.as_ref().map(|url| url.address.clone())),
             standby_host: host("STANDBY_SQL_DNS")?,
+            sslmode: sslmode(mode, read("DB_SSL").as_deref())?.to_owned(),
+            sslrootcert: endpoint.and_then(|url| url.ca_file),
             ..Self::new(api, id("PRIMARY_CLUSTER_ID")?, id("STANDBY_CLUSTER_ID")?)
         }))
     }
@@ -89,7 +107,7 @@ impl Cloud {
             ..StreamFilter::default()
         };
         let streams = self.client.streams(&filter).await.map_err(boxed)?.value;
-        let found = deduce(&streams, self.settings.primary, self.settings.standby);
+        let found = standing(&streams, self.settings.primary, self.settings.standby);
         let known = |id: ClusterId| {
             let id = id.to_string();
             let side = earlier?.clusters.iter().find(|side| side.cluster_id.as_ref() == Some(&id))?;
@@ -98,7 +116,7 @@ impl Cloud {
         let (primary, standby) = (self.settings.primary, self.settings.standby);
         let mut clusters = Vec::new();
         for (id, name, host) in
-            [(primary, "primary", &self.settings.primary_host), (standby, "standby", &self.settings.standby_host)]
+            [(primary, PRIMARY, &self.settings.primary_host), (standby, STANDBY, &self.settings.standby_host)]
         {
             let host = match host.clone().or_else(|| known(id)) {
                 Some(host) => Ok(host),
@@ -130,7 +148,11 @@ impl Cloud {
         hosts.find_map(|host| with_port(host)).ok_or(refused)
     }
 
-    fn cluster(&self, id: ClusterId, name: &str, host: Option<HostPort>, found: &Found) -> Cluster {
+    fn name_of(&self, id: Option<ClusterId>) -> Option<BackendName> {
+        Some(BackendName::new(if id? == self.settings.primary { PRIMARY } else { STANDBY }))
+    }
+
+    fn cluster(&self, id: ClusterId, name: &str, host: Option<HostPort>, found: &Standing) -> Cluster {
         let active = id == found.active;
         let role = match active {
             true => "primary",
@@ -150,45 +172,35 @@ impl Cloud {
             healthy: false,
             fit: active,
             open: found.open,
+            moves_to: self.name_of(found.filled.filter(|_| active && !found.open)),
             dns: host.into_iter().collect(),
             addresses: Vec::new(),
             sslmode: self.settings.sslmode.clone(),
-            sslrootcert: None,
+            sslrootcert: self.settings.sslrootcert.clone(),
         }
     }
 }
 
-/// What the streams between two clusters say.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Found {
-    active: ClusterId,
-    /// The cluster into which a stream replicates: it does not serve.
-    filled: Option<ClusterId>,
-    /// No failover is under way.
-    open: bool,
-}
-
-/// The standby of the newest completed stream is active, unless a stream replicates into it; else the source of the
-/// stream that replicates; else the configured primary.
-fn deduce(streams: &[ReplicationStream], primary: ClusterId, standby: ClusterId) -> Found {
-    let ours = |stream: &&ReplicationStream| {
-        let sides = (stream.primary_cluster_id, stream.standby_cluster_id);
-        sides == (primary, standby) || sides == (standby, primary)
+/// As the daemon lays `DB_SSL` over the endpoint's word, and as it tells what it uses: a cluster is never offered a
+/// connection in clear unless somebody says so.
+fn sslmode(endpoint: Option<&'static str>, db_ssl: Option<&str>) -> Result<&'static str, SettingsError> {
+    let wrong = |problem| SettingsError::BadSsl { problem };
+    let encrypt = match db_ssl.map(|word| word.trim().to_ascii_lowercase()).as_deref() {
+        None => None,
+        Some("true" | "1" | "yes" | "on") => Some(true),
+        Some("false" | "0" | "no" | "off") => Some(false),
+        Some(_) => return Err(wrong("neither true nor false; write one of them")),
     };
-    let when = |stream: &ReplicationStream| (stream.created_at.unwrap_or(Timestamp::MIN), stream.activated_at);
-    let newest = |wanted: fn(&StreamStatus) -> bool| {
-        streams.iter().filter(ours).filter(|stream| wanted(&stream.status)).max_by_key(|stream| when(stream))
-    };
-    let completed = newest(|status| *status == StreamStatus::Completed);
-    let live = newest(|status| {
-        matches!(status, StreamStatus::Starting | StreamStatus::Replicating | StreamStatus::FailingOver)
-    });
-    let filled = live.map(|stream| stream.standby_cluster_id);
-    let promoted = completed.map(|stream| stream.standby_cluster_id).filter(|id| Some(*id) != filled);
-    Found {
-        active: promoted.or(live.map(|stream| stream.primary_cluster_id)).unwrap_or(primary),
-        filled,
-        open: live.is_none_or(|stream| stream.status != StreamStatus::FailingOver),
+    match (encrypt, endpoint) {
+        (Some(true), Some("disable")) => {
+            Err(wrong("true, but PRIMARY_CLUSTER_ENDPOINT says sslmode=disable; change one of them"))
+        }
+        (Some(false), None | Some("prefer" | "disable")) => Ok("disable"),
+        (Some(false), Some(_)) => {
+            Err(wrong("false, but PRIMARY_CLUSTER_ENDPOINT wants encryption by its sslmode; change one of them"))
+        }
+        (_, None | Some("prefer")) => Ok(REQUIRE),
+        (_, Some(mode)) => Ok(mode),
     }
 }
 
@@ -199,64 +211,6 @@ fn with_port(text: &str) -> Option<HostPort> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const A: ClusterId = ClusterId::from_bits(1);
-    const B: ClusterId = ClusterId::from_bits(2);
-    const OTHER: ClusterId = ClusterId::from_bits(3);
-
-    fn stream(minute: i64, from: ClusterId, to: ClusterId, status: &str) -> ReplicationStream {
-        let created = Timestamp::from_second(1_800_000_000 + minute * 60).unwrap();
-        let json = serde_json::json!({ "id": format!("00000000-0000-0000-0000-{minute:012}"), "status": status,
-            "primary_cluster_id": from, "standby_cluster_id": to, "created_at": created.to_string() });
-        serde_json::from_value(json).unwrap()
-    }
-
-    fn active(streams: &[ReplicationStream]) -> (ClusterId, bool) {
-        let mut turned = streams.to_vec();
-        turned.reverse();
-        let (found, again) = (deduce(streams, A, B), deduce(&turned, A, B));
-        assert_eq!(found, again, "the order of the list says nothing");
-        (found.active, found.open)
-    }
-
-    #[test]
-    fn the_active_cluster_is_deduced_through_a_failover_and_back_home() {
-        let mut streams = Vec::new();
-        assert_eq!(active(&streams), (A, true), "nothing is known: the configured primary");
-        for status in ["STARTING", "REPLICATING"] {
-            assert_eq!(active(&[stream(0, A, B, status)]), (A, true), "{status}");
-        }
-        assert_eq!(active(&[stream(0, A, B, "FAILING_OVER")]), (A, false), "the standby does not serve yet");
-        streams.push(stream(0, A, B, "COMPLETED"));
-        assert_eq!(active(&streams), (B, true));
-        for status in ["STARTING", "REPLICATING", "CANCELED"] {
-            streams.push(stream(1, B, A, status));
-            assert_eq!(active(&streams), (B, true), "the way home is prepared: {status}");
-            streams.pop();
-        }
-        streams.push(stream(1, B, A, "COMPLETED"));
-        assert_eq!(active(&streams), (A, true));
-        streams.push(stream(2, A, B, "REPLICATING"));
-        assert_eq!(active(&streams), (A, true));
-    }
-
-    #[test]
-    fn a_cluster_that_is_filled_again_is_not_active_although_it_was_promoted_before() {
-        let streams = [stream(0, A, B, "COMPLETED"), stream(5, A, B, "REPLICATING")];
-        assert_eq!(active(&streams), (A, true));
-    }
-
-    #[test]
-    fn the_source_of_a_stream_is_active_when_nothing_was_promoted_whoever_is_configured() {
-        assert_eq!(active(&[stream(0, B, A, "REPLICATING")]), (B, true));
-    }
-
-    #[test]
-    fn streams_of_other_clusters_say_nothing() {
-        let streams =
-            [stream(9, A, OTHER, "COMPLETED"), stream(9, OTHER, B, "COMPLETED"), stream(0, A, B, "REPLICATING")];
-        assert_eq!(active(&streams), (A, true));
-    }
 
     #[test]
     fn a_host_without_a_port_gets_that_of_the_product() {

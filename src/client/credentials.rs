@@ -18,18 +18,19 @@ impl Credentials {
         Self { user: user.into(), password: Some(Secret::new(password.into())) }
     }
 
-    /// From `DB_USERNAME` and `DB_PASSWORD`; an error when there is no user.
+    /// From `DB_USERNAME` (or `DB_USER`) and `DB_PASSWORD`; an error when there is no user.
     pub fn from_env() -> Result<Self, SettingsError> {
         Self::from_variables(|name| std::env::var(name).ok())?.ok_or(SettingsError::NoUser)
     }
 
-    /// `None` = neither is set. Empty values count as none.
+    /// `None` = no user is set: a password alone is not the application's. Empty values count as none.
     pub(super) fn from_variables(read: impl Fn(&str) -> Option<String>) -> Result<Option<Self>, SettingsError> {
         let read = |name: &str| read(name).filter(|value| !value.is_empty());
-        match (read("DB_USERNAME"), read("DB_PASSWORD")) {
-            (Some(user), password) => Ok(Some(Self { user, password: password.map(Secret::new) })),
-            (None, None) => Ok(None),
-            (None, Some(_)) => Err(SettingsError::NoUser),
-        }
+        let user = match (read("DB_USERNAME"), read("DB_USER")) {
+            (Some(one), Some(other)) if one != other => return Err(SettingsError::TwoUsers),
+            (one, other) => one.or(other),
+        };
+        let password = read("DB_PASSWORD").map(Secret::new);
+        Ok(user.map(|user| Self { user, password }))
     }
 }

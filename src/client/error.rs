@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::cockroach_cloud;
 use crate::cockroach_cloud::model::IdError;
 use crate::view::dsn::DsnError;
+use crate::view::url::UrlError;
 
 /// Why the settings make no sense.
 #[derive(Debug, thiserror::Error)]
@@ -40,9 +41,26 @@ pub enum SettingsError {
         /// Its name.
         variable: &'static str,
     },
-    /// A password without a user, or neither.
+    /// A variable of the environment is no connection URL.
+    #[error("{variable} {error}")]
+    BadEndpoint {
+        /// Its name.
+        variable: &'static str,
+        /// Why not; never its text.
+        error: UrlError,
+    },
+    /// `DB_SSL` says nothing, or what something else contradicts.
+    #[error("DB_SSL is {problem}")]
+    BadSsl {
+        /// In words.
+        problem: &'static str,
+    },
+    /// No user.
     #[error("DB_USERNAME is not set, so nobody could log in")]
     NoUser,
+    /// Two users.
+    #[error("DB_USERNAME is not the same as DB_USER, and both name one thing; set one of them")]
+    TwoUsers,
     /// Both cluster ids are one.
     #[error("primary and standby have the same cluster id")]
     OneCluster,
@@ -53,6 +71,14 @@ pub enum SettingsError {
         setting: &'static str,
         /// In words.
         range: &'static str,
+    },
+    /// A variable of the environment says nothing that the Cloud API could be asked with.
+    #[error("{variable}: {error}")]
+    BadApi {
+        /// Its name.
+        variable: &'static str,
+        /// Why not.
+        error: cockroach_cloud::BuildError,
     },
     /// The Cloud API cannot be used like that.
     #[error(transparent)]

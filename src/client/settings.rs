@@ -73,7 +73,8 @@ impl Settings {
     }
 
     /// From `PGPIVOT_URL`; from `COCKROACH_API_SECRET_KEY`, `PRIMARY_CLUSTER_ID` and `STANDBY_CLUSTER_ID`, with
-    /// `COCKROACH_API_URL`, `PRIMARY_SQL_DNS` and `STANDBY_SQL_DNS`; from `DB_USERNAME`, `DB_PASSWORD` and `DB_NAME`.
+    /// `COCKROACH_API_URL`, `PRIMARY_SQL_DNS` and `STANDBY_SQL_DNS`, with host, `sslmode` and `sslrootcert` of
+    /// `PRIMARY_CLUSTER_ENDPOINT` and with `DB_SSL`; from `DB_USERNAME` (or `DB_USER`), `DB_PASSWORD` and `DB_NAME`.
     /// Without the first and the second, the daemon is [`DEFAULT_DAEMON`]. Empty values count as none.
     pub fn from_env() -> Result<Self, SettingsError> {
         Self::from_variables(|name| std::env::var(name).ok())

@@ -336,7 +336,78 @@ fn the_environment_says_whom_to_ask_and_who_logs_in() {
     assert!(
         wrong(&[clusters[0], ("PRIMARY_CLUSTER_ID", "x"), clusters[2]]).starts_with("PRIMARY_CLUSTER_ID is no UUID")
     );
-    assert!(wrong(&[("DB_PASSWORD", PASSWORD)]).starts_with("DB_USERNAME is not set"));
+    for (name, value) in
+        [(clusters[0].0, "CCDB1 x"), ("COCKROACH_API_URL", "http://api.example.com"), ("COCKROACH_API_URL", "x")]
+    {
+        let told = wrong(&[&clusters[..], &[(name, value)]].concat());
+        assert!(told.starts_with(name) && !told.contains("CCDB1"), "{told}");
+    }
+}
+
+/// As a `.env` says it.
+fn of_variables(cloud: &Cloud, more: &[(&str, &str)]) -> Result<Settings, SettingsError> {
+    let (url, primary, standby) = (cloud.api_url(), cloud.cluster_id(Side::East), cloud.cluster_id(Side::West));
+    let all = [
+        ("COCKROACH_API_SECRET_KEY", cloud.secret().expose()),
+        ("COCKROACH_API_URL", &url),
+        ("PRIMARY_CLUSTER_ID", &primary),
+        ("STANDBY_CLUSTER_ID", &standby),
+    ];
+    let all: HashMap<String, String> = all.iter().chain(more).map(|(k, v)| ((*k).into(), (*v).into())).collect();
+    Settings::from_variables(move |name| all.get(name).cloned())
+}
+
+#[tokio::test]
+async fn the_primarys_endpoint_says_where_it_is_and_how_to_encrypt_both() {
+    let cloud = cloud().await;
+    let address = cloud.sql_address(Side::East);
+    let endpoint = |query: &str| format!("postgresql://me:x@{address}/shop{query}");
+    let told = async |more: &[(&str, &str)]| {
+        let manager = ConnectionManager::new(of_variables(&cloud, more).unwrap()).unwrap();
+        manager.connection_string().await.unwrap()
+    };
+    let checked = endpoint("?sslmode=verify-ca&sslrootcert=/etc/ca.crt");
+    let tls = "sslmode=verify-ca&sslrootcert=%2Fetc%2Fca.crt";
+    let of = |tls: &str| format!("postgresql://{address}/defaultdb?{tls}");
+    assert_eq!(told(&[("PRIMARY_CLUSTER_ENDPOINT", &checked)]).await, of(tls));
+    assert_eq!(cloud.requests(Operation::ConnectionString), 1, "only where the standby is had to be asked");
+    // A host of its own variable wins, as at the daemon.
+    let elsewhere = told(&[("PRIMARY_CLUSTER_ENDPOINT", &checked), ("PRIMARY_SQL_DNS", "p.example.com")]).await;
+    assert_eq!(elsewhere, format!("postgresql://p.example.com:26257/defaultdb?{tls}"));
+    assert_eq!(told(&[("PRIMARY_CLUSTER_ENDPOINT", &endpoint("?sslmode=disable"))]).await, of("sslmode=disable"));
+    // What is not said is never less than encrypted.
+    for query in ["", "?sslmode=prefer"] {
+        assert_eq!(told(&[("PRIMARY_CLUSTER_ENDPOINT", &endpoint(query))]).await, of("sslmode=require"));
+    }
+    assert_eq!(told(&[("DB_SSL", "false")]).await, of("sslmode=disable"));
+    fail_over(&cloud).await;
+    let standby = cloud.sql_address(Side::West);
+    let away = told(&[("PRIMARY_CLUSTER_ENDPOINT", &checked)]).await;
+    assert_eq!(away, format!("postgresql://{standby}/defaultdb?{tls}"));
+    for (more, words) in [
+        (vec![("PRIMARY_CLUSTER_ENDPOINT", "hunter2")], "PRIMARY_CLUSTER_ENDPOINT is not a connection URL"),
+        (vec![("DB_SSL", "maybe")], "DB_SSL is neither true nor false"),
+        (vec![("DB_SSL", "off"), ("PRIMARY_CLUSTER_ENDPOINT", &*checked)], "DB_SSL is false, but"),
+        (vec![("DB_SSL", "on"), ("PRIMARY_CLUSTER_ENDPOINT", &*endpoint("?sslmode=disable"))], "DB_SSL is true, but"),
+    ] {
+        let error = of_variables(&cloud, &more).unwrap_err().to_string();
+        assert!(error.starts_with(words) && !error.contains("hunter2"), "{error}");
+    }
+}
+
+#[test]
+fn who_logs_in_is_read_as_the_daemon_reads_it() {
+    let read = |pairs: &[(&str, &str)]| {
+        let all: HashMap<String, String> = pairs.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect();
+        Settings::from_variables(move |name| all.get(name).cloned()).map(|settings| settings.credentials)
+    };
+    let app = Some(Credentials::new("app", PASSWORD));
+    assert_eq!(read(&[("DB_USER", "app"), ("DB_PASSWORD", PASSWORD)]).unwrap(), app);
+    assert_eq!(read(&[("DB_USER", "app"), ("DB_USERNAME", "app"), ("DB_PASSWORD", PASSWORD)]).unwrap(), app);
+    // A password alone is pgpivot's own, or another program's.
+    assert_eq!(read(&[("DB_PASSWORD", PASSWORD)]).unwrap(), None);
+    let told = read(&[("DB_USER", "one"), ("DB_USERNAME", "two")]).unwrap_err().to_string();
+    assert_eq!(told, "DB_USERNAME is not the same as DB_USER, and both name one thing; set one of them");
 }
 
 #[test]

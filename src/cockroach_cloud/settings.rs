@@ -89,6 +89,13 @@ pub enum BuildError {
     Http(#[source] reqwest::Error),
 }
 
+impl Settings {
+    /// What [`Client::build`](super::Client::build) would say of them, the system's certificates aside.
+    pub fn check(&self) -> Result<(), BuildError> {
+        check(self).map(drop)
+    }
+}
+
 /// Settings that were found good.
 pub(super) struct Checked {
     pub(super) base: Url,

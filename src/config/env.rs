@@ -6,7 +6,6 @@ mod endpoint;
 mod overlay;
 mod pcr;
 mod servers;
-mod url;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -15,9 +14,9 @@ pub use self::dotenv::parse as parse_dotenv;
 pub use self::endpoint::{SqlEndpoint, parse as parse_endpoint};
 use self::pcr::Pcr;
 use self::servers::Servers;
-use self::url::Url;
 use super::raw::problem::{Problem, nearest, shown};
 use crate::types::Secret;
+use crate::view::url::Url;
 
 /// Every variable that means something, in the order of `.env.example`.
 pub const NAMES: [&str; 34] = [

@@ -12,9 +12,13 @@ use super::wait::{self, Ended, Goal, Watched};
 use super::{CtlError, Done, Misuse, one_service, services};
 use crate::failover::action::{Command, Receipt};
 use crate::types::BackendName;
+use crate::view::ServiceStatus;
+use crate::view::sides::COCKROACH;
 
 /// How long is waited unless told otherwise.
 const PATIENCE: Duration = Duration::from_secs(120);
+/// The same where clusters are promoted: the vendor takes minutes, and may take many.
+pub(super) const CLUSTERS: Duration = Duration::from_secs(3600);
 
 /// A command and how it is to be handled.
 #[derive(Debug)]
@@ -44,6 +48,14 @@ impl Order {
     /// It changes a database or where its clients go.
     fn asks(&self) -> bool {
         !matches!(self.command, Command::Pause | Command::Resume | Command::CheckHealth)
+    }
+
+    /// How long is waited unless told otherwise.
+    fn patience(&self, chosen: &[&ServiceStatus]) -> Duration {
+        let promotes =
+            matches!(self.command, Command::Failover { .. } | Command::Switchover { .. } | Command::Restore { .. });
+        let clusters = |service: &&ServiceStatus| service.kind == COCKROACH && service.replication.is_some();
+        if promotes && chosen.iter().any(clusters) { CLUSTERS } else { PATIENCE }
     }
 
     /// When it is done, if the receipt does not name an episode.
@@ -113,7 +125,8 @@ pub(super) async fn run(api: &Api, terminal: &Terminal, global: &Global, order: 
         return Ok(Done::Yes);
     };
     let watched = Watched { services: chosen.iter().map(|s| (s.name.clone(), s.epoch)).collect(), goal };
-    let ended = wait::until(api, terminal, &watched, global.timeout.unwrap_or(PATIENCE)).await?;
+    let patience = global.timeout.unwrap_or_else(|| order.patience(&chosen));
+    let ended = wait::until(api, terminal, &watched, patience).await?;
     let ended = match (ended, &order.command) {
         // That is what was asked for.
         (Ended::Cancelled { sentence }, Command::Abandon { .. }) => Ended::Done { sentence, took: None },
@@ -201,4 +214,39 @@ fn tells(sentence: &str, took: Duration) -> bool {
 /// A backend's name from the command line.
 pub(super) fn backend(name: &Option<String>) -> Option<BackendName> {
     name.as_deref().map(BackendName::new)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::ctl::args::Args;
+    use crate::ctl::{commands, sample};
+    use crate::view::ReplicationStatus;
+
+    fn patience(line: &str, service: &ServiceStatus) -> Duration {
+        let args = Args::try_parse_from(["proxyctl"].into_iter().chain(line.split_whitespace())).unwrap();
+        commands::order(&args.command).unwrap().patience(&[service])
+    }
+
+    #[test]
+    fn a_promotion_of_clusters_is_waited_for_as_long_as_the_help_says() {
+        let servers = sample::steady().services.remove(0);
+        let replication = ReplicationStatus {
+            source: "cloud_api".into(),
+            read_at: None,
+            trouble: None,
+            usual_lag_ms: 0,
+            streams: Vec::new(),
+        };
+        let routed = ServiceStatus { kind: "cockroach".into(), ..servers.clone() };
+        let clusters = ServiceStatus { replication: Some(replication), ..routed.clone() };
+        for line in ["failover", "switchover", "restore", "restore --force"] {
+            assert_eq!(patience(line, &clusters), Duration::from_secs(3600), "{line}");
+            assert_eq!(patience(line, &servers), Duration::from_secs(120), "{line}");
+            assert_eq!(patience(line, &routed), Duration::from_secs(120), "{line}");
+        }
+        assert_eq!(patience("pause", &clusters), Duration::from_secs(120));
+    }
 }

@@ -34,9 +34,6 @@ use crate::pcr::{Error, Pair, Side, Survey, Which};
 use crate::view::{BackendStatus, ServiceStatus, Status};
 use meter::{Interrupts, Meter};
 
-/// How long is waited for clusters unless told otherwise.
-const PATIENCE: Duration = Duration::from_secs(3600);
-
 /// What a command works on, and how.
 struct Desk<'a> {
     pair: Pair,
@@ -85,15 +82,24 @@ impl<'a> Desk<'a> {
         Ok(Self { pair, daemon, global, terminal, interrupts: Mutex::new(None) })
     }
 
-    /// The side that clients are sent to: by the daemon's word, else the one that was promoted last.
+    /// The side that clients are sent to: by the daemon's word at the start, else by the streams.
     fn active(&self, survey: &Survey) -> Result<Which, Error> {
         match &self.daemon {
             None => Ok(survey.active(&self.pair)),
-            Some(daemon) => {
-                let active = daemon.service.active.as_ref().and_then(|name| self.pair.named(name));
-                active.ok_or(Error::NoActive)
-            }
+            Some(daemon) => self.led_to(Some(&daemon.service)),
         }
+    }
+
+    /// The same by the daemon's word of now: for what cannot be taken back, that of a while ago is not enough.
+    async fn active_now(&self, survey: &Survey) -> Result<Which, CtlError> {
+        let Some(daemon) = &self.daemon else { return Ok(survey.active(&self.pair)) };
+        let status = daemon.api.status().await?;
+        Ok(self.led_to(status.services.iter().find(|service| service.name == self.pair.service))?)
+    }
+
+    fn led_to(&self, service: Option<&ServiceStatus>) -> Result<Which, Error> {
+        let active = service.and_then(|service| service.active.as_ref()).and_then(|name| self.pair.named(name));
+        active.ok_or(Error::NoActive)
     }
 
     /// What a failback goes to.
@@ -102,7 +108,7 @@ impl<'a> Desk<'a> {
     }
 
     fn patience(&self) -> Duration {
-        self.global.timeout.unwrap_or(PATIENCE)
+        self.global.timeout.unwrap_or(act::CLUSTERS)
     }
 
     /// Shows what would happen, and asks. `Some` = do not go on.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
-use super::{Error, Pair, Which};
+use super::{Error, Pair, Which, too_soon};
 use crate::cockroach_cloud::model::{Cluster, DeleteProtection, Disruption};
 use crate::cockroach_cloud::{self as cloud};
 
@@ -36,7 +36,7 @@ pub struct Target {
     pub name: String,
     /// The regions that are taken down as a whole.
     pub regions: Vec<String>,
-    /// What is disrupted already.
+    /// What was disrupted when it was read.
     pub before: Vec<Disruption>,
 }
 
@@ -60,14 +60,23 @@ pub async fn target(pair: &Pair, which: Which, regions: &[String]) -> Result<Tar
     Ok(Target { which, name: cluster.name, regions, before })
 }
 
-/// Disrupts it, beside what is disrupted already. The order replaces the whole set and is sent once; a lost reply is
-/// resolved by reading. Not cancel safe.
+/// Disrupts it, beside what is disrupted by then. The order replaces the whole set, so that is read anew. It is sent
+/// once, unless it came too soon; a lost reply is resolved by reading. Not cancel safe.
 pub async fn disrupt(pair: &Pair, target: &Target) -> Result<Vec<Disruption>, Error> {
     let id = pair.side(target.which).id;
-    let mut set: Vec<Disruption> = target.regions.iter().map(Disruption::whole_region).collect();
-    let others = target.before.iter().filter(|before| !target.regions.contains(&before.region_code));
-    set.extend(others.cloned());
-    match pair.client.set_disruptions(id, set.clone()).await {
+    let mut set = pair.client.disruptions(id).await?.value;
+    set.retain(|there| !target.regions.contains(&there.region_code));
+    set.extend(target.regions.iter().map(Disruption::whole_region));
+    let mut tries = 1;
+    let ordered = loop {
+        let ordered = pair.client.set_disruptions(id, set.clone()).await;
+        match ordered.as_ref().err().and_then(too_soon).filter(|_| tries < super::ORDERS) {
+            Some(wait) => sleep(wait).await,
+            None => break ordered,
+        }
+        tries += 1;
+    };
+    match ordered {
         Ok(reply) => Ok(reply.value),
         Err(error) if !error.may_have_taken_effect() => Err(error.into()),
         Err(error) => match pair.client.disruptions(id).await {

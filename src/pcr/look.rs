@@ -1,18 +1,21 @@
 //! Looks at a pair of clusters from outside: the API's record of each, the answer of each to a hello over SQL, and the
 //! streams between them. Judges nothing but what an answer means; changes nothing.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
+use rustix::io::Errno;
 use serde::Serialize;
 use tokio::time::Instant;
 
+use super::pair::anonymous;
 use super::{Direction, Error, Pair, Side, Survey, Which};
 use crate::cockroach_cloud::model::{
     Cluster, ClusterState, DeleteProtection, OperationStatus, Plan, ReplicationStream, StreamFilter, StreamStatus,
 };
 use crate::cockroach_cloud::{self as cloud};
+use crate::config::{Login, Tls, TlsMode};
 use crate::net::resolve::Resolver;
 use crate::net::session::{Cause, Session, SessionError, Step, Target};
 use crate::net::tls::ClientTls;
@@ -28,7 +31,7 @@ const APPLICATION: &str = "proxyctl";
 pub struct PairView {
     /// The service they serve.
     pub service: ServiceName,
-    /// The side that was promoted last, by the streams; `None` = they cannot be read.
+    /// The active side, by the streams; `None` = they cannot be read.
     pub promoted_last: Option<BackendName>,
     /// Primary first.
     pub clusters: Vec<ClusterView>,
@@ -99,6 +102,8 @@ pub enum Answer {
     NotServing,
     /// Something answers, and it is none of the above.
     Other,
+    /// The connection breaks off without a word, or there is no way to it.
+    Lost,
     /// Nobody listens.
     Refused,
     /// Nothing is heard in time.
@@ -205,21 +210,45 @@ pub fn sql_address(cluster: &Cluster) -> Option<HostPort> {
 }
 
 async fn hello(pair: &Pair, side: &Side, address: &HostPort, resolver: &Resolver) -> (Answer, String) {
-    let tls = match ClientTls::build(&side.tls) {
+    answer(address, &side.tls, &pair.login, pair.timeout, resolver).await
+}
+
+/// Says hello to whoever is at these addresses, encrypted if that is offered; the best answer counts.
+pub async fn greeted(hosts: &[HostPort], timeout: Duration) -> Answer {
+    let resolver = Resolver::default();
+    let tls = Tls { mode: TlsMode::Prefer, ca_file: None, server_name: None };
+    let mut best = Answer::Unknown;
+    for host in hosts {
+        best = best.min(answer(host, &tls, &anonymous(), timeout, &resolver).await.0);
+    }
+    best
+}
+
+/// Says hello at one name, at each of its addresses; no password is sent.
+async fn answer(name: &HostPort, tls: &Tls, login: &Login, timeout: Duration, resolver: &Resolver) -> (Answer, String) {
+    let client_tls = match ClientTls::build(tls) {
         Ok(tls) => tls,
         Err(error) => return (Answer::Unknown, error.to_string()),
     };
-    let deadline = Instant::now() + pair.timeout;
-    let addresses = match tokio::time::timeout_at(deadline, resolver.resolve(address)).await {
+    let deadline = Instant::now() + timeout;
+    let addresses = match tokio::time::timeout_at(deadline, resolver.resolve(name)).await {
         Ok(Ok(addresses)) => addresses,
         Ok(Err(error)) => return (Answer::Unknown, error.to_string()),
         Err(_) => return (Answer::Unknown, "no name server answered in time".into()),
+    };
+    let target = |address| Target {
+        address,
+        server_name: tls.server_name.clone().unwrap_or_else(|| name.host.to_string()),
+        tls: Arc::clone(&client_tls),
+        login: Login { password: None, ..login.clone() },
+        application_name: APPLICATION.to_owned(),
+        replication: false,
     };
     let mut best = (Answer::Unknown, "it has no address".to_owned());
     for (n, ip) in addresses.iter().enumerate() {
         // Each address has its share of the time that is left.
         let left = deadline.saturating_duration_since(Instant::now()) / u32::try_from(addresses.len() - n).unwrap_or(1);
-        let found = greet(pair, side, address, *ip, &tls, Instant::now() + left).await;
+        let found = greet(&target(*ip), Instant::now() + left).await;
         if found.0 < best.0 {
             best = found;
         }
@@ -230,23 +259,8 @@ async fn hello(pair: &Pair, side: &Side, address: &HostPort, resolver: &Resolver
     best
 }
 
-async fn greet(
-    pair: &Pair,
-    side: &Side,
-    name: &HostPort,
-    address: SocketAddr,
-    tls: &Arc<ClientTls>,
-    deadline: Instant,
-) -> (Answer, String) {
-    let target = Target {
-        address,
-        server_name: side.tls.server_name.clone().unwrap_or_else(|| name.host.to_string()),
-        tls: Arc::clone(tls),
-        login: pair.login.clone(),
-        application_name: APPLICATION.to_owned(),
-        replication: false,
-    };
-    match Session::greet(&target, deadline).await {
+async fn greet(target: &Target, deadline: Instant) -> (Answer, String) {
+    match Session::greet(target, deadline).await {
         Ok(()) => (Answer::Serving, "it serves".into()),
         Err(error) => classify(&error),
     }
@@ -264,12 +278,26 @@ fn classify(error: &SessionError) -> (Answer, String) {
             Answer::Refused
         }
         (None, Cause::TimedOut) => Answer::Silent,
+        (None, Cause::Io { code, .. }) if is_ours(*code) => Answer::Unknown,
+        (None, Cause::Io { .. } | Cause::Closed | Cause::PostmasterDied) => Answer::Lost,
         _ => Answer::Other,
     };
     (answer, error.to_string())
 }
 
+/// This machine has no more sockets or memory: nothing was learned.
+fn is_ours(code: Option<i32>) -> bool {
+    let ours = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM, Errno::ADDRNOTAVAIL, Errno::AGAIN];
+    code.is_some_and(|code| ours.contains(&Errno::from_raw_os_error(code)))
+}
+
 impl Answer {
+    /// Nobody was there to answer, or a cluster that says that it does not serve. All else comes from a server that lives,
+    /// or says nothing.
+    pub fn is_dead(self) -> bool {
+        matches!(self, Self::Lost | Self::Refused | Self::Silent | Self::NotServing)
+    }
+
     /// For people.
     pub fn words(self) -> &'static str {
         match self {
@@ -278,6 +306,7 @@ impl Answer {
             Self::Draining => "draining (57P01)",
             Self::NotServing => "does not serve (08000)",
             Self::Other => "answers oddly",
+            Self::Lost => "breaks off",
             Self::Refused => "refuses connections",
             Self::Silent => "silent",
             Self::Unknown => "cannot be tried",

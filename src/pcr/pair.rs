@@ -222,6 +222,7 @@ fn sides(service: &Service) -> Option<Option<[Side; 2]>> {
     })
 }
 
-fn anonymous() -> Login {
+/// Who says hello where no login is configured.
+pub(super) fn anonymous() -> Login {
     Login { user: "pgpivot".into(), database: "defaultdb".into(), password: None }
 }

@@ -27,7 +27,7 @@ pub struct Check {
 pub struct Cycle {
     /// From 1.
     pub cycle: u32,
-    /// The side that was promoted last.
+    /// The active side, by the streams.
     pub active: BackendName,
     /// Primary first.
     pub clusters: Vec<ClusterView>,
@@ -147,13 +147,11 @@ fn speaks(pair: &Pair, survey: Option<&Survey>, cluster: &ClusterView) -> Check 
                 None => pass(what, format!("{said}; a cluster of its own, since no stream leads to it")),
             }
         }
-        (_, Answer::Refused | Answer::Silent) => {
+        (_, Answer::Refused | Answer::Silent | Answer::Lost) => {
             fail(what, said, "allow this machine in the cluster's IP allow list, and check address and port")
         }
         (_, Answer::Unknown) => fail(what, said, "check the host name, and the TLS settings if it is about those"),
-        (true, Answer::NotServing) => {
-            fail(what, said, "the side that was promoted last does not serve: is this its address?")
-        }
+        (true, Answer::NotServing) => fail(what, said, "the active side does not serve: is this its address?"),
         (_, _) => fail(what, said, "look at the cluster in the Cloud Console"),
     }
 }
@@ -164,7 +162,7 @@ pub async fn cycle(pair: &Pair, n: u32, failures: &mut u32) -> Cycle {
     let active = view.promoted_last.clone().unwrap_or_else(|| pair.primary.name.clone());
     let sql = view.clusters.iter().find(|cluster| cluster.name == active).and_then(|cluster| cluster.sql.as_ref());
     match sql.map(|sql| sql.answer) {
-        Some(Answer::Refused | Answer::Silent | Answer::NotServing | Answer::Draining) => *failures += 1,
+        Some(Answer::Refused | Answer::Silent | Answer::Lost | Answer::NotServing | Answer::Draining) => *failures += 1,
         Some(Answer::Serving) => *failures = 0,
         // Nothing was learned of its health.
         _ => {}

@@ -53,7 +53,7 @@ pub async fn create(pair: &Pair, direction: Direction) -> Result<(ReplicationStr
     let error = match order {
         Ok(reply) => return Ok((reply.value, false)),
         Err(error) if !error.may_have_taken_effect() => {
-            let others = look::survey(pair).await.ok().and_then(|survey| survey.live(pair, direction).ok()?.cloned());
+            let others = look::survey(pair).await.ok().and_then(|survey| survey.lone(pair, direction).ok()?.cloned());
             return others.map(|stream| (stream, true)).ok_or(error.into());
         }
         Err(error) => error,
@@ -64,7 +64,7 @@ pub async fn create(pair: &Pair, direction: Direction) -> Result<(ReplicationStr
             sleep(PAUSE).await;
         }
         match look::survey(pair).await {
-            Ok(survey) => match survey.live(pair, direction)? {
+            Ok(survey) => match survey.lone(pair, direction)? {
                 Some(stream) => return Ok((stream.clone(), true)),
                 None => trouble = None,
             },

@@ -1,4 +1,4 @@
-//! What the streams between two clusters say together: which side was promoted last, which stream is meant, what is in
+//! What the streams between two clusters say together: which side is active, which stream is meant, what is in
 //! the way, and where a failback stands. Pure; reading them is `look`'s.
 
 use std::time::Duration;
@@ -7,6 +7,7 @@ use jiff::Timestamp;
 
 use super::{Direction, Error, NotReady, Pair, Which};
 use crate::cockroach_cloud::model::{ReplicationStream, StreamStatus};
+use crate::cockroach_cloud::{newest_completed, standing};
 
 /// One reading of all streams between the two clusters of a pair, completed ones too.
 #[derive(Debug, Clone, PartialEq)]
@@ -35,19 +36,29 @@ pub enum Standing {
 }
 
 impl Survey {
-    /// The stream of this direction that is not at an end. More than one is an error, unless one of them is the pinned one.
+    /// The stream of this direction that is not at an end. Where one is pinned, only that will do; else more than one is
+    /// an error.
     pub fn live(&self, pair: &Pair, direction: Direction) -> Result<Option<&ReplicationStream>, Error> {
-        let live: Vec<_> = self
-            .streams
-            .iter()
-            .filter(|stream| pair.direction(stream) == Some(direction))
-            .filter(|stream| !matches!(stream.status, StreamStatus::Completed | StreamStatus::Canceled))
-            .collect();
-        let pinned = live.iter().find(|stream| direction == Direction::Forward && Some(stream.id) == pair.pinned);
-        match (live.as_slice(), pinned) {
-            ([], _) => Ok(None),
-            ([one], _) | (_, Some(one)) => Ok(Some(one)),
-            (several, None) => Err(Error::SeveralStreams {
+        let Some(pinned) = pair.pinned.filter(|_| direction == Direction::Forward) else {
+            return self.lone(pair, direction);
+        };
+        let mut living = self.living(pair, direction).peekable();
+        let Some(first) = living.peek().copied() else { return Ok(None) };
+        living.find(|stream| stream.id == pinned).map(Some).ok_or_else(|| Error::NotPinned {
+            pinned,
+            status: self.streams.iter().find(|stream| stream.id == pinned).map(|stream| stream.status.clone()),
+            found: first.id,
+            from: pair.from(direction).name.clone(),
+            to: pair.to(direction).name.clone(),
+        })
+    }
+
+    /// As [`Survey::live`], whichever is pinned: for one that was ordered a moment ago.
+    pub fn lone(&self, pair: &Pair, direction: Direction) -> Result<Option<&ReplicationStream>, Error> {
+        match self.living(pair, direction).collect::<Vec<_>>().as_slice() {
+            [] => Ok(None),
+            [one] => Ok(Some(one)),
+            several => Err(Error::SeveralStreams {
                 from: pair.from(direction).name.clone(),
                 to: pair.to(direction).name.clone(),
                 ids: several.iter().map(|stream| stream.id).collect(),
@@ -55,16 +66,21 @@ impl Survey {
         }
     }
 
-    /// Of all completed streams, in either direction, the one that was activated last.
-    pub fn newest_completed(&self) -> Option<&ReplicationStream> {
-        let completed = self.streams.iter().filter(|stream| stream.status == StreamStatus::Completed);
-        completed.max_by_key(|stream| stream.activated_at)
+    fn living(&self, pair: &Pair, direction: Direction) -> impl Iterator<Item = &ReplicationStream> {
+        let ended =
+            |stream: &&ReplicationStream| matches!(stream.status, StreamStatus::Completed | StreamStatus::Canceled);
+        self.streams.iter().filter(move |stream| pair.direction(stream) == Some(direction) && !ended(stream))
     }
 
-    /// The side that was promoted last; without any promotion, home.
+    /// Of all completed streams, in either direction, the one that was activated last.
+    pub fn newest_completed(&self) -> Option<&ReplicationStream> {
+        newest_completed(&self.streams)
+    }
+
+    /// The side that a stream leads from; without one, the side that was promoted last; without any promotion, home.
     pub fn active(&self, pair: &Pair) -> Which {
-        let newest = self.newest_completed().and_then(|stream| pair.direction(stream));
-        newest.map_or(Which::Primary, Direction::target)
+        let found = standing(&self.streams, pair.primary.id, pair.standby.id);
+        if found.active == pair.standby.id { Which::Standby } else { Which::Primary }
     }
 
     /// How far a stream is behind, by the API's own clock where that is known. `None` = it does not tell.

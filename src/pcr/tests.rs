@@ -96,6 +96,32 @@ fn the_side_that_was_activated_last_is_active_whatever_the_order_of_the_list() {
 }
 
 #[test]
+fn the_source_of_a_stream_that_lives_is_active_whatever_was_promoted_before() {
+    let pair = pair(&[]);
+    for status in ["STARTING", "REPLICATING", "FAILING_OVER"] {
+        // `restore --force`, and then `setup`: no stream home has ever completed.
+        let again = survey(vec![forward(1, "COMPLETED", Some(1)), forward(2, status, None)]);
+        assert_eq!(again.active(&pair), Which::Primary, "{status}");
+        let home = survey(vec![reverse(2, status, None), reverse(1, "COMPLETED", Some(1))]);
+        assert_eq!(home.active(&pair), Which::Standby, "{status}");
+    }
+}
+
+#[test]
+fn a_stream_that_is_not_the_pinned_one_is_refused_though_it_is_the_only_one() {
+    let one = survey(vec![forward(1, "REPLICATING", None), forward(3, "COMPLETED", Some(1))]);
+    let pinned = pair(&[("PCR_STREAM_ID", &StreamId::from_bits(3).to_string())]);
+    let told = one.live(&pinned, Direction::Forward).unwrap_err().to_string();
+    let (pin, found) = (StreamId::from_bits(3), StreamId::from_bits(1));
+    assert!(told.contains(&format!("{pin}, which PCR_STREAM_ID names, is COMPLETED")), "{told}");
+    assert!(told.contains(&found.to_string()), "{told}");
+    // Where none lives there is none to choose, and the way home is not pinned.
+    assert_eq!(survey(vec![]).live(&pinned, Direction::Forward).unwrap(), None);
+    let home = survey(vec![reverse(2, "REPLICATING", None)]);
+    assert!(home.live(&pinned, Direction::Reverse).unwrap().is_some());
+}
+
+#[test]
 fn two_streams_of_one_direction_are_an_error_unless_one_is_pinned() {
     let two =
         survey(vec![forward(1, "REPLICATING", None), forward(2, "STARTING", None), forward(3, "COMPLETED", None)]);

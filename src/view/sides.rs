@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::{BackendStatus, ServiceStatus};
+use super::{BackendStatus, Episode, ServiceStatus};
 use crate::types::{BackendName, HostPort, ServiceName};
 
 /// `GET /clusters`.
@@ -42,6 +42,9 @@ pub struct Cluster {
     pub fit: bool,
     /// The service lets newcomers through now; `false` while it holds them.
     pub open: bool,
+    /// Newcomers are held, and traffic is being moved from this side to that one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub moves_to: Option<BackendName>,
     /// `host:port` as configured, or as the Cloud API told it.
     pub dns: Vec<HostPort>,
     /// As resolved by the daemon.
@@ -76,6 +79,16 @@ impl fmt::Debug for Connection {
     }
 }
 
+/// Why nobody is told where the active side is: it is being left. Who connects there meets what is cut off.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("traffic moves from {from} to {to}; ask again in a moment")]
+pub struct Moving {
+    /// The side that is left.
+    pub from: BackendName,
+    /// The side that will be active, if all goes well.
+    pub to: BackendName,
+}
+
 impl Clusters {
     /// Every side of these services.
     pub fn of<'s>(services: impl IntoIterator<Item = &'s ServiceStatus>) -> Self {
@@ -89,6 +102,12 @@ impl Clusters {
     /// The active side of a list that holds one service.
     pub fn active(&self) -> Option<&Cluster> {
         self.clusters.iter().find(|cluster| cluster.active)
+    }
+
+    /// Whether the active side of a list that holds one service is being left.
+    pub fn moving(&self) -> Option<Moving> {
+        let active = self.active().filter(|active| !active.open)?;
+        Some(Moving { from: active.name.clone(), to: active.moves_to.clone()? })
     }
 
     /// What `/connection` tells of a list that holds one service; `None` = no side is active.
@@ -120,6 +139,8 @@ impl Cluster {
             }
         }
         let standby = service.kind != COCKROACH && backend.role == "standby";
+        let leaves = |episode: &&Episode| episode.from.as_ref() == Some(&backend.name) && episode.to != backend.name;
+        let leaving = service.episode.as_ref().filter(|_| !service.open && backend.active).filter(leaves);
         Self {
             service: service.name.clone(),
             kind: service.kind.clone(),
@@ -132,6 +153,7 @@ impl Cluster {
             healthy: backend.health == "up" && backend.quarantined.is_none(),
             fit: backend.quarantined.is_none() && (backend.active || standby),
             open: service.open,
+            moves_to: leaving.map(|episode| episode.to.clone()),
             dns,
             addresses: backend.endpoints.iter().map(|endpoint| endpoint.ip).collect(),
             sslmode: sslmode(&service.kind, backend.sslmode.as_deref()).to_owned(),

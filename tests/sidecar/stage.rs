@@ -201,6 +201,11 @@ impl Daemon {
     pub fn get(&self, path: &str, headers: &str) -> (u16, String) {
         get(self.admin, path, headers)
     }
+
+    /// Status, head and body.
+    pub fn ask(&self, line: &str, headers: &str) -> (u16, String, String) {
+        ask(self.admin, line, headers.as_bytes())
+    }
 }
 
 impl Drop for Daemon {

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 
 use super::super::raw::problem::Problem;
 use super::super::{Login, Tls, TlsMode};
-use super::url::Url;
 use crate::types::{HostPort, Secret};
+use crate::view::url::Url;
 
 const NAME: &str = "PRIMARY_CLUSTER_ENDPOINT";
 const PORT: u16 = 26257;

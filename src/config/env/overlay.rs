@@ -4,8 +4,9 @@
 use super::super::raw::problem::Problems;
 use super::super::raw::{self, Number, Raw, Text, Texts, backend_path, service_path};
 use super::servers::{Server, Servers};
-use super::{Env, Metrics, Named, Url, pcr};
+use super::{Env, Metrics, Named, pcr};
 use crate::types::HostPort;
+use crate::view::url::Url;
 
 /// Where applications connect when nothing else is said.
 const DEFAULT_LISTENER: &str = "127.0.0.1:26257";

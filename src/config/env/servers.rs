@@ -1,9 +1,9 @@
 //! Which variables name a pair of servers, and what they must not say at once.
 
 use super::super::raw::problem::shown;
-use super::url::Url;
 use super::{Named, Reader, pcr};
 use crate::types::HostPort;
+use crate::view::url::Url;
 
 /// A pair named by variables.
 #[derive(Debug, Clone, PartialEq)]

@@ -1,8 +1,10 @@
 //! `failover` where no daemon runs: the stream from the primary is failed over through the API, and the words say that
 //! nothing fences the primary and nobody moves the clients.
 
-use serde_json::json;
 use std::time::Duration;
+
+use serde_json::json;
+use tokio::time::sleep;
 
 use super::{Desk, failback, plan, says_nothing};
 use crate::cockroach_cloud::model::{ReplicationStream, StreamStatus};
@@ -19,6 +21,9 @@ use crate::pcr::survey::{check_moment, check_ready};
 use crate::pcr::wait::Until;
 use crate::pcr::{Direction, Error, Pair, Survey, Which, look};
 use crate::types::BackendName;
+
+/// Between two looks at the stream, at most.
+const BETWEEN: Duration = Duration::from_secs(5);
 
 /// What was typed.
 struct Wanted<'a> {
@@ -81,16 +86,53 @@ async fn go(desk: &Desk<'_>, wanted: Wanted<'_>) -> Result<Done, CtlError> {
     if let Some(at) = aim.at {
         check_moment(stream, survey.date, at)?;
     }
-    let sql = look::cluster(&desk.pair, Which::Primary).await.sql;
-    if sql.as_ref().is_some_and(|sql| sql.answer == Answer::Serving) && !wanted.force {
-        return Err(Error::Serves(primary.clone()).into());
-    }
-    let shown = sql.map_or("no address of it is known", |sql| sql.answer.words());
+    let shown = match wanted.force {
+        true => heard(desk).await.map_or("no address of it is known", |sql| sql.answer.words()),
+        false => {
+            let words = check_dead(desk).await?;
+            sleep(BETWEEN.min(desk.pair.timeout)).await;
+            check_still(desk, &survey, stream).await?;
+            words
+        }
+    };
     if let Some(done) = desk.propose(&losing(desk, &survey, stream, aim, shown), wanted.dry_run)? {
         return Ok(done);
     }
+    if !wanted.force {
+        // However long the question stood there.
+        check_still(desk, &survey, stream).await?;
+        check_dead(desk).await?;
+    }
     let stream = fail_over(&desk.pair, stream.id, aim).await?;
     complete(desk, &stream).await
+}
+
+async fn heard(desk: &Desk<'_>) -> Option<look::Sql> {
+    look::cluster(&desk.pair, Which::Primary).await.sql
+}
+
+/// Only who does not answer at all, or says that he does not serve, is failed over without force; what he said.
+async fn check_dead(desk: &Desk<'_>) -> Result<&'static str, Error> {
+    let cluster = desk.pair.primary.name.clone();
+    match heard(desk).await {
+        Some(sql) if sql.answer == Answer::Serving => Err(Error::Serves(cluster)),
+        Some(sql) if sql.answer.is_dead() => Ok(sql.answer.words()),
+        Some(sql) => Err(Error::NotDead { cluster, heard: format!("{}: {}", sql.answer.words(), sql.said) }),
+        None => Err(Error::NotDead { cluster, heard: "no address of it is known".to_owned() }),
+    }
+}
+
+/// The stream brings nothing that was committed after the first look.
+async fn check_still(desk: &Desk<'_>, first: &Survey, before: &ReplicationStream) -> Result<(), Error> {
+    let survey = failback::survey(desk).await?;
+    let now = survey.streams.iter().find(|stream| stream.id == before.id).and_then(|stream| stream.replicated_time);
+    match (now, first.date) {
+        (Some(replicated), Some(looked)) if Some(replicated) > before.replicated_time && replicated >= looked => {
+            let (primary, standby) = (desk.pair.primary.name.clone(), desk.pair.standby.name.clone());
+            Err(Error::StillReceives { primary, standby, id: before.id, replicated, looked })
+        }
+        _ => Ok(()),
+    }
 }
 
 /// From the primary to the standby, and nowhere else.

@@ -82,12 +82,7 @@ async fn go_home(desk: &Desk<'_>) -> Result<Option<Survey>, CtlError> {
             }
         }
         let survey = survey(desk).await?;
-        let active = match &desk.daemon {
-            // The daemon's word of a while ago is not enough here.
-            Some(daemon) => active_now(desk, daemon).await?,
-            None => desk.active(&survey)?,
-        };
-        match survey.standing(&desk.pair, active)? {
+        match survey.standing(&desk.pair, desk.active_now(&survey).await?)? {
             Standing::AtHome => return Ok(Some(survey)),
             // One order is enough, whatever an older copy of the list says.
             Standing::Away if ordered => return Err(Error::Unsettled.into()),
@@ -123,13 +118,6 @@ async fn go_home(desk: &Desk<'_>) -> Result<Option<Survey>, CtlError> {
         }
     }
     Err(Error::Unsettled.into())
-}
-
-async fn active_now(desk: &Desk<'_>, daemon: &Daemon) -> Result<crate::pcr::Which, CtlError> {
-    let status = daemon.api.status().await?;
-    let service = status.services.iter().find(|service| service.name == desk.pair.service);
-    let active = service.and_then(|service| service.active.as_ref()).and_then(|name| desk.pair.named(name));
-    Ok(active.ok_or(Error::NoActive)?)
 }
 
 /// Waits for what the daemon does already; `true` = it did something, so look again.

@@ -1,6 +1,7 @@
 //! `setup`: the stream from the primary to the standby. Its parts are those of `failback create-stream`, too.
 
 use serde_json::json;
+use tokio::time::sleep;
 
 use super::{Desk, plan};
 use crate::cockroach_cloud::model::ReplicationStream;
@@ -9,7 +10,7 @@ use crate::failover::action::Receipt;
 use crate::pcr::look::Answer;
 use crate::pcr::setup::{self, Found};
 use crate::pcr::wait::Until;
-use crate::pcr::{Direction, Pair, look};
+use crate::pcr::{Direction, Error, ORDERS, Pair, look, too_soon};
 
 /// How a stream came to be there.
 pub(super) enum Ensured {
@@ -34,7 +35,7 @@ pub(super) async fn run(desk: &Desk<'_>, dry_run: bool) -> Result<Done, CtlError
 
 /// Finds the stream of that direction, or asks and orders one.
 pub(super) async fn ensure(desk: &Desk<'_>, direction: Direction, dry_run: bool) -> Result<Ensured, CtlError> {
-    let survey = look::survey(&desk.pair).await.map_err(crate::pcr::Error::from)?;
+    let survey = look::survey(&desk.pair).await.map_err(Error::from)?;
     let active = desk.active(&survey)?;
     let (from, to) = (&desk.pair.from(direction).name, &desk.pair.to(direction).name);
     match setup::find(&desk.pair, &survey, direction, active)? {
@@ -57,8 +58,29 @@ pub(super) async fn ensure(desk: &Desk<'_>, direction: Direction, dry_run: bool)
     }
 }
 
-/// Orders it, without a question.
+/// Orders it, without a question. An order that comes too soon for the API is given again, after another look.
 pub(super) async fn order(desk: &Desk<'_>, direction: Direction) -> Result<Ensured, CtlError> {
+    let mut tries = 1;
+    loop {
+        let refused = match order_once(desk, direction).await {
+            Err(CtlError::Pcr(Error::Api(error))) if error.operation.is_write() && tries < ORDERS => error,
+            ended => return ended,
+        };
+        let Some(wait) = too_soon(&refused) else { return Err(Error::Api(refused).into()) };
+        desk.terminal.talk(&format!("too many calls were made with this key: waiting {} s", wait.as_secs()))?;
+        sleep(wait).await;
+        tries += 1;
+    }
+}
+
+/// After a look: others may have changed the pair while somebody was asked, or we waited.
+async fn order_once(desk: &Desk<'_>, direction: Direction) -> Result<Ensured, CtlError> {
+    let survey = look::survey(&desk.pair).await.map_err(Error::from)?;
+    let active = desk.active_now(&survey).await?;
+    if let Found::Stream(stream) = setup::find(&desk.pair, &survey, direction, active)? {
+        desk.terminal.talk(&format!("stream {} was made meanwhile: taking it up", stream.id))?;
+        return Ok(Ensured::There(stream, "adopted"));
+    }
     let (stream, lost) = setup::create(&desk.pair, direction).await?;
     if lost {
         desk.terminal.talk("the order was not answered with a stream, and the list shows one: that is taken")?;

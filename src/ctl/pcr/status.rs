@@ -134,9 +134,15 @@ pub(super) fn render(view: &PairView, paint: Paint) -> String {
     // Formatting into a String cannot fail.
     let _ = writeln!(out, "{}  cockroach  no daemon", paint.strong(view.service.as_str()));
     if let Some(active) = &view.promoted_last {
-        let why = match view.streams.iter().any(|stream| stream.status == StreamStatus::Completed) {
-            true => format!("{active}: it was promoted last; nobody leads clients there without a daemon"),
-            false => format!("{active}: no stream was ever failed over; nobody leads clients without a daemon"),
+        let any = |wanted: &dyn Fn(&StreamView) -> bool| view.streams.iter().any(wanted);
+        let why = match () {
+            _ if any(&|stream| stream.from == *active && is_under_way(&stream.status)) => {
+                format!("{active}: a stream leads from it; nobody leads clients there without a daemon")
+            }
+            _ if any(&|stream| stream.status == StreamStatus::Completed) => {
+                format!("{active}: it was promoted last; nobody leads clients there without a daemon")
+            }
+            _ => format!("{active}: no stream was ever failed over; nobody leads clients without a daemon"),
         };
         paint.labelled(&mut out, LABEL, "  active", str::to_owned, &why);
     }
@@ -159,6 +165,10 @@ pub(super) fn render(view: &PairView, paint: Paint) -> String {
         streams => out.push_str(&stream_table(streams, paint)),
     }
     out
+}
+
+fn is_under_way(status: &StreamStatus) -> bool {
+    matches!(status, StreamStatus::Starting | StreamStatus::Replicating | StreamStatus::FailingOver)
 }
 
 fn troubles(view: &PairView) -> Vec<(String, &str)> {
@@ -199,7 +209,7 @@ fn sql_cell(cluster: &ClusterView) -> (String, Option<Level>) {
             let level = match (sql.answer, cluster.role) {
                 (Answer::Serving, _) => Level::Ok,
                 (Answer::NotServing, Which::Standby) => Level::Ok,
-                (Answer::Refused | Answer::Silent, _) => Level::Bad,
+                (Answer::Refused | Answer::Silent | Answer::Lost, _) => Level::Bad,
                 _ => Level::Warn,
             };
             (sql.answer.words().to_owned(), Some(level))

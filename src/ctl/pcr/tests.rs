@@ -5,6 +5,7 @@ mod failing_back;
 mod trying;
 
 use std::os::unix::fs::PermissionsExt;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use clap::Parser;
@@ -17,9 +18,9 @@ use crate::ctl::args::Args;
 use crate::ctl::scripted::{Scripted, ok};
 use crate::ctl::target::Environment;
 use crate::ctl::terminal::captured;
-use crate::ctl::{commands, exit_code};
+use crate::ctl::{commands, exit_code, sample};
 use crate::pcr::Which;
-use crate::sim::cloud::{ApiFault, Cloud, Initial, Operation, Pace, Settings, Times};
+use crate::sim::cloud::{ApiFault, Cloud, Initial, Operation, Pace, Reach, Settings, Times};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -228,6 +229,44 @@ async fn setup_never_erases_the_side_that_was_promoted() {
 }
 
 #[tokio::test]
+async fn a_side_that_became_active_while_the_question_was_asked_is_not_erased() {
+    let stage = Stage::start(quick(Initial::None)).await;
+    stage.cloud.fault(Operation::GetCluster, ApiFault::Slow(Duration::from_millis(400)), Times::UntilCleared);
+    let others = async {
+        // What is erased is read for the question.
+        stage.until("the question", || stage.cloud.requests(Operation::GetCluster) == 1).await;
+        let id = stage.cloud.create_stream(0, 1).unwrap();
+        stage.until("the stream", || stage.cloud.stream_status(&id) == Some("REPLICATING")).await;
+        assert!(stage.cloud.fail_over(&id));
+        stage.until("the failover", || stage.cloud.stream_status(&id) == Some("COMPLETED")).await;
+    };
+    let (ran, ()) = tokio::join!(stage.proxyctl("setup", Some("y\n")), others);
+    assert!(ran.code == 1 && ran.err.contains("west is the active side, and the stream would erase it"), "{}", ran.err);
+    assert_eq!(stage.writes(), 0);
+    assert!(stage.cloud.is_serving(1));
+}
+
+#[tokio::test]
+async fn before_a_side_is_erased_the_daemon_is_asked_anew_which_is_active() {
+    let stage = Stage::start(quick(Initial::None)).await;
+    let mut status = sample::steady();
+    for (n, backend) in status.services[0].backends.iter_mut().enumerate() {
+        backend.cluster_id = Some(stage.cloud.cluster_id(n));
+    }
+    let looks = AtomicUsize::new(0);
+    let daemon = Scripted::start(move |_| {
+        let mut now = status.clone();
+        let first = looks.fetch_add(1, Ordering::Relaxed) == 0;
+        now.services[0].active = Some(if first { "us-east" } else { "us-west" }.into());
+        ok(&now)
+    })
+    .await;
+    let ran = stage.yes(&format!("setup --url {}", daemon.url())).await;
+    assert!(ran.code == 1 && ran.err.contains("us-west is the active side, and the stream would"), "{}", ran.err);
+    assert_eq!(stage.writes(), 0);
+}
+
+#[tokio::test]
 async fn an_api_that_says_something_else_changes_nothing_and_is_told_apart() {
     let stage = Stage::start(quick(Initial::None)).await;
     let cases: [(ApiFault, u8, &str); 7] = [
@@ -260,6 +299,21 @@ async fn whoever_is_not_the_first_to_order_takes_the_stream_of_the_first() {
     assert_eq!((one.code, other.code), (0, 0), "{}\n{}", one.err, other.err);
     assert_eq!(stage.cloud.requests(Operation::CreateStream), 2);
     assert_eq!(stage.streams_to(Which::Standby, StreamStatus::Replicating).await, 1);
+}
+
+#[tokio::test]
+async fn an_order_that_comes_too_soon_after_others_is_given_again_when_the_api_allows_it() {
+    let stage = Stage::start(quick(Initial::None)).await;
+    stage.cloud.fault(Operation::CreateStream, ApiFault::RateLimited { retry_after: 1 }, Times::Next(1));
+    let ran = stage.yes("setup").await;
+    assert!(ran.code == 0 && ran.err.contains("too many calls"), "{}", ran.err);
+    assert_eq!(stage.cloud.requests(Operation::CreateStream), 2);
+    // Nobody is kept waiting for long.
+    let stage = Stage::start(quick(Initial::None)).await;
+    stage.cloud.fault(Operation::CreateStream, ApiFault::RateLimited { retry_after: 600 }, Times::Next(1));
+    let ran = stage.yes("setup").await;
+    assert!(ran.code == 1 && ran.err.contains("it asks to wait 600 s"), "{}", ran.err);
+    assert_eq!(stage.cloud.requests(Operation::CreateStream), 1);
 }
 
 #[tokio::test]

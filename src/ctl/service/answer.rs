@@ -1,6 +1,7 @@
 //! The replies of the sidecar, and who is told a password. It asks the connection manager anew for each of them.
 
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::Full;
@@ -13,15 +14,19 @@ use serde_json::json;
 use subtle::ConstantTimeEq;
 
 use crate::client::{Clusters, ConnectionManager, Credentials, Dsn, DsnError, Error};
+use crate::pcr::look::{self, Answer};
 use crate::types::Secret;
 use crate::view::Problem;
-use crate::view::sides::Cluster;
+use crate::view::sides::{Cluster, Moving};
+
+/// For the answer of a side.
+const HELLO: Duration = Duration::from_secs(2);
 
 /// Whom to ask, and what may be told to whom.
 #[derive(Debug)]
 pub(super) struct Sidecar {
     pub(super) manager: ConnectionManager,
-    /// `DB_USERNAME` and `DB_PASSWORD`.
+    /// `DB_USERNAME` (or `DB_USER`) and `DB_PASSWORD`.
     pub(super) credentials: Option<Credentials>,
     /// `DB_NAME`.
     pub(super) database: Option<String>,
@@ -43,6 +48,8 @@ enum Fault {
     BadQuery,
     #[error("a password travels on this machine only; ask /connection without X-DB-Password, or from this machine")]
     ClearPassword,
+    #[error(transparent)]
+    Moving(#[from] Moving),
     #[error(transparent)]
     Unknown(#[from] Error),
 }
@@ -83,7 +90,7 @@ impl Sidecar {
         }
     }
 
-    /// 200 while it is known which side is active and nothing says that it does not serve.
+    /// 200 while the active side is known and serves, or at least lives.
     async fn health(&self) -> Reply {
         let version = env!("CARGO_PKG_VERSION");
         let sides = match self.manager.sides().await {
@@ -95,13 +102,15 @@ impl Sidecar {
             }
         };
         let active = sides.active();
-        let status = active.map_or("unhealthy", |side| match side.health.as_str() {
-            _ if !side.open => "unhealthy",
-            "up" if side.healthy => "healthy",
-            // As from the Cloud API: it knows nothing of SQL.
-            "unknown" => "unknown",
+        let status = match active {
+            Some(side) if side.open => match side.health.as_str() {
+                "up" if side.healthy => "healthy",
+                // As from the Cloud API: it knows nothing of SQL.
+                "unknown" => answering(side).await,
+                _ => "unhealthy",
+            },
             _ => "unhealthy",
-        });
+        };
         let code = if status == "unhealthy" { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
         let active = active.map(Cluster::id);
         json_reply(code, &json!({ "status": status, "version": version, "active_cluster": active }))
@@ -115,6 +124,9 @@ impl Sidecar {
             return Err(Fault::ClearPassword);
         }
         let sides: Clusters = self.manager.sides().await?;
+        if let Some(moving) = sides.moving() {
+            return Err(moving.into());
+        }
         let nobody = || Error::from(DsnError::NobodyActive);
         let mut dsn = Dsn::to(sides.active().ok_or_else(nobody)?).map_err(Error::from)?;
         dsn.database = database.or_else(|| self.database.clone()).or(dsn.database);
@@ -145,7 +157,7 @@ impl Fault {
             Self::BadCredentials(_) => (StatusCode::BAD_REQUEST, "bad-credentials"),
             Self::BadQuery => (StatusCode::BAD_REQUEST, "bad-query"),
             Self::ClearPassword => (StatusCode::FORBIDDEN, "clear-password"),
-            Self::Unknown(_) => (StatusCode::SERVICE_UNAVAILABLE, "not-ready"),
+            Self::Unknown(_) | Self::Moving(_) => (StatusCode::SERVICE_UNAVAILABLE, "not-ready"),
         };
         let problem = Problem {
             kind: format!("about:pgpivot/{word}"),
@@ -155,10 +167,23 @@ impl Fault {
         };
         let mut reply = json_reply(status, &problem);
         reply.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-        if matches!(self, Self::Method) {
-            reply.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
-        }
+        let more = match self {
+            Self::Method => Some((header::ALLOW, "GET, HEAD")),
+            Self::Moving(_) => Some((header::RETRY_AFTER, "1")),
+            _ => None,
+        };
+        reply.headers_mut().extend(more.map(|(name, value)| (name, HeaderValue::from_static(value))));
         reply
+    }
+}
+
+/// What a side says itself, where nobody else knows.
+async fn answering(side: &Cluster) -> &'static str {
+    match look::greeted(&side.dns, HELLO).await {
+        Answer::Serving => "healthy",
+        // It lives: full, or it does not like who asks.
+        Answer::Full | Answer::Draining | Answer::Other => "unknown",
+        Answer::NotServing | Answer::Lost | Answer::Refused | Answer::Silent | Answer::Unknown => "unhealthy",
     }
 }
 

@@ -1,6 +1,8 @@
 //! What streams testify, as tables.
 
 use super::*;
+use crate::failover::witness::Testimony;
+use std::time::Duration;
 
 const REFRESH: Duration = Duration::from_secs(30);
 

@@ -175,6 +175,58 @@ async fn a_failover_without_a_daemon_says_that_nothing_is_fenced() {
 }
 
 #[tokio::test]
+async fn a_primary_that_answers_in_whatever_way_is_failed_over_only_by_force() {
+    let stage = Stage::replicated().await;
+    for (reach, heard) in [(Reach::Full, "53300"), (Reach::Draining, "57P01")] {
+        stage.cloud.set_reach(0, reach).await.unwrap();
+        let ran = stage.yes("failover").await;
+        assert!(ran.code == 1 && ran.err.contains(heard) && ran.err.contains("--force"), "{reach:?}: {}", ran.err);
+        assert!(ran.err.contains("east is not proven to be dead"), "{reach:?}: {}", ran.err);
+    }
+    assert_eq!(stage.writes(), 0);
+    assert_eq!(stage.yes("failover --force").await.code, 0);
+}
+
+#[tokio::test]
+async fn a_primary_whose_commits_still_arrive_is_failed_over_only_by_force() {
+    let stage = Stage::replicated().await;
+    for reach in [Reach::Silent, Reach::Refused] {
+        stage.cloud.set_reach(0, reach).await.unwrap();
+        let ran = stage.yes("failover").await;
+        assert!(ran.code == 1 && ran.err.contains("west still receives what east commits"), "{reach:?}: {}", ran.err);
+        assert!(ran.err.contains("--force"), "{reach:?}: {}", ran.err);
+    }
+    assert_eq!(stage.writes(), 0);
+    assert_eq!(stage.yes("failover --force").await.code, 0);
+}
+
+#[tokio::test]
+async fn a_primary_that_is_back_when_the_question_is_answered_is_not_failed_over() {
+    let stage = Stage::replicated().await;
+    stage.cloud.crash(0).await.unwrap();
+    stage.cloud.fault(Operation::ListStreams, ApiFault::Slow(Duration::from_millis(400)), Times::UntilCleared);
+    let back = async {
+        // What is read once the question is answered.
+        stage.until("the last look", || stage.cloud.requests(Operation::ListStreams) == 3).await;
+        stage.cloud.revive(0).await.unwrap();
+    };
+    let (ran, ()) = tokio::join!(stage.proxyctl("failover", Some("y\n")), back);
+    // By its answer, or by what it has committed since.
+    assert!(ran.code == 1 && ran.err.contains("Go on?") && ran.err.contains("Nothing was done"), "{}", ran.err);
+    assert_eq!(stage.writes(), 0);
+}
+
+#[tokio::test]
+async fn a_stream_that_is_not_the_configured_one_is_not_failed_over() {
+    let stage = Stage::replicated().await;
+    stage.configure("stream_id = '00000000-0000-0000-0000-000000000009'");
+    stage.cloud.crash(0).await.unwrap();
+    let ran = stage.yes("failover").await;
+    assert!(ran.code == 1 && ran.err.contains("PCR_STREAM_ID"), "{}", ran.err);
+    assert_eq!(stage.writes(), 0);
+}
+
+#[tokio::test]
 async fn what_only_a_daemon_can_do_says_that_there_is_none() {
     let stage = Stage::replicated().await;
     for line in ["failover --route-only", "switchover", "restore"] {

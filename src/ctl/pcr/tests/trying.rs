@@ -170,3 +170,41 @@ async fn a_setting_is_shown_and_a_dangerous_one_refused() {
     let name = stage.proxyctl("settings --setting a;b --value 1", None).await;
     assert!(name.code == 2 && name.err.contains("is no name of a cluster setting"), "{}", name.err);
 }
+
+#[tokio::test]
+async fn a_second_region_of_a_schedule_is_disrupted_beside_the_first() {
+    let stage = Stage::replicated().await;
+    // Of two regions, which the simulated clusters have not.
+    let set = std::sync::Mutex::new(serde_json::json!([]));
+    let api = Scripted::start(move |asked| {
+        let mut set = set.lock().unwrap();
+        let shown = |set: &Value| ok(&serde_json::json!({ "regional_disruptor_specifications": set }));
+        match asked.line.split_once(' ') {
+            Some(("PUT", _)) => {
+                let wanted: Value = serde_json::from_str(&asked.body).unwrap();
+                *set = wanted.get("regional_disruptor_specifications").cloned().unwrap_or(serde_json::json!([]));
+                shown(&set)
+            }
+            Some(("GET", path)) if path.ends_with("/disrupt") => shown(&set),
+            _ => ok(&serde_json::json!({ "id": "00000000-0000-0000-0000-000000000001", "name": "shop-east",
+                "delete_protection": "DISABLED", "regions": [{ "name": "r1" }, { "name": "r2" }] })),
+        }
+    })
+    .await;
+    let file = stage.folder.path().join("pgpivot.toml");
+    let text = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, text.replace(&stage.cloud.api_url(), &api.url())).unwrap();
+    let drill = stage.folder.path().join("drill.toml");
+    std::fs::write(
+        &drill,
+        "schedule = [{ at = '0s', action = 'disrupt', regions = ['r1'] }, { at = '10ms', action = 'disrupt', \
+         regions = ['r2'] }]",
+    )
+    .unwrap();
+    let line = format!("test automated --schedule {} --cluster-name shop-east", drill.display());
+    let ran = stage.proxyctl(&line, None).await;
+    assert_eq!(ran.code, 0, "{}{}", ran.out, ran.err);
+    let orders: Vec<_> = api.asked().into_iter().filter(|asked| asked.line.starts_with("PUT ")).collect();
+    assert_eq!(orders.len(), 3, "two disruptions and their end");
+    assert!(orders[1].body.contains("r1") && orders[1].body.contains("r2"), "{}", orders[1].body);
+}

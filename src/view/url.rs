@@ -1,5 +1,5 @@
 //! `postgres://user:password@host:port/database?sslmode=…`, as far as a pair is named by one. Its errors name the
-//! part that is wrong, never its text: a password may stand anywhere in it.
+//! part that is wrong, never its text: a password may stand anywhere in it. Writing one is `dsn`'s.
 
 use std::fmt;
 
@@ -7,15 +7,19 @@ use crate::types::{HostPort, Secret};
 
 /// What a connection URL says.
 #[derive(Clone, PartialEq, Eq)]
-pub(super) struct Url {
-    pub(super) address: HostPort,
-    pub(super) user: Option<String>,
-    pub(super) password: Option<Secret>,
-    pub(super) database: Option<String>,
+pub struct Url {
+    /// Where.
+    pub address: HostPort,
+    /// Who.
+    pub user: Option<String>,
+    /// With what.
+    pub password: Option<Secret>,
+    /// Which database.
+    pub database: Option<String>,
     /// `sslmode`, as a `tls.mode` of the configuration.
-    pub(super) tls_mode: Option<&'static str>,
+    pub tls_mode: Option<&'static str>,
     /// `sslrootcert`.
-    pub(super) ca_file: Option<String>,
+    pub ca_file: Option<String>,
 }
 
 impl fmt::Debug for Url {
@@ -26,24 +30,30 @@ impl fmt::Debug for Url {
 
 /// What is wrong with a connection URL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(super) enum UrlError {
+pub enum UrlError {
+    /// It is none.
     #[error("is not a connection URL; write postgres://user:password@host:5432/database")]
     Scheme,
+    /// Nobody is named.
     #[error("has no host; write postgres://user:password@host:5432/database")]
     NoHost,
+    /// More than one is named.
     #[error("names several hosts; name the primary here and the others in PGPIVOT_STANDBYS")]
     SeveralHosts,
+    /// Host or port are none.
     #[error("has a host or port that is none (an @, / or : in a password must be written as %40, %2F or %3A)")]
     BadHost,
+    /// A percent sign escapes nothing.
     #[error("has a % that is not followed by two hexadecimal digits of UTF-8 text; write a % itself as %25")]
     BadEscape,
+    /// Not one of libpq's words.
     #[error("has an unknown sslmode; write disable, prefer, require, verify-ca or verify-full")]
     SslMode,
 }
 
 impl Url {
     /// Reads it; `port` is meant when it names none.
-    pub(super) fn parse(text: &str, port: u16) -> Result<Self, UrlError> {
+    pub fn parse(text: &str, port: u16) -> Result<Self, UrlError> {
         let rest = ["postgres://", "postgresql://"].iter().find_map(|scheme| text.strip_prefix(scheme));
         let rest = rest.ok_or(UrlError::Scheme)?;
         let rest = rest.split('#').next().unwrap_or_default();
@@ -82,7 +92,7 @@ impl Url {
     }
 
     /// Do both log in the same way?
-    pub(super) fn same_login(&self, other: &Self) -> bool {
+    pub fn same_login(&self, other: &Self) -> bool {
         self.user == other.user
             && self.password == other.password
             && self.database == other.database
