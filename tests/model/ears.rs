@@ -18,8 +18,9 @@ pub struct Counter {
     /// When it became so.
     pub down_since: u64,
     pub fails: u32,
-    /// Starts of the first and the newest failure of the last run of failures.
-    run: (u64, u64),
+    /// Of the last run of failures: how many began a fast interval apart, but for timers, and the start of the last of
+    /// those. Looks in quick succession are one.
+    run: (u32, u64),
     passes: u32,
     pub passed: Option<u64>,
     /// Start, and how.
@@ -137,7 +138,12 @@ impl Counter {
         }
         self.newest = self.newest.max(started);
         self.passes = 0;
-        self.run = if self.fails == 0 { (started, started) } else { (self.run.0, self.run.1.max(started)) };
+        let apart = u64::try_from(service.probe.fast_interval.as_millis()).unwrap() * 9 / 10;
+        match self.fails {
+            0 => self.run = (1, started),
+            _ if started >= self.run.1 + apart => self.run = (self.run.0 + 1, started),
+            _ => {}
+        }
         self.fails += 1;
         if self.failed.is_none_or(|(failed, _)| failed <= started) {
             self.failed = Some((started, how));
@@ -167,7 +173,7 @@ impl Counter {
         let lasts = now - self.recovering.unwrap_or(now) >= patience;
         if lasts || self.recoveries.len() >= 3 {
             self.failed = Some((now, Failure::BadReply));
-            self.run = (0, now);
+            self.run = (service.probe.fall, now);
             self.sink(now);
         } else {
             self.down = false;
@@ -186,11 +192,9 @@ impl Counter {
         *self = Self { recoveries, told, placed: self.placed, ..Self::default() };
     }
 
-    /// Down also for one that counts looks in quick succession once: `fall` of them, a fast interval apart but for timers.
+    /// Down also for one that counts looks in quick succession once.
     pub fn surely_down(&self, service: &Service) -> bool {
-        let probe = &service.probe;
-        let least = u64::from(probe.fall - 1) * u64::try_from(probe.fast_interval.as_millis()).unwrap() * 9 / 10;
-        self.down && self.run.1 - self.run.0 >= least
+        self.down && self.run.0 >= service.probe.fall
     }
 
     /// It is not up again yet, or recovered three times within two minutes: that counts as down, whatever it answers since.
