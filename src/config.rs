@@ -5,6 +5,7 @@ pub mod diff;
 pub mod env;
 pub mod raw;
 pub mod report;
+mod sight;
 pub mod source;
 pub mod validate;
 
@@ -81,20 +82,6 @@ pub struct Service {
     pub replication: Option<Replication>,
     /// Timeouts and socket options of relayed connections.
     pub connection: Connection,
-}
-
-impl Service {
-    /// Its probes show who a server is and whom it follows.
-    pub fn shows_lines(&self) -> bool {
-        // A CockroachDB cluster shows none: its login proves that it serves, and nothing more.
-        self.kind == Kind::Postgres && matches!(self.probe.kind, ProbeKind::Sql { .. })
-    }
-
-    /// Standbys are promoted, and no probe shows whom they follow.
-    pub fn promotes_blindly(&self) -> bool {
-        let promotes = !matches!(self.failover.promoter, Promoter::None) && !self.failover.standby_serves;
-        promotes && !self.shows_lines() && self.replication.is_none()
-    }
 }
 
 /// `[[service.NAME.listener]]`.
@@ -239,11 +226,6 @@ pub enum ProbeKind {
 }
 
 impl ProbeKind {
-    /// Who passes it is primary, and nobody else passes.
-    pub fn primary_only(&self) -> bool {
-        matches!(self, Self::Http(http) if http.primary_only)
-    }
-
     /// The word in configuration and metrics.
     pub fn as_str(&self) -> &'static str {
         match self {

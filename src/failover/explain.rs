@@ -12,7 +12,7 @@ use super::observation::{Role, Unknown};
 use super::phase::{BlockReason, EpisodeKind, Phase, Stage};
 use super::side::Side;
 use super::transition;
-use crate::config::{Authority, ConfiguredRole, Kind, Target};
+use crate::config::{Authority, ConfiguredRole, Kind, Promoter, Target};
 use crate::types::{Lsn, Now};
 use crate::view::{
     BackendStatus, Blocked, EndpointStatus, Episode, Level, ListenerStatus, ProbeStatus, ServiceStatus, SwitchCount,
@@ -327,6 +327,12 @@ impl Machine {
         if !self.decides() {
             return match self.service.failover.authority {
                 Authority::Observe => "a promotion made by somebody else is followed as soon as it is proven".into(),
+                Authority::SelfDecides if self.service.probe.kind.primary_only() => {
+                    format!("if {} no longer passes its check, traffic follows the standby that does", latch.active)
+                }
+                Authority::SelfDecides if matches!(self.service.failover.promoter, Promoter::None) => {
+                    "nothing is promoted: `proxyctl failover --route-only` moves traffic".into()
+                }
                 Authority::SelfDecides => "nothing is decided automatically: `proxyctl failover` does it".into(),
             };
         }

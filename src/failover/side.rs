@@ -37,6 +37,8 @@ pub struct Side {
     pub quarantine: Option<String>,
     /// The active side changed, and nothing can show whether this one has followed it since.
     pub unproven: bool,
+    /// Start of the newest fresh probe that it answered, and not as it should.
+    pub refuses: Option<Moment>,
     /// Its claim to be primary, while it makes one.
     pub claim: Option<Claim>,
     /// Relayed connections that live.
@@ -164,6 +166,7 @@ impl Side {
             note: None,
             quarantine: None,
             unproven: false,
+            refuses: None,
             claim: None,
             live: 0,
             relayed: Relayed::default(),
@@ -232,6 +235,9 @@ impl Side {
             Verdict::Unknown(why) => why.to_string(),
             Verdict::Failed(failure) => {
                 self.failed_probes += 1;
+                if *failure == Failure::BadReply && self.refuses.is_none_or(|at| at < seen.started) {
+                    (self.refuses, self.claim) = (Some(seen.started), None);
+                }
                 if *failure == Failure::ShuttingDown {
                     // One that served since was not being stopped any more.
                     let served = self.facts.as_ref().map(|heard| heard.finished);

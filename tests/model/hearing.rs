@@ -161,7 +161,10 @@ impl Laws {
                 }
             }
             Outcome::Frozen { result: Ok(lsn), .. } => course.frozen = Some((lsn.0, now)),
-            Outcome::Promotion { result: PromotionResult::Refused(_), .. } => course.refused = true,
+            // Behind an order of which nothing is known a refusal may be its echo.
+            Outcome::Promotion { result: PromotionResult::Refused(_), .. } => {
+                course.refused = course.orders <= 1 && course.resumed.is_none();
+            }
             Outcome::Promotion { result: PromotionResult::Done, .. } => course.done = true,
             _ => {}
         }
@@ -238,6 +241,12 @@ impl Laws {
                 // Where nothing was doubted, it doubts nobody else.
                 if let Some(vouched) = &mut self.vouched {
                     vouched.insert(backend.clone());
+                }
+            }
+            // No probe could prove it.
+            Command::Adopt { backend } if !self.sql() => {
+                if let Some(course) = self.course.as_mut().filter(|course| course.intent.to == *backend) {
+                    (course.proven, course.done) = (true, true);
                 }
             }
             Command::Abandon { backend } => {

@@ -122,6 +122,8 @@ pub struct Course {
     pub done: bool,
     /// When the promotion was first ordered by this process.
     pub ordered: Option<u64>,
+    /// How often.
+    pub orders: u32,
     /// It proved itself since. What it shows later, is judged when it is opened to.
     pub proven: bool,
     /// Only with a fence: the witness was idle.
@@ -332,6 +334,7 @@ impl Course {
             abandoned: false,
             done: false,
             ordered: None,
+            orders: 0,
             proven: false,
             idle: false,
             intent,

@@ -308,6 +308,7 @@ impl Laws {
         self.nobody_else(intent);
         let Some(course) = &mut self.course else { return };
         course.ordered.get_or_insert(scene.now);
+        course.orders += 1;
         let void = course.void && before.is_none();
         self.demand(Law::LateWake, !void, || "an intent from before a late wake is carried out".into());
     }

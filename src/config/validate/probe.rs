@@ -137,6 +137,14 @@ fn http(section: &mut Section<'_>, raw: Option<&raw::Http>) -> HttpProbe {
         Some(raw::Numbers(list)) => statuses(section, list),
     };
     let bare = path.split('?').next().unwrap_or_default();
+    let standbys_only =
+        ["/replica", "/secondary", "/standby-leader", "/standby_leader", "/sync", "/synchronous", "/async"];
+    if standbys_only.contains(&bare) || bare == "/asynchronous" {
+        section.problem(
+            "http.path",
+            format!("{bare} of Patroni passes on standbys alone, so a healthy primary would be down; write \"/primary\" or \"/health\""),
+        );
+    }
     let of_patroni = matches!(bare, "/primary" | "/leader" | "/master" | "/read-write");
     HttpProbe {
         primary_only: section.flag(&raw.primary_only, of_patroni),

@@ -73,7 +73,7 @@ impl Machine {
     /// Another backend is primary beside the latched one.
     pub(super) fn rival(&self) -> Option<(BlockReason, String)> {
         let latch = self.latch()?;
-        let identity = latch.identity.as_ref()?;
+        let Some(identity) = latch.identity.as_ref() else { return self.passing_rival() };
         let active_node = self.active_side()?.facts.as_ref().and_then(|heard| heard.facts.node.clone());
         self.sides.iter().filter(|side| side.name != latch.active).find_map(|side| {
             let facts = &side.facts.as_ref()?.facts;
@@ -82,9 +82,13 @@ impl Machine {
             let beside = format!("{} is primary too ({}), beside {}", side.name, lineage_words(lineage), latch.active);
             match lineage {
                 Lineage::Same if facts.node != active_node => Some((BlockReason::SplitBrain, beside)),
-                Lineage::Descends => {
-                    Some((BlockReason::SplitBrain, format!("{beside}: decide with `proxyctl adopt {}`", side.name)))
-                }
+                Lineage::Descends => Some((
+                    BlockReason::SplitBrain,
+                    format!(
+                        "{beside}: decide with `proxyctl adopt {0}`, which leaves what {1} alone has, or make {0} a standby of {1} again",
+                        side.name, latch.active
+                    ),
+                )),
                 _ => None,
             }
         })
@@ -158,23 +162,53 @@ impl Machine {
             })
     }
 
-    /// A check that passes on the primary alone: another side passes it while the latched one is down.
+    /// A check that passes on the primary alone: another side passes it while the latched one is down. It must have been a
+    /// live standby under this latch, and have passed only since the latched one does not: an old primary that came back
+    /// as it was passes, too.
     pub(super) fn serving_successor(&self) -> Option<(BackendName, String)> {
+        let active = self.active_side()?;
         if !self.service.probe.kind.primary_only()
             || self.service.failover.standby_serves
-            || self.active_side()?.state() != Health::Down
+            || active.state() != Health::Down
         {
             return None;
         }
-        let latch = self.latch()?;
-        let mut up = self.sides.iter().filter(|side| side.name != latch.active && side.state() == Health::Up);
+        let mut up = self.sides.iter().filter(|side| side.name != active.name && side.state() == Health::Up);
         let (first, second) = (up.next()?, up.next());
-        (second.is_none() && first.serves()).then(|| {
+        (second.is_none() && first.serves() && self.was_promoted(first, active)).then(|| {
             (
                 first.name.clone(),
-                format!("{} no longer passes its check as primary and {} does", latch.active, first.name),
+                format!("{} no longer passes its check as primary and {} does", active.name, first.name),
             )
         })
+    }
+
+    fn was_promoted(&self, side: &Side, active: &Side) -> bool {
+        let Some(claim) = &side.claim else { return false };
+        side.refuses.is_some_and(|at| Some(at) >= self.latched_at && at < claim.since)
+            && active.passed().is_none_or(|passed| passed < claim.since)
+    }
+
+    /// Who passes a check that passes on the primary alone, beside the side that is latched.
+    fn passing_rival(&self) -> Option<(BlockReason, String)> {
+        let active = self.active_side().filter(|_| self.service.probe.kind.primary_only())?;
+        let serves = self.service.failover.standby_serves;
+        let side =
+            self.sides.iter().find(|s| s.name != active.name && s.state() == Health::Up && s.serves() && !serves)?;
+        if self.was_promoted(side, active) {
+            return None;
+        }
+        let said = match active.state() {
+            Health::Down => format!(
+                "{0} is down, and {1} passes the check as primary, but was not seen to be its standby before: it may be an old primary as it was; `proxyctl adopt {1}` if it is the right one",
+                active.name, side.name
+            ),
+            _ => format!(
+                "{0} passes the check as primary as well, beside {1}: it gets nothing; make it a standby of {1}, or `proxyctl adopt {0}`",
+                side.name, active.name
+            ),
+        };
+        Some((BlockReason::SplitBrain, said))
     }
 }
 

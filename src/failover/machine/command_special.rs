@@ -40,6 +40,10 @@ impl Machine {
         now: Now,
     ) -> Answer {
         if let State::Episode(run) = &self.state {
+            let pending = run.intent.to == *backend && matches!(run.step, Step::Promoting { .. });
+            if pending && !self.knows_identity() && !self.replicates() {
+                return self.adopt_pending(backend, operator, dry_run, now);
+            }
             return Err(refusal(
                 "episode_running",
                 format!("episode {} is under way: wait for its end", run.intent.id),
@@ -91,6 +95,8 @@ impl Machine {
         ];
         let loss = self.missing_on(backend).map_or_else(String::new, |loss| format!("; {loss}"));
         let why = format!("adopted by {}{loss}", operator.name);
+        let doubted = self.service.is_blind() && self.latch().is_some_and(|latch| latch.active != *backend);
+        let after = if doubted { "; standbys count once `proxyctl rejoin` says that they follow it" } else { "" };
         self.start(
             EpisodeKind::Follow,
             backend.clone(),
@@ -98,9 +104,23 @@ impl Machine {
             false,
             operator,
             dry_run,
-            (format!("adopting {backend}{loss}"), steps),
+            (format!("adopting {backend}{loss}{after}"), steps),
             now,
         )
+    }
+
+    /// No probe can prove that it was promoted, and its promoter does not say so: an operator does.
+    fn adopt_pending(&mut self, backend: &BackendName, operator: &Operator, dry_run: bool, now: Now) -> Answer {
+        let side = self.known(backend)?;
+        if side.state() != Health::Up {
+            return Err(refusal("not_up", format!("{backend} is {}", side.state().as_str())));
+        }
+        let episode = self.run().map(|run| run.intent.id);
+        if !dry_run {
+            self.promoted(format!("{} says that {backend} is primary", operator.name), now);
+        }
+        let sentence = format!("{backend} is taken for promoted, by your word, and opened to");
+        Ok(Receipt { sentence, episode, steps: vec![format!("latch {backend} and open to it")] })
     }
 
     pub(super) fn command_restore(

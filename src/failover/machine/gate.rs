@@ -40,11 +40,13 @@ impl Machine {
 
     /// Not one byte may go there, though it is not the side that an episode leaves.
     fn is_barred(&self, side: &Side) -> bool {
-        let Some(identity) = self.latch().and_then(|latch| latch.identity.as_ref()) else { return false };
         let promoted = self.record.intent.as_ref().is_some_and(|intent| intent.to == side.name);
-        if self.is_active(&side.name) || promoted || self.service.failover.standby_serves {
+        if self.is_active(&side.name) || promoted || self.service.failover.standby_serves || self.latch().is_none() {
             return false;
         }
+        let Some(identity) = self.latch().and_then(|latch| latch.identity.as_ref()) else {
+            return side.unproven || self.service.probe.kind.primary_only() && side.state() == Health::Up;
+        };
         let now = side.facts.as_ref().is_some_and(|heard| Some(heard.started) >= self.latched_at);
         let strange = || side.role() == Role::Primary || candidate::strays(side, identity).is_some();
         side.quarantine.is_some() || now && strange()
@@ -98,6 +100,7 @@ impl Machine {
         let reads = |side: &&Side| {
             // Of clusters the other one is a standby that serves nobody, or an old primary.
             !self.replicates()
+                && !self.service.probe.kind.primary_only()
                 && !self.is_active(&side.name)
                 && side.quarantine.is_none()
                 && !side.unproven

@@ -57,6 +57,7 @@ impl Machine {
                 }
             }
             (Outcome::Promotion { result, .. }, Step::Promoting { .. }) => {
+                let result = self.as_far_as_it_goes(result);
                 let said = match &result {
                     PromotionResult::Done if self.order().is_some() => "the failover was taken".to_owned(),
                     PromotionResult::Done => "the promoter says it is done".to_owned(),
@@ -88,6 +89,17 @@ impl Machine {
                 self.latch_new(now);
             }
             _ => {}
+        }
+    }
+
+    /// A refusal is the end only where nothing was ordered before: an earlier order may have been carried out, and be why.
+    fn as_far_as_it_goes(&self, result: PromotionResult) -> PromotionResult {
+        let first = self.run().is_some_and(|run| run.orders <= 1 && !run.resumed);
+        match result {
+            PromotionResult::Refused(why) if self.order().is_none() && !first => {
+                PromotionResult::Unknown(format!("{why}; but it was ordered before, and may be promoted"))
+            }
+            result => result,
         }
     }
 

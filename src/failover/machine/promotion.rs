@@ -67,8 +67,17 @@ impl Machine {
                 None => format!("was taken up {waited} s ago"),
             };
             let why = held_back.map(|why| format!(", it is not ordered now: {why}")).unwrap_or_default();
+            let last = match &word {
+                Some((_, PromotionResult::Unknown(said) | PromotionResult::NotSent(said))) => format!(" ({said})"),
+                _ => String::new(),
+            };
+            let made = if self.knows_identity() {
+                String::new()
+            } else {
+                format!("if it is primary, `proxyctl adopt {to}`; ")
+            };
             let said = format!(
-                "the promotion of {to} (episode {id}) {what} and nothing proves it{why}: look at {to}; if it is off for good, `proxyctl abandon {to}`"
+                "the promotion of {to} (episode {id}) {what} and nothing proves it{why}{last}: look at {to}; {made}if it is off for good, `proxyctl abandon {to}`"
             );
             self.set_block(Some((BlockReason::PromotionPending, said)), now);
         }

@@ -15,18 +15,25 @@ use crate::types::{BackendName, Epoch, Now};
 impl Machine {
     /// Another side becomes active: whatever was said of who follows is void.
     pub(super) fn void_vouchers(&self, record: &mut Record, intent: &Intent) {
-        if intent.from.as_ref().is_some_and(|from| *from != intent.to) {
-            record.vouched = Some(Vec::new());
+        match &intent.from {
+            Some(from) if *from != intent.to => record.vouched = Some(Vec::new()),
+            // The same side once more: nothing changes for those who follow it.
+            Some(_) => record.vouched = Some(self.all_vouched()),
+            None => {}
         }
     }
 
-    /// A promotion of it may have been made and was given up: it may be a primary of its own.
+    /// A promotion of it may have been made and was given up, or another server stands under its name now.
     pub(super) fn doubt(&mut self, name: &BackendName) {
-        let vouched = self.vouched();
-        let rest =
-            self.sides.iter().map(|side| side.name.clone()).filter(|side| side != name && vouched(side)).collect();
+        let mut rest = self.all_vouched();
+        rest.retain(|side| side != name);
         self.record.vouched = Some(rest);
         self.mark_unproven();
+    }
+
+    fn all_vouched(&self) -> Vec<BackendName> {
+        let vouched = self.vouched();
+        self.sides.iter().map(|side| side.name.clone()).filter(|name| vouched(name)).collect()
     }
 
     fn vouched(&self) -> impl Fn(&BackendName) -> bool + use<> {
@@ -36,9 +43,8 @@ impl Machine {
 
     /// The sides know it from the record. A latch without a line was made by probes that showed none.
     pub(super) fn mark_unproven(&mut self) {
-        let lineless = self.latch().is_some_and(|latch| latch.identity.is_none());
-        let promotes = self.can_promote() && !self.service.failover.standby_serves && !self.replicates();
-        let blind = self.service.promotes_blindly() || promotes && lineless;
+        let lineless = self.latch().is_some_and(|latch| latch.identity.is_none()) && self.service.shows_lines();
+        let blind = self.service.is_blind() || lineless && !self.service.failover.standby_serves;
         let vouched = self.vouched();
         for side in &mut self.sides {
             side.unproven = blind && !vouched(&side.name);
@@ -67,6 +73,16 @@ impl Machine {
         }
         if side.state() != Health::Up {
             return Err(refusal("not_up", format!("{backend} is {}", side.state().as_str())));
+        }
+        // It would be promoted at once, unasked.
+        if self.active_side().is_none_or(|active| active.state() == Health::Down) {
+            return Err(refusal(
+                "active_down",
+                format!(
+                    "{} is down: nobody follows it now. `proxyctl failover --to {backend} --force` promotes {backend}, and what it has not received is lost",
+                    latch.active
+                ),
+            ));
         }
         // Of CockroachDB it says only that it serves.
         if side.role() == Role::Primary && self.service.kind == Kind::Postgres {

@@ -98,7 +98,7 @@ impl Machine {
             let last = active.last_probe.as_ref().map_or("nothing was heard", |probe| probe.text.as_str());
             let way = match self.replicates() {
                 false if latch.identity.is_some() && !self.knows_identity() => {
-                    "a probe of this kind cannot show it: `proxyctl adopt` the side that is primary"
+                    "where no probe of this kind can show it, `proxyctl adopt` the side that is primary"
                 }
                 false => "`proxyctl adopt` another primary",
                 true => {

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::Machine;
-use crate::config::Service;
+use crate::config::{self, Service};
 use crate::failover::replication::Streams;
 use crate::failover::side::Side;
 use crate::types::{BackendName, HostPort, Now};
@@ -21,6 +21,11 @@ impl Machine {
 
     /// A new configuration of the same service. The active backend must still be in it.
     pub fn handle_config(&mut self, service: Service, now: Now) {
+        let moved = |config: &config::Backend| {
+            let before = self.side(&config.name).map(|side| &side.config.addresses);
+            before.is_none_or(|addresses| *addresses != config.addresses)
+        };
+        let moved: Vec<_> = service.backends.iter().filter(|b| moved(b)).map(|b| b.name.clone()).collect();
         let mut old = std::mem::take(&mut self.sides);
         for config in &service.backends {
             let side = match old.iter().position(|side| side.name == config.name) {
@@ -44,6 +49,11 @@ impl Machine {
             }
         }
         self.mark_unproven();
+        // What was said of a server was not said of another one under its name.
+        if self.record.vouched.iter().flatten().any(|name| moved.contains(name)) {
+            moved.iter().for_each(|name| self.doubt(name));
+            self.persist_aside(now);
+        }
         self.find_inbound();
         self.advance(now);
     }

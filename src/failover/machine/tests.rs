@@ -17,6 +17,7 @@ mod orders;
 mod overtaken;
 mod patch;
 mod plan;
+mod primary_only;
 mod resumed;
 mod servers;
 mod siblings;

@@ -126,6 +126,7 @@ impl Machine {
                 self.evidence = said;
             }
             Some(Finding::Blocked(reason, said)) => {
+                let (reason, said) = self.as_nobody_promotes(now).unwrap_or((reason, said));
                 self.evidence.clone_from(&said);
                 self.set_block(Some((reason, said)), now);
             }
@@ -137,6 +138,26 @@ impl Machine {
                 None => self.begin_failover(decision, now),
             },
         }
+    }
+
+    /// Where nobody is promoted by us, what would keep a promotion back is beside the point.
+    fn as_nobody_promotes(&self, now: Now) -> Option<(BlockReason, String)> {
+        if self.can_promote() || self.service.failover.standby_serves {
+            return None;
+        }
+        self.standing_block(now).or_else(|| {
+            let active = self.active_side()?;
+            let way = match (self.service.failover.authority, self.service.probe.kind.primary_only()) {
+                (Authority::Observe, _) | (_, true) => "whoever else is promoted is followed as soon as that is proven",
+                _ if self.knows_identity() => "promote the standby yourself: it is followed once it proves that",
+                _ => "promote the standby yourself, then `proxyctl failover --route-only` moves traffic to it",
+            };
+            let shown = active.last_probe.as_ref().map_or("nothing was heard", |probe| probe.text.as_str());
+            Some((
+                BlockReason::NotAutomatic,
+                format!("{} is down ({shown}), and nobody is promoted here: {way}", active.name),
+            ))
+        })
     }
 
     fn finding(&mut self, now: Now) -> Option<Finding> {

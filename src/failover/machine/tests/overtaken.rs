@@ -3,32 +3,28 @@
 use super::bad_luck::is_sent;
 use super::plan::service;
 use super::stage::{Mood, Stage};
-use crate::config::{Authority, HttpProbe, ProbeKind, Promoter, WitnessRule};
+use crate::config::{Authority, ProbeKind, Promoter, WitnessRule};
 use crate::failover::action::{Command, Outcome};
-use crate::failover::observation::{Ancestor, Failure, Receiver, Verdict};
+use crate::failover::observation::{Ancestor, Facts, Failure, Receiver, Role, Verdict};
 use crate::failover::phase::{Phase, Record, Stage as IntentStage};
 use crate::types::{Lsn, Timeline};
 
 #[test]
 fn without_identities_a_side_whose_newest_probe_failed_is_not_followed() {
-    let mut plain = service(2);
-    plain.probe.kind = ProbeKind::Http(HttpProbe {
-        path: "/primary".into(),
-        port: None,
-        tls: false,
-        expect_status: vec![200],
-        expect_body: None,
-        primary_only: true,
-    });
-    plain.failover.promoter = Promoter::None;
-    plain.failover.authority = Authority::Observe;
-    let mut stage = Stage::steady_with(plain);
+    let mut stage = Stage::steady_with(super::primary_only::service(2));
     stage.run(5000);
-    stage.next_probe[1] = stage.now + 60_000;
-    stage.hears(1, stage.now, Verdict::Failed(Failure::Refused));
     stage.servers[0].mood = Mood::Dead;
+    stage.promote(1);
+    stage.next_probe[1] = stage.now + 60_000;
+    for _ in 0..2 {
+        stage.run(100);
+        let facts = Facts { role: Role::Primary, ..Facts::default() };
+        stage.hears(1, stage.now, Verdict::Answered(Box::new(facts)));
+    }
+    stage.servers[1].mood = Mood::Dead;
+    stage.run(100);
+    stage.hears(1, stage.now, Verdict::Failed(Failure::Refused));
     stage.until(5000, |stage| stage.view().backends[0].health == "down");
-    stage.run(1000);
     assert_eq!(stage.view().backends[1].health, "up");
     assert_eq!(stage.active(), "east", "moved to a side that refuses");
 }

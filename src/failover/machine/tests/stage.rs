@@ -332,6 +332,12 @@ impl Stage {
             Mood::Well if matches!(self.service.probe.kind, ProbeKind::Sql { .. }) => {
                 (2, Verdict::Answered(Box::new(self.facts(i))))
             }
+            Mood::Well if self.service.probe.kind.primary_only() && !self.servers[i].primary => {
+                (2, Verdict::Failed(Failure::BadReply))
+            }
+            Mood::Well if self.service.probe.kind.primary_only() => {
+                (2, Verdict::Answered(Box::new(Facts { role: Role::Primary, ..Facts::default() })))
+            }
             Mood::Well => (2, Verdict::Answered(Box::default())),
             Mood::Dead => (1, Verdict::Failed(Failure::Refused)),
             Mood::Hung | Mood::CutOff => (1000, Verdict::Failed(Failure::TimedOut)),

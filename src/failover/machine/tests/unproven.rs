@@ -3,7 +3,7 @@
 use super::plan::service;
 use super::stage::{Mood, Stage};
 use crate::config::{HttpProbe, ProbeKind, Promoter, Service, WitnessRule};
-use crate::failover::action::{Action, Command, Gate};
+use crate::failover::action::{Action, Command, Gate, Outcome, PromotionResult};
 
 fn blind(backends: usize) -> Service {
     let mut service = service(backends);
@@ -199,18 +199,55 @@ fn a_latch_with_a_line_that_probes_no_longer_show_waits_for_an_operator_and_says
     stage.reconfigured(blind(2));
     stage.run(30_000);
     let said = stage.view().blocked.unwrap().sentence;
-    assert!(!stage.is_open() && said.contains("a probe of this kind cannot show it: `proxyctl adopt`"), "{said}");
+    assert!(!stage.is_open() && said.contains("where no probe of this kind can show it, `proxyctl adopt`"), "{said}");
     stage.command(&Command::Adopt { backend: "east".into() }).unwrap();
     stage.until(20_000, |stage| stage.active() == "east" && stage.is_open());
+    // Nobody was replaced: who followed follows.
     stage.servers[0].mood = Mood::Dead;
-    stage.run(60_000);
-    assert_eq!(stage.active(), "east", "that west follows is not shown any more");
-    rejoin_named(&mut stage, "west");
     stage.until(30_000, |stage| stage.active() == "west" && stage.is_open());
 }
 
-fn rejoin_named(stage: &mut Stage, name: &str) {
-    stage.command(&Command::Rejoin { backend: name.into() }).unwrap();
+#[test]
+fn a_word_on_a_standby_does_not_outlive_its_address_and_is_not_taken_while_nobody_leads() {
+    let mut stage = returned(2);
+    stage.rebuild(0, 1);
+    stage.run(3000);
+    rejoin(&mut stage);
+    let mut moved = blind(2);
+    moved.backends[0].addresses = vec!["elsewhere.example:5432".parse().unwrap()];
+    let at = stage.at();
+    stage.machine.handle_config(moved, at);
+    stage.obey();
+    stage.servers[1].mood = Mood::Dead;
+    stage.run(60_000);
+    assert_eq!(stage.active(), "west", "another server stands under that name");
+    let refused = stage.command(&Command::Rejoin { backend: "east".into() }).unwrap_err();
+    assert!(refused.code == "active_down" && refused.sentence.contains("--force"), "{}", refused.sentence);
+}
+
+#[test]
+fn a_refusal_that_follows_an_order_of_which_nothing_is_known_opens_the_old_side_to_nobody() {
+    let mut stage = Stage::steady_with(blind(2));
+    stage.run(3000);
+    stage.servers[1].promotes = false;
+    stage.servers[0].mood = Mood::Dead;
+    stage.until(30_000, |stage| stage.promotions.len() == 1);
+    stage.restart(500);
+    stage.servers[0].mood = Mood::Well;
+    stage.until(30_000, |stage| stage.promotions.len() == 2);
+    let (at, episode) = (stage.at(), stage.machine.record().last_episode);
+    let result = PromotionResult::Refused("exit status 3".into());
+    stage.machine.handle_outcome(Outcome::Promotion { episode, result }, at);
+    stage.obey();
+    assert!(stage.said("but it was ordered before, and may be promoted"));
+    stage.run(90_000);
+    assert!(!stage.is_open());
+    let said = stage.view().blocked.unwrap().sentence;
+    for part in ["(no answer in time)", "`proxyctl adopt west`", "`proxyctl abandon west`"] {
+        assert!(said.contains(part), "{said}");
+    }
+    stage.command(&Command::Adopt { backend: "west".into() }).unwrap();
+    stage.until(10_000, |stage| stage.active() == "west" && stage.is_open());
 }
 
 #[test]
