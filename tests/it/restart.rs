@@ -2,7 +2,7 @@
 //! disturb.
 
 use crate::harness::status::{find, is_active, traffic};
-use crate::harness::{Checker, Daemon, Pair, SOON, Writers, eventually};
+use crate::harness::{Checker, Cluster, Daemon, Pair, SOON, Writers, eventually};
 use pgpivot::view::ServiceStatus;
 use rustix::process::Signal;
 use std::time::Duration;
@@ -143,8 +143,8 @@ async fn a_bad_file_changes_nothing_and_is_complained_of() {
 async fn a_proxy_that_is_told_to_stop_lets_running_work_end() {
     let pair = Pair::start().await;
     let daemon = Daemon::start(&[&pair.east, &pair.west]).await;
-    let child = crate::harness::Psql::to(daemon.listen).begin("SELECT 'done' FROM pg_sleep(1.5)");
-    daemon.until("one client", SOON, |s| find(s, "east").connections == 1).await;
+    let child = crate::harness::Psql::to(daemon.listen).begin("SELECT 'done' FROM pg_sleep(3)");
+    sleeps_at(&pair.east).await;
     daemon.signal(Signal::TERM);
     let spoken = crate::harness::psql::heard(child).await;
     assert_eq!((spoken.code, spoken.out.trim()), (Some(0), "done"), "{spoken:#?}");
@@ -157,7 +157,7 @@ async fn a_second_sigterm_ends_the_proxy_at_once() {
     let pair = Pair::start().await;
     let daemon = Daemon::start(&[&pair.east, &pair.west]).await;
     let child = crate::harness::Psql::to(daemon.listen).begin("SELECT pg_sleep(50)");
-    daemon.until("one client", SOON, |s| find(s, "east").connections == 1).await;
+    sleeps_at(&pair.east).await;
     daemon.signal(Signal::TERM);
     eventually("it stops accepting", SOON, async || match tokio::net::TcpStream::connect(daemon.listen).await {
         Ok(_) => Err("still accepts".to_owned()),
@@ -236,4 +236,14 @@ async fn a_damaged_state_stops_the_proxy_with_a_remedy_and_is_not_overwritten() 
     let log = daemon.log();
     assert!(log.contains("latch") && log.contains("main"), "the damaged file is not named: {}", daemon.log_tail());
     assert_eq!(std::fs::read(&slots).unwrap(), bytes, "the evidence was overwritten");
+}
+
+/// A client that is attached may not have said anything yet.
+async fn sleeps_at(server: &Cluster) {
+    let running = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'";
+    eventually("a statement runs", SOON, async || match server.ask(running).await.as_str() {
+        "1" => Ok(()),
+        count => Err(format!("{count} run")),
+    })
+    .await;
 }
