@@ -288,7 +288,8 @@ fn not_automatic(service: &Service) -> Option<&'static str> {
         return Some("there is only one backend");
     }
     let promotes = !matches!(failover.promoter, Promoter::None);
-    (!promotes && !failover.standby_serves).then_some("promoter = \"none\" promotes nobody")
+    let moves = promotes || failover.standby_serves || service.probe.kind.primary_only();
+    (!moves).then_some("promoter = \"none\" promotes nobody")
 }
 
 fn crash_note(service: &Service) -> String {

@@ -1,6 +1,13 @@
 //! What the probes of a service can see: who a server is, whom it follows, whether it is primary.
 
-use super::{Kind, ProbeKind, Promoter, Service};
+use super::{HttpProbe, Kind, ProbeKind, Promoter, Service};
+
+impl HttpProbe {
+    /// A path of Patroni's that passes on the primary alone.
+    pub fn is_primary_path(path: &str) -> bool {
+        matches!(path.split('?').next(), Some("/primary" | "/leader" | "/master" | "/read-write"))
+    }
+}
 
 impl ProbeKind {
     /// Who passes it is primary, and nobody else passes.

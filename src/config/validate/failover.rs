@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use super::super::raw::{self, Raw, Text};
 use super::super::{
-    Authority, Failover, ForeignPromotion, Kind, Login, Probe, ProbeKind, Promoter, Replication, SyncRule, WitnessRule,
+    Authority, Failover, ForeignPromotion, HttpProbe, Kind, Login, Probe, ProbeKind, Promoter, Replication, SyncRule,
+    WitnessRule,
 };
 use super::replication::Table;
 use super::section::{Section, parse_size, shown};
@@ -66,7 +67,9 @@ pub(super) fn build(
     let promoter = promoter(s, raw, word, probe, files);
     check_authority(s, service, policy, defaults, probe);
     check_witness(s, service, raw, policy, word, defaults, probe);
-    if word == Word::Command && probe.kind.primary_only() {
+    let alone =
+        matches!(&probe.kind, ProbeKind::Http(http) if http.primary_only || HttpProbe::is_primary_path(&http.path));
+    if word == Word::Command && alone {
         s.problem(
             "promoter",
             format!(

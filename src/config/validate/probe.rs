@@ -126,6 +126,10 @@ pub(super) fn password(section: &mut Section<'_>, key: &str, text: &Secret) -> O
     Some(Secret::new(line.to_owned()))
 }
 
+/// Of Patroni.
+const STANDBYS_ONLY: [&str; 7] =
+    ["/replica", "/standby-leader", "/standby_leader", "/sync", "/synchronous", "/async", "/asynchronous"];
+
 fn http(section: &mut Section<'_>, raw: Option<&raw::Http>) -> HttpProbe {
     let raw = raw.cloned().unwrap_or_default();
     let path = section.text("http.path", &raw.path).unwrap_or_else(|| "/primary".into());
@@ -137,15 +141,13 @@ fn http(section: &mut Section<'_>, raw: Option<&raw::Http>) -> HttpProbe {
         Some(raw::Numbers(list)) => statuses(section, list),
     };
     let bare = path.split('?').next().unwrap_or_default();
-    let standbys_only =
-        ["/replica", "/secondary", "/standby-leader", "/standby_leader", "/sync", "/synchronous", "/async"];
-    if standbys_only.contains(&bare) || bare == "/asynchronous" {
+    if STANDBYS_ONLY.contains(&bare) {
         section.problem(
             "http.path",
-            format!("{bare} of Patroni passes on standbys alone, so a healthy primary would be down; write \"/primary\" or \"/health\""),
+            format!("{bare} of Patroni passes on standbys alone: a healthy primary would be down; write \"/primary\" or \"/health\""),
         );
     }
-    let of_patroni = matches!(bare, "/primary" | "/leader" | "/master" | "/read-write");
+    let of_patroni = HttpProbe::is_primary_path(&path);
     HttpProbe {
         primary_only: section.flag(&raw.primary_only, of_patroni),
         path,
