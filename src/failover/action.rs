@@ -324,7 +324,7 @@ pub enum Command {
         /// Which.
         backend: BackendName,
     },
-    /// State that a side which an episode left follows the active one again, where its probe cannot show it.
+    /// State that a side follows the active one, where its probe cannot show it.
     Rejoin {
         /// Which.
         backend: BackendName,

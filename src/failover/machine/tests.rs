@@ -27,7 +27,7 @@ mod swapped;
 mod unproven;
 
 use super::*;
-use crate::config::{SyncRule, WitnessRule};
+use crate::config::{ProbeKind, SyncRule, WitnessRule};
 use crate::failover::action::Command;
 use plan::service;
 use stage::{Mood, Stage};
@@ -433,7 +433,7 @@ fn sides_that_always_serve_move_the_latch_without_a_promotion() {
     let mut plain = service(2);
     plain.failover.standby_serves = true;
     plain.failover.promoter = Promoter::None;
-    plain.probe.kind = crate::config::ProbeKind::Tcp;
+    plain.probe.kind = ProbeKind::Tcp;
     let mut stage = Stage::steady_with(plain);
     stage.run(5000);
     stage.servers[0].mood = Mood::Dead;

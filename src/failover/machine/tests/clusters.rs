@@ -108,17 +108,7 @@ pub(super) fn service() -> Service {
 }
 
 pub(super) fn stream(id: &str, from: usize, to: usize, status: Status) -> Stream {
-    Stream {
-        id: id.into(),
-        from: NAMES[from].into(),
-        to: NAMES[to].into(),
-        status,
-        replicated: None,
-        retained: None,
-        failover_at: None,
-        activated: None,
-        trouble: None,
-    }
+    Stream { status, ..Stream::unread(id.into(), NAMES[from].into(), NAMES[to].into()) }
 }
 
 pub(super) fn wall(ms: u64) -> WallTime {
