@@ -80,8 +80,18 @@ pub struct Service {
     pub failover: Failover,
     /// Where physical cluster replication is read and steered; only for kind cockroach.
     pub replication: Option<Replication>,
+    /// What is asked of readers.
+    pub read_only: ReadOnly,
     /// Timeouts and socket options of relayed connections.
     pub connection: Connection,
+}
+
+/// `[service.NAME.read_only]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReadOnly {
+    /// How old at most is what a standby shows to readers; `None` = however old, while it streams. Default 10 s, at least
+    /// two probe intervals and a timeout, at most 24 h; told only by `sql` probes of PostgreSQL.
+    pub max_lag: Option<Duration>,
 }
 
 /// `[[service.NAME.listener]]`.

@@ -147,6 +147,11 @@ impl Connections {
         self.side(service, backend).drain(|_| true)
     }
 
+    /// As [`Connections::drain`], only connections of `read_only` listeners.
+    pub fn drain_readers(&self, service: &ServiceName, backend: &BackendName) -> usize {
+        self.side(service, backend).drain(|entry| entry.reads)
+    }
+
     /// As [`Connections::drain`], every side of every service.
     pub fn drain_all(&self) -> usize {
         self.all_sides().iter().map(|side| side.drain(|_| true)).sum()
@@ -154,7 +159,7 @@ impl Connections {
 
     /// As [`Connections::drain`], only connections to addresses that are not among `kept` any more.
     pub fn drain_removed(&self, service: &ServiceName, backend: &BackendName, kept: &[SocketAddr]) -> usize {
-        self.side(service, backend).drain(|address| !kept.contains(address))
+        self.side(service, backend).drain(|entry| !kept.contains(&entry.address))
     }
 
     /// Connections attached to this side whose server has not ended them.

@@ -9,6 +9,7 @@ pub mod health;
 pub mod machine;
 pub mod observation;
 pub mod phase;
+pub mod reads;
 pub mod relayed;
 pub mod replication;
 pub mod side;

@@ -281,6 +281,12 @@ pub struct BackendStatus {
     /// How long its replay would take at the pace of late, milliseconds: a promotion waits for it.
     #[serde(default)]
     pub replay_backlog_ms: Option<u64>,
+    /// Standby: every commit acknowledged so long ago is shown to its readers, milliseconds.
+    #[serde(default)]
+    pub read_age_ms: Option<u64>,
+    /// Standby of a service with a `read_only` listener: why it takes no readers; `None` = it takes them.
+    #[serde(default)]
+    pub no_readers_why: Option<String>,
     /// Standby: what it testifies: `writing`, `idle`, `gone`, `silent`, `unknown`, or `streaming` while nothing is asked.
     pub witness: Option<String>,
     /// Standby: it could be promoted right now.

@@ -218,6 +218,8 @@ fn sides(sheet: &Sheet, services: &[ServiceStatus]) -> Filled {
     let replay = sheet.gauge("pgpivot_backend_replay_backlog_bytes", replay, two)?;
     let takes = "Standby: how long that would take at the pace of late.";
     let takes = sheet.float("pgpivot_backend_replay_backlog_seconds", takes, two)?;
+    let age = "Standby: every commit acknowledged so long ago is shown to its readers.";
+    let age = sheet.float("pgpivot_backend_read_age_seconds", age, two)?;
     let witness = "1 for what the standby testifies of the primary.";
     let witness = sheet.gauge("pgpivot_witness", witness, &["service", "backend", "witness"])?;
     let armed = sheet.gauge("pgpivot_backend_armed", "1 while this standby could be promoted right now.", two)?;
@@ -240,6 +242,9 @@ fn sides(sheet: &Sheet, services: &[ServiceStatus]) -> Filled {
         ];
         if let Some(ms) = b.replay_backlog_ms {
             takes.with_label_values(&labels).set(ms as f64 / 1e3);
+        }
+        if let Some(ms) = b.read_age_ms {
+            age.with_label_values(&labels).set(ms as f64 / 1e3);
         }
         for (family, value) in known {
             if let Some(value) = value {

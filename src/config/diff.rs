@@ -38,6 +38,8 @@ pub struct ServiceDiff {
     /// Anything in `[service.NAME.cockroach_cloud]` or `[service.NAME.cockroach_sql]`, secrets included, or which of
     /// them there is.
     pub replication: bool,
+    /// Anything in `[service.NAME.read_only]`.
+    pub read_only: bool,
     /// Anything in `[service.NAME.connection]`.
     pub connection: bool,
 }
@@ -172,6 +174,7 @@ impl Diff {
             probe: old.probe != new.probe && !later,
             failover: old.failover != new.failover && !later,
             replication: old.replication != new.replication,
+            read_only: old.read_only != new.read_only,
             connection: old.connection != new.connection,
         };
         self.say_all(&format!("{path}.listener "), &service.listeners, |address| {
@@ -189,6 +192,7 @@ impl Diff {
         let sections = [
             ("probe", service.probe, [old, new].map(|s| keys::probe(&s.probe))),
             ("failover", service.failover, [old, new].map(keys::failover)),
+            ("read_only", service.read_only, [old, new].map(keys::read_only)),
             ("connection", service.connection, [old, new].map(|s| keys::connection(&s.connection))),
         ];
         for (name, _, lines) in sections.iter().filter(|(_, differs, _)| *differs) {
@@ -235,7 +239,7 @@ impl Diff {
 impl ServiceDiff {
     /// Nothing changes live.
     pub fn is_empty(&self) -> bool {
-        let sections = [self.probe, self.failover, self.replication, self.connection];
+        let sections = [self.probe, self.failover, self.replication, self.read_only, self.connection];
         self.listeners.is_empty() && self.backends.is_empty() && !sections.contains(&true)
     }
 }

@@ -138,8 +138,18 @@ pub struct Service {
     pub cockroach_cloud: Option<CockroachCloud>,
     /// `[service.NAME.cockroach_sql]`.
     pub cockroach_sql: Option<CockroachSql>,
+    /// `[service.NAME.read_only]`.
+    pub read_only: ReadOnly,
     /// `[service.NAME.connection]`.
     pub connection: Connection,
+}
+
+/// `[service.NAME.read_only]`.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ReadOnly {
+    /// Duration, or `off`.
+    pub max_lag: Option<Text>,
 }
 
 /// `[[service.NAME.listener]]`.

@@ -411,6 +411,7 @@ mod tests {
         };
         check("probe", keys::probe(&everything.probe), keys::probe(&minimal.probe));
         check("failover", keys::failover(&everything), keys::failover(&minimal));
+        check("read_only", keys::read_only(&everything), keys::read_only(&minimal));
         check("connection", keys::connection(&everything.connection), keys::connection(&minimal.connection));
         check(
             "listener",

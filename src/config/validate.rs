@@ -7,6 +7,7 @@ mod command;
 mod failover;
 pub(in crate::config) mod form;
 mod probe;
+mod read_only;
 mod replication;
 mod section;
 mod service;

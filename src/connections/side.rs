@@ -51,12 +51,14 @@ struct State {
 }
 
 #[derive(Debug)]
-struct Entry {
+pub(super) struct Entry {
     orders: Orders,
     /// Our own descriptor of the server's socket, so that it can be silenced whatever its thread does.
     server: Arc<OwnedFd>,
-    address: SocketAddr,
+    pub(super) address: SocketAddr,
     listener: Arc<ListenerTally>,
+    /// It came through a `read_only` listener.
+    pub(super) reads: bool,
     orphan: bool,
 }
 
@@ -80,6 +82,8 @@ pub struct Origin {
     pub listener: SocketAddr,
     /// The listener's counters.
     pub tally: Arc<ListenerTally>,
+    /// The listener is for readers.
+    pub reads: bool,
     /// What its client is told when it is ended where a message can stand.
     pub farewell: &'static [u8],
 }
@@ -110,7 +114,10 @@ impl Admission {
         let orders = Orders::numbered(number, origin.farewell);
         let meter = state.enter_endpoint(&self.side, origin, address);
         let listener = origin.tally.clone();
-        state.live.insert(number, Entry { orders: orders.clone(), server, address, listener, orphan: false });
+        state.live.insert(
+            number,
+            Entry { orders: orders.clone(), server, address, listener, reads: origin.reads, orphan: false },
+        );
         drop(state);
         Ok(Some(Attached { side: self.side, number, orders, meter, asked: AtomicBool::new(false) }))
     }
@@ -226,10 +233,10 @@ impl Side {
         victims.len()
     }
 
-    pub(super) fn drain(&self, which: impl Fn(&SocketAddr) -> bool) -> usize {
+    pub(super) fn drain(&self, which: impl Fn(&Entry) -> bool) -> usize {
         let asked: Vec<Orders> = {
             let state = self.lock();
-            state.live.values().filter(|entry| which(&entry.address)).map(|entry| entry.orders.clone()).collect()
+            state.live.values().filter(|entry| which(entry)).map(|entry| entry.orders.clone()).collect()
         };
         for orders in &asked {
             orders.drain();

@@ -40,7 +40,13 @@ impl Bench {
 
     fn origin(&self) -> Origin {
         let listener = "127.0.0.1:26257".parse().unwrap();
-        Origin { worker: 0, listener, tally: self.connections.tally(&self.service, listener), farewell: b"" }
+        Origin {
+            worker: 0,
+            listener,
+            tally: self.connections.tally(&self.service, listener),
+            reads: false,
+            farewell: b"",
+        }
     }
 
     fn attach(&self, admission: Admission, socket: &TcpStream) -> Option<Attached> {

@@ -153,6 +153,8 @@ fn backend(name: &str, active: bool) -> BackendStatus {
         lag_bytes: (!active).then_some(1536),
         replay_backlog_bytes: None,
         replay_backlog_ms: None,
+        read_age_ms: None,
+        no_readers_why: None,
         witness: (!active).then(|| "streaming".into()),
         armed: !active,
         unarmed_why: Vec::new(),

@@ -37,6 +37,11 @@ impl Driver {
                 let bytes = self.relayed(&backend);
                 let _ = self.outcomes.send(Outcome::Cut { backend, connections, bytes });
             }
+            Action::DrainReaders { backend } => {
+                for service in &self.services {
+                    self.shared.connections.drain_readers(&service.name, &backend);
+                }
+            }
             Action::ProbeNow { backend } => self.probes.probe_now(&backend),
             Action::ReadStreams { stream } => self.probes.read_streams(stream),
             Action::Unlock { episode } => {
@@ -166,6 +171,7 @@ impl Driver {
             Action::Persist { .. }
             | Action::Publish(_)
             | Action::Cut { .. }
+            | Action::DrainReaders { .. }
             | Action::ProbeNow { .. }
             | Action::ReadStreams { .. }
             | Action::Unlock { .. } => {}

@@ -26,6 +26,11 @@ pub enum Action {
         /// Which side.
         backend: BackendName,
     },
+    /// Ask every `read_only` connection of this side to end as soon as nothing is under way on it.
+    DrainReaders {
+        /// Which side.
+        backend: BackendName,
+    },
     /// Start a fresh probe of every address of this side at once.
     ProbeNow {
         /// Which side.

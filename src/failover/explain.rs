@@ -199,6 +199,8 @@ impl Machine {
                 .filter(|_| standby)
                 .map(|takes| u64::try_from(takes.as_millis()).unwrap_or(u64::MAX)),
             replay_backlog_bytes: side.facts.as_ref().filter(|_| standby).and_then(super::side::Heard::backlog),
+            read_age_ms: self.shown_age(side, now).filter(|_| standby),
+            no_readers_why: self.no_readers(side).filter(|_| !active),
             witness: standby.then(|| self.witness_word(side)),
             armed: (standby || !self.knows_identity() && !active) && unarmed_why.is_empty(),
             unarmed_why,

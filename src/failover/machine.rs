@@ -1,6 +1,6 @@
 //! The failover machine of one pair: inputs come in through `handle_*`, outputs leave through `poll_*`.
 //! After any `handle_*` the driver drains all output before the next. Time is an argument. What each state does stands
-//! in `machine/{start,resume,watch,episode,switchover,promotion,route,rejoin,command,gate}`; clusters in `machine/stream*`.
+//! in `machine/{start,resume,watch,episode,switchover,promotion,route,rejoin,command,gate,reads}`; clusters in `machine/stream*`.
 
 mod beside;
 mod claims;
@@ -13,6 +13,7 @@ mod others;
 mod outcome;
 mod phases;
 mod promotion;
+mod reads;
 mod rejoin;
 mod resume;
 mod route;
@@ -60,6 +61,7 @@ pub struct Machine {
     pub(super) gate: Option<Gate>,
     cut: Option<BackendName>,
     barred: BTreeSet<BackendName>,
+    readers: reads::Readers,
     cadence: Cadence,
     pub(super) disk_error: Option<String>,
     /// Other daemons of this pair: name and when they were last seen.
@@ -137,6 +139,7 @@ impl Machine {
             gate: None,
             cut: None,
             barred: BTreeSet::new(),
+            readers: reads::Readers::default(),
             cadence: Cadence::Calm,
             disk_error: None,
             daemons: BTreeMap::new(),
@@ -203,6 +206,7 @@ impl Machine {
             }
         }
         if active.as_ref() == Some(&seen.backend) {
+            self.trail(seen);
             self.weigh(seen, now);
         }
         self.tell_health(&seen.backend, now);
@@ -303,7 +307,9 @@ impl Machine {
         match (&self.state, self.phase) {
             (State::Starting { .. }, _) => (tick(100), "start checks"),
             (State::Episode(_), _) => (tick(50), "episode"),
-            (State::Watching, Phase::Steady | Phase::Paused) if self.suspicion.is_none() => (tick(1000), "freshness"),
+            (State::Watching, Phase::Steady | Phase::Paused) if self.suspicion.is_none() => {
+                (tick(1000).min(self.readers.next()), "freshness")
+            }
             (State::Watching, Phase::Settling) => (tick(200), "settling"),
             (State::Watching, _) if self.cadence == Cadence::Death => (tick(20), "death path"),
             (State::Watching, _) => (tick(100), "evidence"),
@@ -378,6 +384,7 @@ impl Machine {
                 break;
             }
         }
+        self.judge_readers(now);
         self.sync_gate(now);
         self.sync_phase(now);
         self.sync_cadence(now);

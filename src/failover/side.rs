@@ -440,14 +440,14 @@ impl Side {
         address.facts.as_ref().is_some_and(|heard| heard.started >= since) && Self::proves(address, identity)
     }
 
-    /// Does this address prove, by its own last answer, to be a standby that streams on the latched line?
-    pub fn follows(address: &Address, identity: &Identity) -> bool {
+    /// Does this address prove, by its own last answer, to be a standby of this system that streams on no other line?
+    pub fn stays_behind(address: &Address, identity: &Identity) -> bool {
         let Some(Heard { facts, .. }) = &address.facts else {
             return false;
         };
-        let streams =
-            matches!(&facts.receiver, Receiver::Row(row) if row.streaming && row.timeline == Some(identity.timeline));
-        facts.role == Role::Standby && facts.system_id == Some(identity.system_id) && streams
+        let elsewhere =
+            matches!(&facts.receiver, Receiver::Row(row) if row.streaming && row.timeline != Some(identity.timeline));
+        facts.role == Role::Standby && facts.system_id == Some(identity.system_id) && !elsewhere
     }
 
     /// Forgets counters and suspicion (this daemon slept or was late), keeps what was proven.

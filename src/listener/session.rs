@@ -10,6 +10,7 @@ use super::door::{Door, PanicWatch, Settings};
 use super::refuse::{self, Refusal};
 use super::seek::Seeker;
 use super::triage::{First, NoPacket};
+use crate::config::Target;
 use crate::connections::{Attached, Entered, Origin};
 use crate::relay;
 use crate::wire::sqlstate::{Severity, Sqlstate, error_response};
@@ -84,7 +85,8 @@ async fn receive(
         }
     };
     let tally = door.tally.clone();
-    let origin = Origin { worker, listener: door.address, tally, farewell: &FAREWELL };
+    let reads = door.rules.load().target == Target::ReadOnly;
+    let origin = Origin { worker, listener: door.address, tally, reads, farewell: &FAREWELL };
     // Before the limit: who is at it may want to end a query more than anybody.
     if let FirstPacket::Cancel { process, length } = first.packet {
         let packet = first.bytes.get(..length).unwrap_or_default();

@@ -267,7 +267,7 @@ impl Laws {
             }
             Action::Publish(gate) => self.publishes(gate),
             Action::Cut { backend } => self.cuts(backend, scene),
-            Action::ProbeNow { .. } | Action::Unlock { .. } => {}
+            Action::DrainReaders { .. } | Action::ProbeNow { .. } | Action::Unlock { .. } => {}
             Action::Unfreeze { backend, latched, .. } => self.orders_release(backend, latched.as_ref()),
             other => self.orders_deed(other, scene),
         }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use pgpivot::config::{
     Authority, Backend, ConfiguredRole, Connection, Failover, ForeignPromotion, HttpProbe, Kind, Login, Probe,
-    ProbeKind, Promoter, Service, SyncRule, Tls, TlsMode, WitnessRule,
+    ProbeKind, Promoter, ReadOnly, Service, SyncRule, Tls, TlsMode, WitnessRule,
 };
 
 use crate::chance::Chance;
@@ -233,6 +233,7 @@ pub fn service(backends: usize) -> Service {
         },
         failover: policy(),
         replication: None,
+        read_only: ReadOnly { max_lag: Some(ms(10_000)) },
         connection: Connection {
             connect_timeout: ms(3000),
             first_packet_timeout: ms(10_000),

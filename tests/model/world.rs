@@ -268,6 +268,7 @@ impl World {
                 self.daemons[d].conns.retain(|conn| conn.backend != backend);
                 self.tell_live(d, &backend);
             }
+            Action::DrainReaders { .. } => {}
             Action::ProbeNow { backend } => self.probe_now(d, &backend),
             Action::Unlock { episode } => self.unlock(d, episode.0),
             Action::Lock { episode, .. } if self.daemons[d].locks.insert(episode.0, Vec::new()).is_some() => {

@@ -103,6 +103,7 @@ fn side_rows(b: &BackendStatus, odd: bool, clusters: bool) -> Vec<Fact> {
             None => bytes(n),
         });
         rows.push(row("Replay backlog", known(backlog), CALM));
+        rows.push(readers(b));
     }
     if !b.active {
         rows.push(row("Witness", known(b.witness.clone()), witness_level(b.witness.as_deref())));
@@ -122,6 +123,16 @@ fn side_rows(b: &BackendStatus, odd: bool, clusters: bool) -> Vec<Fact> {
         rows.push(row("System identifier", known(b.system_id.map(|id| id.to_string())), CALM));
     }
     rows
+}
+
+fn readers(b: &BackendStatus) -> Fact {
+    let age = b.read_age_ms.map(|ms| format!("at most {:.1} s old", ms as f64 / 1e3));
+    Fact {
+        label: "What it shows",
+        value: age.unwrap_or_else(|| "age unknown".to_owned()),
+        note: b.no_readers_why.as_ref().map(|why| format!("No readers: {why}")).unwrap_or_default(),
+        level: if b.no_readers_why.is_some() { WARN } else { CALM },
+    }
 }
 
 fn witness_level(witness: Option<&str>) -> &'static str {

@@ -32,6 +32,7 @@ pub(in crate::config) fn policy(service: &Service) -> Vec<Line> {
     let mut lines = vec![line("kind", quote(kind_word(service.kind)))];
     lines.extend(probe(&service.probe).into_iter().map(|(key, value)| (format!("probe.{key}"), value)));
     lines.extend(failover(service).into_iter().map(|(key, value)| (format!("failover.{key}"), value)));
+    lines.extend(read_only(service).into_iter().map(|(key, value)| (format!("read_only.{key}"), value)));
     if let Some(steered) = &service.replication {
         let (table, keys) = replication(steered);
         lines.extend(keys.into_iter().map(|(key, value)| (format!("{table}.{key}"), value)));
@@ -184,6 +185,11 @@ pub(in crate::config) fn replication(replication: &Replication) -> (&'static str
             ],
         ),
     }
+}
+
+/// `[service.NAME.read_only]`.
+pub(in crate::config) fn read_only(service: &Service) -> Vec<Line> {
+    vec![line("max_lag", service.read_only.max_lag.map_or_else(|| quote("off"), time))]
 }
 
 /// `[service.NAME.connection]`.

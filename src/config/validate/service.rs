@@ -9,7 +9,7 @@ use super::super::{
 };
 use super::replication::{self, Table};
 use super::section::{Section, shown};
-use super::{Problems, admin, check_name, failover, probe, service_path};
+use super::{Problems, admin, check_name, failover, probe, read_only, service_path};
 use crate::types::{BackendName, HostPort, ServiceName};
 
 /// What a service is when its file says no more than its kind.
@@ -100,6 +100,7 @@ pub(super) fn build(name: &str, raw: &raw::Service, files: &Raw, cores: usize, p
     let replication = replication::build(&path, raw, kind, files, problems);
     let steered = failover::Steered { defaults: &defaults, replication: replication.as_ref() };
     let failover = failover::build(&path, &raw.failover, steered, &probe, files, problems);
+    let read_only = read_only::build(&path, &raw.read_only, kind, &probe, problems);
     let connection = connection(&path, &raw.connection, problems);
     let service = Service {
         name: ServiceName::new(name),
@@ -110,6 +111,7 @@ pub(super) fn build(name: &str, raw: &raw::Service, files: &Raw, cores: usize, p
         probe,
         failover,
         replication,
+        read_only,
         connection,
     };
     check_roles(&path, &service, problems);

@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 
 use super::{Machine, State};
 use crate::failover::action::{Action, Gate, OpenBackend};
-use crate::failover::analysis;
 use crate::failover::candidate;
 use crate::failover::health::State as Health;
 use crate::failover::observation::Role;
@@ -89,24 +88,14 @@ impl Machine {
             weight: side.config.weight,
             addresses: (side.addresses.iter())
                 .filter(|(_, address)| match identity {
-                    Some(identity) if !self.is_active(&side.name) => Side::follows(address, identity),
+                    Some(identity) if !self.is_active(&side.name) => Side::stays_behind(address, identity),
                     _ => Side::proves(address, identity),
                 })
                 .map(|(ip, _)| *ip)
                 .collect(),
         };
         let tier = self.sides.iter().filter(|side| self.serves_with(side, latch)).map(open).collect();
-        let timeline = identity.map(|identity| identity.timeline);
-        let reads = |side: &&Side| {
-            // Of clusters the other one is a standby that serves nobody, or an old primary.
-            !self.replicates()
-                && !self.service.probe.kind.primary_only()
-                && !self.is_active(&side.name)
-                && side.quarantine.is_none()
-                && !side.unproven
-                && side.state() == Health::Up
-                && (timeline.is_none_or(|t| analysis::streams_on(side, t)))
-        };
+        let reads = |side: &&Side| self.readers.fit(&side.name);
         let readers = self.sides.iter().filter(reads).map(open).collect();
         Gate::Open { active: latch.active.clone(), epoch: latch.epoch, tier, readers, hold }
     }

@@ -18,6 +18,7 @@ mod overtaken;
 mod patch;
 mod plan;
 mod primary_only;
+mod reads;
 mod resumed;
 mod servers;
 mod siblings;

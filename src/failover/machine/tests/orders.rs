@@ -22,6 +22,7 @@ impl Stage {
                 let result = if self.disk_ok { Ok(()) } else { Err("no space left on device".into()) };
                 self.told(Outcome::Persisted { ticket, result });
             }
+            Action::DrainReaders { backend } => self.drained.push(backend),
             Action::Publish(_) | Action::ReadStreams { .. } | Action::ReadClock { .. } => {}
             Action::Unlock { .. } => self.unlocks += 1,
             Action::Cut { backend } => {

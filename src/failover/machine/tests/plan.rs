@@ -63,6 +63,7 @@ pub(crate) fn service(backends: usize) -> Service {
             verify_wait: seconds(2),
         },
         replication: None,
+        read_only: config::ReadOnly { max_lag: Some(seconds(10)) },
         connection: config::Connection {
             connect_timeout: seconds(3),
             first_packet_timeout: seconds(10),

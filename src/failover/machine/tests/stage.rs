@@ -47,6 +47,8 @@ pub(crate) struct Server {
     pub(crate) sync_names: String,
     /// Nobody writes: heartbeats, and no new log.
     pub(crate) quiet: bool,
+    /// It replays no further than this.
+    pub(crate) replay_stopped: Option<u64>,
     /// The receiver's columns read NULL: no `pg_read_all_stats`.
     pub(crate) unreadable: bool,
 }
@@ -68,6 +70,8 @@ pub(crate) struct Stage {
     pub(super) loses: Option<fn(&Action) -> bool>,
     pub(crate) events: Vec<Event>,
     pub(crate) cuts: Vec<BackendName>,
+    /// Whose readers were asked to end.
+    pub(crate) drained: Vec<BackendName>,
     /// Client connections to the active side, and the bytes that they sent.
     pub(super) attached: usize,
     pub(super) relayed: u64,
@@ -117,6 +121,7 @@ impl Stage {
             promotes: true,
             sync_names: String::new(),
             quiet: false,
+            replay_stopped: None,
             unreadable: false,
         };
         let at = Now { at: Moment(Duration::from_millis(now)), wall: wall(now) };
@@ -134,6 +139,7 @@ impl Stage {
             loses: None,
             events: Vec::new(),
             cuts: Vec::new(),
+            drained: Vec::new(),
             attached: 0,
             relayed: 0,
             promotions: Vec::new(),
@@ -372,7 +378,7 @@ impl Stage {
             system_id: Some(SystemId(server.system)),
             timeline: (server.primary || server.had_row).then_some(Timeline(server.timeline)),
             lsn: Some(Lsn(server.lsn)),
-            replay_lsn: (!server.primary).then_some(Lsn(server.lsn)),
+            replay_lsn: (!server.primary).then_some(Lsn(server.replay_stopped.unwrap_or(server.lsn))),
             node: Some(server.node.clone()),
             clock: Some(wall(self.now)),
             receiver: match (server.primary || server.unreadable, server.had_row) {
