@@ -22,6 +22,7 @@ mod operators;
 mod page;
 mod pairs;
 mod probes;
+mod reads;
 mod relay;
 mod restart;
 mod self_hosted;

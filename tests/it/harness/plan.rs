@@ -94,6 +94,19 @@ impl DaemonPlan {
         self.set("probe", key, value)
     }
 
+    /// A key of `[service.main.read_only]`.
+    pub fn read_only(self, key: &str, value: impl Into<Value>) -> Self {
+        self.set("read_only", key, value)
+    }
+
+    /// The share of the backend with this name.
+    pub fn weight(mut self, name: &str, weight: i64) -> Self {
+        let backends = self.service().get_mut("backend").and_then(Value::as_array_mut).unwrap();
+        let backend = backends.iter_mut().find(|backend| backend["name"].as_str() == Some(name)).unwrap();
+        backend.as_table_mut().unwrap().insert("weight".into(), weight.into());
+        self
+    }
+
     fn set(mut self, section: &str, key: &str, value: impl Into<Value>) -> Self {
         let table = self.service().entry(section).or_insert_with(|| Value::Table(Table::new()));
         table.as_table_mut().unwrap().insert(key.into(), value.into());
