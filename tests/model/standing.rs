@@ -126,16 +126,20 @@ impl Laws {
 
     fn may_be_read(&mut self, open: &OpenBackend) {
         let Some(identity) = self.identity().filter(|_| self.sql()).cloned() else { return };
-        let follows = |facts: &Facts, identity: &Identity| {
-            let Receiver::Row(row) = &facts.receiver else { return false };
-            facts.role == Role::Standby
-                && facts.system_id == Some(identity.system_id)
-                && row.timeline == Some(identity.timeline)
+        // Who streams from nobody now has what it has: it must have come from the latched line.
+        let newest = self.ears.get(&open.name).and_then(|ear| ear.streamed.iter().max_by_key(|(_, at)| **at));
+        let came = newest.is_some_and(|(timeline, _)| *timeline == identity.timeline);
+        let follows = |facts: &Facts| {
+            let on_line = match &facts.receiver {
+                Receiver::Row(row) => row.timeline == Some(identity.timeline),
+                Receiver::Gone | Receiver::Unknown => came,
+            };
+            facts.role == Role::Standby && facts.system_id == Some(identity.system_id) && on_line
         };
         for address in &open.addresses {
             let counter = self.ears.get(&open.name).and_then(|ear| ear.counters.get(address));
             let told = counter.and_then(|counter| counter.told.as_ref()).map(|(_, facts)| facts);
-            let fits = told.is_some_and(|facts| follows(facts, &identity));
+            let fits = told.is_some_and(follows);
             let said = format!("{address} of {} is read and shows {told:?}", open.name);
             self.demand(Law::Timeline, fits, || said);
         }
