@@ -4,6 +4,7 @@
 //! The engine behind [`attach`] is `opaque` (epoll through tokio, bytes untouched), with `splice` for bulk.
 
 mod flow;
+mod line;
 mod meter;
 mod opaque;
 mod orders;
@@ -17,6 +18,8 @@ use std::io;
 
 use tokio::net::TcpStream;
 
+use crate::net::channel::Channel;
+
 /// Relays between two connected sockets until both directions ended, one side failed, or an order came.
 ///
 /// Await it on the thread whose runtime registered both sockets. It never blocks, holds no buffer while the
@@ -26,6 +29,20 @@ use tokio::net::TcpStream;
 /// [`Orders::cut`] or [`Orders::drain`]; dropping it is for the end of the process.
 pub fn attach(client: TcpStream, server: TcpStream, orders: Orders, meter: &Meter) -> Relay<'_> {
     Relay::new(client, server, orders, meter)
+}
+
+/// As [`attach`], where one end or both are encrypted between their peer and us: what is moved is what TLS carries.
+/// `said` = what the server has said already; the client gets it first.
+///
+/// Nothing is spliced. What a peer does not take waits inside TLS, bounded by one read (32 KiB).
+pub fn attach_sealed<'m>(
+    client: Channel,
+    server: Channel,
+    said: Vec<u8>,
+    orders: Orders,
+    meter: &'m Meter,
+) -> Relay<'m, Channel> {
+    Relay::new(client, server, orders, meter).after(said)
 }
 
 /// How a relay ended.

@@ -1,5 +1,6 @@
 //! The little of PostgreSQL's wire protocol that the front door reads and writes: first packets and ErrorResponse.
 //! Pure: bytes in, values out. Our own client's side of the protocol is `net::session`'s.
 
+pub mod scram;
 pub mod sqlstate;
 pub mod startup;

@@ -4,13 +4,13 @@
 
 use std::time::Duration;
 
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::dial::{connect, hand_over};
+use super::dial::{connect, encrypt, hand_over};
 use super::door::{Door, Settings};
 use crate::config::Target;
 use crate::connections::Origin;
+use crate::net::channel::Channel;
 use crate::routing::OpenBackend;
 use crate::routing::select::by_least_connections;
 use crate::types::Epoch;
@@ -57,24 +57,22 @@ async fn deliver_to(
         };
         // From here on a cut reaches it.
         let _attached = admission.attach(origin, address, &server).ok()??;
-        hand_over(&server, packet, &settings.connection).await.ok()?;
-        let _ = timeout(DELIVERY, until_closed(&server)).await;
+        let mut server = if door.rules.load().tls.is_some() {
+            encrypt(door, &backend.name, address, server, &settings.connection).await.ok()?
+        } else {
+            Channel::Plain(server)
+        };
+        hand_over(&mut server, packet, &settings.connection).await.ok()?;
+        let _ = timeout(DELIVERY, until_closed(&mut server)).await;
         return Some(());
     }
     None
 }
 
 /// A server answers a cancel with nothing but its close.
-async fn until_closed(server: &TcpStream) {
-    let mut ignored = [0; 64];
-    loop {
-        if server.readable().await.is_err() {
-            return;
-        }
-        match server.try_read(&mut ignored) {
-            Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => {}
-            Ok(0) | Err(_) => return,
-            Ok(_) => {}
-        }
+async fn until_closed(server: &mut Channel) {
+    let mut ignored = Vec::with_capacity(64);
+    while server.read_some(&mut ignored, 64).await.is_ok_and(|read| read > 0) {
+        ignored.clear();
     }
 }

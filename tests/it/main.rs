@@ -28,3 +28,4 @@ mod self_hosted;
 mod siblings;
 mod streams;
 mod threads;
+mod tls;
