@@ -1,6 +1,7 @@
 //! The configuration after validation: no `Option` that must be set, every number with its unit and range.
 //! Reading files and the environment is `source`'s work, the TOML mirror is `raw`'s.
 
+pub mod certificate;
 pub mod diff;
 pub mod env;
 pub mod raw;
@@ -12,6 +13,8 @@ pub mod validate;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
+
+pub use certificate::{ListenerTls, Terminate};
 
 use crate::types::{BackendName, HostPort, Secret, ServiceName, WallTime};
 
@@ -105,6 +108,8 @@ pub struct Listener {
     pub target: Target,
     /// Default 10000, 1 to 1,000,000; over it a plaintext client gets 53300.
     pub max_connections: usize,
+    /// What becomes of clients' TLS; default pass-through.
+    pub tls: ListenerTls,
 }
 
 /// Listener modes.

@@ -167,6 +167,11 @@ impl Connections {
         self.side(service, backend).live()
     }
 
+    /// Which side and address has the session with this key (process id and secret), if it was told in clear to us.
+    pub fn owner(&self, service: &ServiceName, key: &[u8]) -> Option<(BackendName, SocketAddr)> {
+        self.sides(service).into_iter().find_map(|(name, side)| Some((name, side.at_key(key)?)))
+    }
+
     /// Connections attached to one address of this side.
     pub fn live_at(&self, service: &ServiceName, backend: &BackendName, address: &SocketAddr) -> u64 {
         self.side(service, backend).live_at(address)

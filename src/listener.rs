@@ -3,10 +3,12 @@
 
 mod accept;
 mod bind;
+mod binding;
 mod cancel;
 mod dial;
 mod door;
 mod hold;
+mod open;
 mod refuse;
 mod seek;
 mod session;
@@ -25,18 +27,20 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
 use tokio::time::timeout;
+use tokio_rustls::rustls;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::config::{self, Config};
 use crate::connections::Connections;
+use crate::net::tls::TlsConfigError;
 use crate::relay::Cut;
 use crate::routing::{Gate, Routing};
-use crate::types::ServiceName;
+use crate::types::{BackendName, ServiceName};
 
 pub use door::Failures;
 
-use door::{Door, Rules, Settings, Shared};
+use door::{Door, Rules, Settings, Shared, Upstream};
 use hold::Room;
 use worker::Worker;
 
@@ -92,6 +96,26 @@ pub enum ListenerError {
         /// What the kernel said.
         source: io::Error,
     },
+    /// What a listener would show to its clients.
+    #[error("service {service}: the certificate of {address} cannot be used: {source}")]
+    Certificate {
+        /// Whose listener.
+        service: ServiceName,
+        /// As configured.
+        address: SocketAddr,
+        /// What is wrong with it.
+        source: rustls::Error,
+    },
+    /// What a backend would be verified with.
+    #[error("service {service}: backend {backend}: {source}")]
+    Upstream {
+        /// Whose backend.
+        service: ServiceName,
+        /// Which.
+        backend: BackendName,
+        /// What is wrong with it.
+        source: TlsConfigError,
+    },
     /// No thread.
     #[error("service {service}: cannot start a worker thread: {source}")]
     Thread {
@@ -128,7 +152,10 @@ pub fn publish(routing: &Routing, connections: &Connections, service: &ServiceNa
 #[derive(Default)]
 struct Plan {
     houses: HashMap<ServiceName, House>,
-    doors: Vec<(ServiceName, config::Listener, Vec<TcpListener>)>,
+    doors: Vec<(ServiceName, SocketAddr, Rules, Vec<TcpListener>)>,
+    /// Of doors that are open already.
+    rules: HashMap<SocketAddr, Rules>,
+    upstream: HashMap<ServiceName, Upstream>,
 }
 
 impl Listeners {
@@ -150,16 +177,21 @@ impl Listeners {
     /// from the next start.
     pub fn apply(&self, config: &Config) -> Result<(), ListenerError> {
         let mut houses = self.lock();
-        let plan = self.plan(config, &houses)?;
+        let mut plan = self.plan(config, &houses)?;
         houses.extend(plan.houses);
-        for (service, listener, sockets) in plan.doors {
+        for (name, upstream) in plan.upstream {
+            if let Some(house) = houses.get(&name) {
+                house.shared.upstream.store(Arc::new(upstream));
+            }
+        }
+        for (service, address, rules, sockets) in plan.doors {
             if let Some(house) = houses.get_mut(&service) {
-                house.open(&listener, sockets, &self.connections);
+                house.open(address, rules, sockets, &self.connections);
             }
         }
         for house in houses.values_mut() {
             let service = config.services.iter().find(|service| service.name == house.shared.service);
-            house.follow(service);
+            house.follow(service, &mut plan.rules);
         }
         Ok(())
     }
@@ -241,13 +273,29 @@ impl Listeners {
                     service.workers.max(1)
                 }
             };
-            let is_open = |address| houses.get(&service.name).is_some_and(|house| house.doors.contains_key(address));
-            for listener in service.listeners.iter().filter(|listener| !is_open(&listener.address)) {
+            let upstream = door::upstream(service).map_err(|(backend, source)| {
+                let service = service.name.clone();
+                ListenerError::Upstream { service, backend, source }
+            })?;
+            plan.upstream.insert(service.name.clone(), upstream);
+            let is_open =
+                |address: &SocketAddr| houses.get(&service.name).is_some_and(|house| house.doors.contains_key(address));
+            for listener in &service.listeners {
+                let (name, address) = (service.name.clone(), listener.address);
+                let rules = Rules::of(listener).map_err(|source| ListenerError::Certificate {
+                    service: name.clone(),
+                    address,
+                    source,
+                })?;
+                if is_open(&address) {
+                    plan.rules.insert(address, rules);
+                    continue;
+                }
                 let ours = houses.values().flat_map(|house| house.doors.values());
                 let shared = ours.clone().any(|opened| opened.bound.port() == listener.address.port());
-                let sockets = bind::bind(listener.address, threads, shared, &service.connection)
-                    .map_err(|source| bind_error(&service.name, listener.address, source))?;
-                plan.doors.push((service.name.clone(), listener.clone(), sockets));
+                let sockets = bind::bind(address, threads, shared, &service.connection)
+                    .map_err(|source| bind_error(&service.name, address, source))?;
+                plan.doors.push((name, address, rules, sockets));
             }
         }
         Ok(plan)
@@ -260,6 +308,7 @@ impl Listeners {
             connections: self.connections.clone(),
             room: Arc::new(Room::new(self.connections.held_gauge(&service.name))),
             settings: ArcSwap::from_pointee(Settings::of(service)),
+            upstream: ArcSwap::default(),
             stopping: self.stopping.clone(),
             failures: self.failures.clone(),
         });
@@ -284,33 +333,32 @@ impl Drop for Listeners {
 
 impl House {
     /// Lets every thread accept at a new door.
-    fn open(&mut self, listener: &config::Listener, sockets: Vec<TcpListener>, connections: &Connections) {
-        let bound = sockets.first().and_then(|socket| socket.local_addr().ok()).unwrap_or(listener.address);
+    fn open(&mut self, address: SocketAddr, rules: Rules, sockets: Vec<TcpListener>, connections: &Connections) {
+        let bound = sockets.first().and_then(|socket| socket.local_addr().ok()).unwrap_or(address);
         let door = Arc::new(Door {
             shared: self.shared.clone(),
-            address: listener.address,
-            tally: connections.tally(&self.shared.service, listener.address),
-            rules: ArcSwap::from_pointee(Rules::of(listener)),
+            address,
+            tally: connections.tally(&self.shared.service, address),
+            rules: ArcSwap::from_pointee(rules),
             closed: CancellationToken::new(),
         });
         for (worker, socket) in self.workers.iter().zip(sockets) {
             worker.listen(door.clone(), socket);
         }
-        self.doors.insert(listener.address, Opened { door, bound });
+        self.doors.insert(address, Opened { door, bound });
     }
 
     /// Takes over what a configuration says of doors that are open; `None` = the service is gone.
-    fn follow(&mut self, service: Option<&config::Service>) {
+    fn follow(&mut self, service: Option<&config::Service>, rules: &mut HashMap<SocketAddr, Rules>) {
         let listeners = service.map_or(&[][..], |service| &service.listeners);
-        self.doors.retain(|address, opened| match listeners.iter().find(|listener| listener.address == *address) {
-            Some(listener) => {
-                opened.door.rules.store(Arc::new(Rules::of(listener)));
-                true
-            }
-            None => {
+        self.doors.retain(|address, opened| {
+            let stays = listeners.iter().any(|listener| listener.address == *address);
+            if !stays {
                 opened.door.closed.cancel();
-                false
+            } else if let Some(rules) = rules.remove(address) {
+                opened.door.rules.store(Arc::new(rules));
             }
+            stays
         });
         let Some(service) = service else { return };
         let settings = Settings::of(service);

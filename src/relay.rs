@@ -4,10 +4,12 @@
 //! The engine behind [`attach`] is `opaque` (epoll through tokio, bytes untouched), with `splice` for bulk.
 
 mod flow;
+mod line;
 mod meter;
 mod opaque;
 mod orders;
 mod splice;
+mod tap;
 
 pub use meter::Meter;
 pub use opaque::Relay;
@@ -17,6 +19,8 @@ use std::io;
 
 use tokio::net::TcpStream;
 
+use crate::net::channel::Channel;
+
 /// Relays between two connected sockets until both directions ended, one side failed, or an order came.
 ///
 /// Await it on the thread whose runtime registered both sockets. It never blocks, holds no buffer while the
@@ -25,6 +29,14 @@ use tokio::net::TcpStream;
 /// Not cancel safe: dropping it closes both sockets and loses what the peer had not taken yet. To end a relay use
 /// [`Orders::cut`] or [`Orders::drain`]; dropping it is for the end of the process.
 pub fn attach(client: TcpStream, server: TcpStream, orders: Orders, meter: &Meter) -> Relay<'_> {
+    Relay::new(client, server, orders, meter)
+}
+
+/// As [`attach`], where one end or both are encrypted between their peer and us: what is moved is what TLS carries.
+/// What the server has said already is passed on first: [`Relay::after`].
+///
+/// Nothing is spliced. What a peer does not take waits inside TLS, bounded by one read (32 KiB).
+pub fn attach_sealed<'m>(client: Channel, server: Channel, orders: Orders, meter: &'m Meter) -> Relay<'m, Channel> {
     Relay::new(client, server, orders, meter)
 }
 

@@ -6,13 +6,13 @@ pub mod snapshot;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
 use crate::config::{Config, Target};
-use crate::types::{BackendName, Epoch, ServiceName};
+use crate::types::{BackendName, Epoch, HostPort, ServiceName};
 
 pub use crate::failover::action::{Gate, OpenBackend};
 pub use snapshot::{Route, Snapshot};
@@ -28,7 +28,11 @@ struct Inner {
     /// Serialises publishers: services publish independently of each other.
     publishing: Mutex<()>,
     rotations: Mutex<HashMap<(ServiceName, Target), select::Rotation>>,
+    hosts: RwLock<HashMap<(ServiceName, BackendName), Hosts>>,
 }
+
+/// The addresses of a backend, with the configured names they came from.
+type Hosts = Vec<(HostPort, SocketAddr)>;
 
 /// A backend that a newcomer may go to, as one snapshot had it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,7 +57,22 @@ impl Routing {
             generation: watch::Sender::new(0),
             publishing: Mutex::default(),
             rotations: Mutex::default(),
+            hosts: RwLock::default(),
         }))
+    }
+
+    /// The names of a backend stand for these addresses.
+    pub fn learn(&self, service: &ServiceName, backend: &BackendName, hosts: &[(HostPort, SocketAddr)]) {
+        let mut known = self.0.hosts.write().unwrap_or_else(PoisonError::into_inner);
+        known.insert((service.clone(), backend.clone()), hosts.to_vec());
+    }
+
+    /// The configured host that stands for an address of a backend; the address itself when none is known.
+    pub fn host(&self, service: &ServiceName, backend: &BackendName, address: SocketAddr) -> String {
+        let known = self.0.hosts.read().unwrap_or_else(PoisonError::into_inner);
+        let hosts = known.get(&(service.clone(), backend.clone()));
+        let found = hosts.into_iter().flatten().find(|(_, known)| *known == address);
+        found.map_or_else(|| address.ip().to_string(), |(host, _)| host.host.to_string())
     }
 
     /// Swaps in a snapshot in which `service` has this gate, and wakes whoever waits for a change. A service that

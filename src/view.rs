@@ -386,9 +386,21 @@ pub struct ListenerStatus {
     pub connections: u64,
     /// `max_connections`.
     pub limit: u64,
+    /// How it ends clients' TLS; `None` = TLS passes through.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<ListenerTls>,
     /// Counters since the start.
     #[serde(flatten)]
     pub counters: Counters,
+}
+
+/// How a listener ends clients' TLS.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListenerTls {
+    /// Who does not encrypt is refused.
+    pub require: bool,
+    /// When its certificate expires; `None` = it cannot be told.
+    pub expires: Option<WallTime>,
 }
 
 /// RFC 9457 problem details.

@@ -332,6 +332,9 @@ fn traffic(sheet: &Sheet, services: &[ServiceStatus]) -> Filled {
     let listener = Moved::new(sheet, "listener", &["service", "address", "target"])?;
     let limit = "Connections this listener takes at one time.";
     let limit = sheet.gauge("pgpivot_listener_connection_limit", limit, &["service", "address", "target"])?;
+    let expires = "When the certificate of a listener that terminates TLS expires, in Unix time.";
+    let labels = ["service", "address", "target"];
+    let expires = sheet.gauge("pgpivot_listener_tls_certificate_expiry_timestamp_seconds", expires, &labels)?;
     for service in services {
         let name = service.name.as_str();
         for b in &service.backends {
@@ -343,6 +346,9 @@ fn traffic(sheet: &Sheet, services: &[ServiceStatus]) -> Filled {
             let labels = [name, &l.address.to_string(), l.target.as_str()];
             listener.fill(&labels, l.connections, &l.counters);
             limit.with_label_values(&labels).set(int(l.limit));
+            if let Some(at) = l.tls.as_ref().and_then(|tls| tls.expires) {
+                expires.with_label_values(&labels).set(at.0.div_euclid(1_000_000));
+            }
         }
     }
     Ok(())

@@ -275,7 +275,11 @@ fn words([old, new]: &[Vec<Line>; 2]) -> String {
         .filter(|(_, old, new)| old != new)
         .map(|(key, old, new)| format!("{key} {old} → {new}"))
         .collect();
-    if said.is_empty() { "a secret, a password or a command's arguments changed".into() } else { said.join(", ") }
+    if said.is_empty() {
+        "a certificate, a secret, a password or a command's arguments changed".into()
+    } else {
+        said.join(", ")
+    }
 }
 
 #[cfg(test)]
@@ -390,8 +394,8 @@ mod tests {
             diff.summary(),
             [
                 "admin.token_file: read again, tokens for alice, bob",
-                "service.main.probe: a secret, a password or a command's arguments changed",
-                "service.main.failover: a secret, a password or a command's arguments changed"
+                "service.main.probe: a certificate, a secret, a password or a command's arguments changed",
+                "service.main.failover: a certificate, a secret, a password or a command's arguments changed"
             ]
         );
     }
@@ -426,7 +430,7 @@ mod tests {
         assert_eq!(reload("/p", "/p", "hunter2"), Vec::<String>::new());
         assert_eq!(
             reload("/p", "/p", "hunter3"),
-            ["service.main.cockroach_cloud: a secret, a password or a command's arguments changed"]
+            ["service.main.cockroach_cloud: a certificate, a secret, a password or a command's arguments changed"]
         );
         let more = "secret_file = '/p'\n timeout = '5s'\n stream_id = '0A000000-0000-0000-0000-000000000003'";
         assert_eq!(

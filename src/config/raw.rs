@@ -164,6 +164,22 @@ pub struct Listener {
     pub target: Option<Text>,
     /// Count.
     pub max_connections: Option<Number>,
+    /// `tls = { … }`.
+    pub tls: ListenerTls,
+}
+
+/// `tls = { … }` of a listener.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ListenerTls {
+    /// Word.
+    pub mode: Option<Text>,
+    /// Path of a PEM file.
+    pub cert_file: Option<Text>,
+    /// Path of a PEM file.
+    pub key_file: Option<Text>,
+    /// Plaintext is refused.
+    pub require: Option<Flag>,
 }
 
 /// `[[service.NAME.backend]]`.

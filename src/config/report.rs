@@ -7,7 +7,11 @@ use std::time::Duration;
 use super::diff::keys::{authority_word, kind_word, target_word};
 use super::source;
 use super::validate::form;
-use super::{Authority, Backend, Config, ConfiguredRole, Kind, ProbeKind, Promoter, Replication, Service, WitnessRule};
+use super::validate::form::time_text;
+use super::{
+    Authority, Backend, Config, ConfiguredRole, Kind, ListenerTls, ProbeKind, Promoter, Replication, Service,
+    WitnessRule,
+};
 
 /// What a check found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -105,8 +109,10 @@ fn explain_service(service: &Service) -> Vec<String> {
     for listener in &service.listeners {
         let target = target_word(listener.target);
         lines.push(format!(
-            "  listener {} → {target}, at most {} connections",
-            listener.address, listener.max_connections
+            "  listener {} → {target}, at most {} connections{}",
+            listener.address,
+            listener.max_connections,
+            explain_tls(&listener.tls),
         ));
     }
     lines.extend(service.backends.iter().map(explain_backend));
@@ -117,6 +123,14 @@ fn explain_service(service: &Service) -> Vec<String> {
     lines.push("  from a failure of the active side to the decision, at worst:".into());
     lines.extend(explain_detection(service, None).into_iter().map(|line| format!("    {line}")));
     lines
+}
+
+fn explain_tls(tls: &ListenerTls) -> String {
+    let ListenerTls::Terminate(tls) = tls else { return String::new() };
+    let until = tls.identity.as_ref().and_then(|identity| identity.expires());
+    let until = until.map_or_else(String::new, |until| format!(" until {}", time_text(until)));
+    let required = if tls.require { ", and nobody passes without" } else { "" };
+    format!(", TLS ends here with {}{until}{required}", tls.cert_file.display())
 }
 
 fn explain_backend(backend: &Backend) -> String {

@@ -1,5 +1,7 @@
-//! The one file of the room that reads: the configuration file, `.env`, the process's environment, and the files that
+//! The one file of the room that reads (with `source/identity` for certificates of listeners): the configuration file, `.env`, the process's environment, and the files that
 //! hold secrets. Judges nothing but whether a file can be read and who else may read it.
+
+mod identity;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -136,8 +138,10 @@ impl Reading {
             raw.problems.warn(warning);
         }
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        let (config, mut warnings) = validate::build(raw, &env, cores).map_err(|problems| ConfigError { problems })?;
-        let problems = check_named_files(&config, &mut warnings);
+        let (mut config, mut warnings) =
+            validate::build(raw, &env, cores).map_err(|problems| ConfigError { problems })?;
+        let mut problems = check_named_files(&config, &mut warnings);
+        identity::read(&mut config, &mut self.files, &mut problems, &mut warnings);
         if !problems.is_empty() {
             return Err(ConfigError { problems });
         }

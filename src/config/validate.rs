@@ -6,6 +6,7 @@ mod admin;
 mod command;
 mod failover;
 pub(in crate::config) mod form;
+mod listener_tls;
 mod probe;
 mod read_only;
 mod replication;

@@ -44,6 +44,8 @@ struct State {
     live: HashMap<u64, Entry>,
     /// How many of `live` have lost their server.
     orphans: usize,
+    /// By which key whose queries are cancelled, as far as it was told.
+    keys: HashMap<Box<[u8]>, u64>,
     endpoints: HashMap<SocketAddr, Endpoint>,
     connects: Durations,
     /// Bytes (in, out) by listener, of endpoints that were forgotten.
@@ -59,6 +61,7 @@ pub(super) struct Entry {
     listener: Arc<ListenerTally>,
     /// It came through a `read_only` listener.
     pub(super) reads: bool,
+    key: Option<Box<[u8]>>,
     orphan: bool,
 }
 
@@ -116,7 +119,7 @@ impl Admission {
         let listener = origin.tally.clone();
         state.live.insert(
             number,
-            Entry { orders: orders.clone(), server, address, listener, reads: origin.reads, orphan: false },
+            Entry { orders: orders.clone(), server, address, listener, reads: origin.reads, key: None, orphan: false },
         );
         drop(state);
         Ok(Some(Attached { side: self.side, number, orders, meter, asked: AtomicBool::new(false) }))
@@ -142,6 +145,12 @@ impl Attached {
     /// Where its bytes are counted.
     pub fn meter(&self) -> &Meter {
         &self.meter
+    }
+
+    /// Notes the key of the session, once: process id and secret.
+    pub fn key_teller(&self) -> impl FnOnce(Box<[u8]>) + Send + 'static {
+        let (side, number) = (self.side.clone(), self.number);
+        move |key| side.lock().note_key(number, key)
     }
 
     /// The server was handed the client's first packet and owes a first byte.
@@ -258,6 +267,12 @@ impl Side {
         self.lock().endpoints.get(address).map_or(0, |endpoint| endpoint.live)
     }
 
+    /// Where the session with this key is attached.
+    pub(super) fn at_key(&self, key: &[u8]) -> Option<SocketAddr> {
+        let state = self.lock();
+        Some(state.live.get(state.keys.get(key)?)?.address)
+    }
+
     pub(super) fn activity(&self) -> Activity {
         let state = self.lock();
         let meters = state.endpoints.values().flat_map(|endpoint| endpoint.meters.values());
@@ -313,6 +328,9 @@ impl Side {
             let Some(entry) = state.live.remove(&number) else {
                 return;
             };
+            if let Some(key) = &entry.key {
+                state.keys.remove(key);
+            }
             state.endpoint(entry.address).live -= 1;
             if entry.orphan {
                 state.orphans -= 1;
@@ -357,6 +375,7 @@ impl State {
     fn take_all(&mut self, reason: Cut) -> Vec<Entry> {
         let victims: Vec<Entry> = std::mem::take(&mut self.live).into_values().collect();
         self.orphans = 0;
+        self.keys.clear();
         for victim in &victims {
             let endpoint = self.endpoint(victim.address);
             endpoint.live -= 1;
@@ -364,6 +383,13 @@ impl State {
             victim.listener.cuts.add(reason);
         }
         victims
+    }
+
+    fn note_key(&mut self, number: u64, key: Box<[u8]>) {
+        if let Some(entry) = self.live.get_mut(&number) {
+            entry.key = Some(key.clone());
+            self.keys.insert(key, number);
+        }
     }
 
     fn forget_idle_endpoints(&mut self) {

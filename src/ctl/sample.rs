@@ -125,6 +125,7 @@ fn service() -> ServiceStatus {
             target: "active".into(),
             connections: 12,
             limit: 10_000,
+            tls: None,
             counters: Counters {
                 sessions: 4_211,
                 bytes_in: 3 << 20,

@@ -237,6 +237,7 @@ impl Driver {
                 self.machine.handle_note(&backend, note, now);
             }
             Input::Report(ProbeReport::Addresses { backend, addresses }) => {
+                self.services.iter().for_each(|s| self.shared.routing.learn(&s.name, &backend, &addresses));
                 self.effects.learn(&backend, &addresses);
                 self.machine.handle_addresses(&backend, &addresses, now);
                 self.addresses.insert(backend, addresses);
@@ -460,6 +461,7 @@ impl Driver {
                     },
                     connections: count.open,
                     limit: listener.max_connections as u64,
+                    tls: listener.tls.status(),
                     counters: count.counters,
                 }
             })

@@ -4,13 +4,12 @@
 
 use std::time::Duration;
 
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::dial::{connect, hand_over};
+use super::dial::{connect, encrypt, hand_over};
 use super::door::{Door, Settings};
-use crate::config::Target;
 use crate::connections::Origin;
+use crate::net::channel::Channel;
 use crate::routing::OpenBackend;
 use crate::routing::select::by_least_connections;
 use crate::types::Epoch;
@@ -18,8 +17,14 @@ use crate::types::Epoch;
 /// How long the server's close is waited for: clients take ours as the sign that the cancel was delivered.
 const DELIVERY: Duration = Duration::from_secs(5);
 
-/// Hands the packet to each backend that serves this listener: on an `active` one the active tier, on a `read_only`
-/// one the readers too, since any of them may run the query. The key in it fits one server only; the others ignore it.
+/// Standbys that are asked where nothing tells which of them has the session.
+const MOST_ASKED: usize = 8;
+/// Length and code stand before the key.
+const KEY_AT: usize = 8;
+
+/// Hands the packet to the server that has the session. Where that was not told in clear text, to each backend that
+/// serves this listener: on an `active` one the active tier, on a `read_only` one the readers too, at most eight. The key
+/// in it fits one server only; the others ignore it.
 ///
 /// Of a backend with several addresses the first that connects gets it: they lead to one server, or to one cluster
 /// whose nodes pass it on.
@@ -28,9 +33,14 @@ pub(super) async fn deliver(door: &Door, origin: &Origin, packet: &[u8], setting
     let Some((epoch, tier, readers)) = snapshot.serving(&door.shared.service) else {
         return false;
     };
-    let readers = if door.rules.load().target == Target::ReadOnly { readers } else { &[] };
+    let key = packet.get(KEY_AT..).unwrap_or_default();
+    if let Some((name, address)) = door.shared.connections.owner(&door.shared.service, key) {
+        let owner = OpenBackend { name, weight: 0, addresses: vec![address] };
+        return deliver_to(door, origin, packet, settings, &owner, epoch).await.is_some();
+    }
+    let readers = if origin.reads { readers } else { &[] };
     let mut delivered = false;
-    for backend in tier.iter().chain(readers) {
+    for backend in readers.iter().take(MOST_ASKED).chain(tier) {
         delivered |= deliver_to(door, origin, packet, settings, backend, epoch).await.is_some();
     }
     delivered
@@ -57,24 +67,22 @@ async fn deliver_to(
         };
         // From here on a cut reaches it.
         let _attached = admission.attach(origin, address, &server).ok()??;
-        hand_over(&server, packet, &settings.connection).await.ok()?;
-        let _ = timeout(DELIVERY, until_closed(&server)).await;
+        let mut server = if door.rules.load().tls.is_some() {
+            encrypt(door, &backend.name, address, server, &settings.connection).await.ok()?
+        } else {
+            Channel::Plain(server)
+        };
+        hand_over(&mut server, packet, &settings.connection).await.ok()?;
+        let _ = timeout(DELIVERY, until_closed(&mut server)).await;
         return Some(());
     }
     None
 }
 
 /// A server answers a cancel with nothing but its close.
-async fn until_closed(server: &TcpStream) {
-    let mut ignored = [0; 64];
-    loop {
-        if server.readable().await.is_err() {
-            return;
-        }
-        match server.try_read(&mut ignored) {
-            Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => {}
-            Ok(0) | Err(_) => return,
-            Ok(_) => {}
-        }
+async fn until_closed(server: &mut Channel) {
+    let mut ignored = Vec::with_capacity(64);
+    while server.read_some(&mut ignored, 64).await.is_ok_and(|read| read > 0) {
+        ignored.clear();
     }
 }

@@ -1,19 +1,23 @@
 //! What connections share: of one service on all its threads, and of one listener. Settings can change under them;
 //! whoever begins something takes the settings of that moment.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
+use tokio_rustls::rustls;
 use tokio_util::sync::CancellationToken;
 
 use super::hold::{Limits, Room};
 use crate::config::{self, Target};
 use crate::connections::{Connections, ListenerTally};
+use crate::net::terminate::ServerTls;
+use crate::net::tls::{ClientTls, TlsConfigError};
 use crate::routing::Routing;
-use crate::types::ServiceName;
+use crate::types::{BackendName, ServiceName};
 
 /// Of one service.
 #[derive(Debug)]
@@ -23,6 +27,8 @@ pub(super) struct Shared {
     pub(super) connections: Connections,
     pub(super) room: Arc<Room>,
     pub(super) settings: ArcSwap<Settings>,
+    /// TLS to the backends, for clients whose own ends here; empty where no listener does that.
+    pub(super) upstream: ArcSwap<Upstream>,
     /// The daemon ends: who waits is sent away.
     pub(super) stopping: CancellationToken,
     pub(super) failures: watch::Sender<Failures>,
@@ -66,16 +72,45 @@ pub(super) struct Door {
 }
 
 /// Of one listener, as configured.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(super) struct Rules {
     pub(super) target: Target,
     pub(super) max_connections: u64,
+    /// Clients' TLS ends here, with this certificate.
+    pub(super) tls: Option<Arc<ServerTls>>,
+    /// Who does not encrypt is refused.
+    pub(super) require: bool,
 }
 
 impl Rules {
-    pub(super) fn of(listener: &config::Listener) -> Self {
-        Self { target: listener.target, max_connections: listener.max_connections as u64 }
+    /// An error is what the certificate or its key is refused for.
+    pub(super) fn of(listener: &config::Listener) -> Result<Self, rustls::Error> {
+        let (tls, require) = match &listener.tls {
+            config::ListenerTls::PassThrough => (None, false),
+            config::ListenerTls::Terminate(tls) => {
+                let identity = tls.identity.as_ref().ok_or(rustls::Error::NoCertificatesPresented)?;
+                (Some(ServerTls::build(identity)?), tls.require)
+            }
+        };
+        let max_connections = listener.max_connections as u64;
+        Ok(Self { target: listener.target, max_connections, tls, require })
     }
+}
+
+/// TLS to the backends of a service, by their names.
+pub(super) type Upstream = HashMap<BackendName, Arc<ClientTls>>;
+
+/// Reads what they are verified with. An error names the backend.
+pub(super) fn upstream(service: &config::Service) -> Result<Upstream, (BackendName, TlsConfigError)> {
+    let ends = |listener: &config::Listener| listener.tls != config::ListenerTls::PassThrough;
+    if !service.listeners.iter().any(ends) {
+        return Ok(Upstream::new());
+    }
+    let built = service.backends.iter().map(|backend| match ClientTls::build(&backend.tls) {
+        Ok(tls) => Ok((backend.name.clone(), tls)),
+        Err(error) => Err((backend.name.clone(), error)),
+    });
+    built.collect()
 }
 
 /// Ends of tasks and threads that must not end, since the start.

@@ -1,16 +1,14 @@
 //! What a client is told that cannot be served: an ErrorResponse where its first packet proves that it reads one,
 //! else nothing but the close.
 //!
-//! A client that asked for TLS or GSSAPI gets the close. Answering its request with `N` would let the error through,
+//! A client that asked for TLS or GSSAPI of the server gets the close. Answering its request with `N` would let the error through,
 //! but `N` invites the client to go on in plaintext, and that must never come from somebody who is not the server.
 
 use std::time::Duration;
 
-use tokio::net::TcpStream;
-
 use super::hold::Full;
 use super::triage::NoPacket;
-use crate::net::sockopt::end_writes;
+use crate::net::channel::Channel;
 use crate::wire::sqlstate::{Severity, Sqlstate, error_response};
 use crate::wire::startup::{FirstPacket, Garbage, Reserved};
 
@@ -29,6 +27,17 @@ pub(super) enum Refusal {
     ClientLeft,
     #[error("{0}")]
     Reserved(#[from] Reserved),
+    /// Where only TLS is taken.
+    #[error("this listener takes encrypted connections only")]
+    Plaintext,
+    /// Every server that may be used was reached, and none can be trusted.
+    #[error("no secure connection to a server: {why}")]
+    Untrusted { why: String },
+    /// Its login would be refused by the server in words that nobody understands.
+    #[error(
+        "SCRAM channel binding does not reach the server: the proxy ends TLS with another certificate than the server's"
+    )]
+    Binding,
 }
 
 impl Refusal {
@@ -43,6 +52,15 @@ impl Refusal {
                 (Sqlstate::TOO_MANY_CONNECTIONS, "Close connections that are not needed, or raise max_connections.")
             }
             Self::Reserved(_) => (Sqlstate::CONNECTION_REJECTED, "Leave it out."),
+            Self::Plaintext => (Sqlstate::NOT_AUTHORIZED, "Connect with sslmode=require or stricter."),
+            Self::Untrusted { .. } => (
+                Sqlstate::CANNOT_CONNECT,
+                "The proxy's tls settings of this backend, or the server's certificate, are wrong.",
+            ),
+            Self::Binding => (
+                Sqlstate::NOT_AUTHORIZED,
+                "Connect with channel_binding=disable, or give the listener the certificate of the servers.",
+            ),
             Self::ClientLeft => return None,
         };
         Some(error_response(Severity::Fatal, code, &self.to_string(), Some(hint)))
@@ -50,28 +68,31 @@ impl Refusal {
 }
 
 /// Ends a client that is not served.
-pub(super) fn send_away(client: &TcpStream, packet: FirstPacket, refusal: &Refusal) {
+pub(super) fn send_away(client: &mut Channel, packet: FirstPacket, refusal: &Refusal) {
     if let (FirstPacket::Startup { .. }, Some(message)) = (packet, refusal.message()) {
         say_last(client, &message);
     }
 }
 
 /// Ends a client whose first packet is none. Only what looks like an old or odd PostgreSQL client gets an answer.
-pub(super) fn send_off(client: &TcpStream, reason: &NoPacket) {
-    let NoPacket::Garbage(garbage) = reason else { return };
-    let code = match garbage {
-        Garbage::Protocol { .. } => Sqlstate::FEATURE_NOT_SUPPORTED,
-        Garbage::Layout => Sqlstate::PROTOCOL_VIOLATION,
-        Garbage::Foreign | Garbage::TooLong | Garbage::TooShort => return,
+pub(super) fn send_off(client: &mut Channel, reason: &NoPacket) {
+    let code = match reason {
+        NoPacket::Garbage(Garbage::Protocol { .. }) => Sqlstate::FEATURE_NOT_SUPPORTED,
+        NoPacket::Garbage(Garbage::Layout) | NoPacket::Injected => Sqlstate::PROTOCOL_VIOLATION,
+        NoPacket::Garbage(Garbage::Foreign | Garbage::TooLong | Garbage::TooShort)
+        | NoPacket::Left
+        | NoPacket::TooSlow
+        | NoPacket::Broken(_)
+        | NoPacket::Tls(_) => return,
     };
-    say_last(client, &error_response(Severity::Fatal, code, &garbage.to_string(), None));
+    say_last(client, &error_response(Severity::Fatal, code, &reason.to_string(), None));
 }
 
 /// The last words. Whoever has no room for some hundred bytes in a fresh connection does not read them anyway.
-fn say_last(client: &TcpStream, message: &[u8]) {
-    let _ = client.try_write(message);
-    let _ = end_writes(client);
+fn say_last(client: &mut Channel, message: &[u8]) {
+    client.say(message);
+    client.end(true);
     // Bytes left unread would turn the close into a reset, which can overtake the message.
     let mut rest = [0; 1024];
-    while client.try_read(&mut rest).is_ok_and(|read| read > 0) {}
+    while client.socket().try_read(&mut rest).is_ok_and(|read| read > 0) {}
 }

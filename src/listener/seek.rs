@@ -10,14 +10,16 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
-use super::dial::{connect, hand_over};
-use super::door::{Door, Settings};
+use super::dial::{connect, encrypt, hand_over};
+use super::door::{Door, Rules, Settings};
 use super::hold::{Place, Turn};
 use super::refuse::Refusal;
 use super::triage::First;
 use crate::backoff::Backoff;
 use crate::config::Target;
 use crate::connections::{Attached, Origin};
+use crate::net::channel::Channel;
+use crate::net::fault::Cause;
 use crate::routing::select::by_least_connections;
 use crate::routing::{Choice, Route, Snapshot};
 use crate::types::BackendName;
@@ -27,17 +29,21 @@ use crate::wire::startup::FirstPacket;
 /// Between two rounds of dialling in vain. A change of the route ends the pause.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_millis(200);
+/// So much of a reply is looked at.
+const BEGIN: usize = 512;
 
 /// Looks for a server on behalf of one client.
 #[derive(Debug)]
 pub(super) struct Seeker<'a> {
     door: &'a Door,
     origin: &'a Origin,
-    client: &'a TcpStream,
+    client: &'a mut Channel,
     first: &'a mut First,
     peer: SocketAddr,
     settings: &'a Settings,
     target: Target,
+    /// Clients' TLS ends here: with servers we have our own.
+    terminates: bool,
     changes: watch::Receiver<u64>,
     begun: Instant,
     place: Option<Place>,
@@ -45,15 +51,26 @@ pub(super) struct Seeker<'a> {
     tried: Vec<BackendName>,
     /// One of them takes no connections: nothing that has to do with this client.
     absent: bool,
+    /// One of them was reached and cannot be trusted: nothing that waiting would mend.
+    distrust: bool,
     backoff: Backoff,
     pause: Option<Instant>,
     /// Why there is no server yet.
     why: String,
 }
 
+/// A server that has the first packet and has answered it.
+#[derive(Debug)]
+pub(super) struct Found {
+    pub(super) server: Channel,
+    pub(super) attached: Attached,
+    /// The begin of its answer, where that had to be taken out of TLS.
+    pub(super) said: Vec<u8>,
+}
+
 /// A backend was tried.
 enum Tried {
-    Answered(TcpStream, Attached),
+    Answered(Found),
     /// It does not serve, as far as this client can tell.
     InVain,
     /// It may not be used any more.
@@ -74,8 +91,9 @@ enum Reply {
 }
 
 impl Reply {
-    fn of(begin: &[u8], to: FirstPacket) -> Self {
+    fn of(begin: &[u8], to: FirstPacket, read: usize) -> Self {
         match to {
+            _ if read == 0 => Self::Lost,
             FirstPacket::SslRequest | FirstPacket::GssencRequest if begin == b"N" => Self::Declined,
             FirstPacket::Startup { .. } if error_code(begin).is_some_and(is_not_now) => Self::NotNow,
             _ => Self::Came,
@@ -92,10 +110,11 @@ impl<'a> Seeker<'a> {
     pub(super) fn new(
         door: &'a Door,
         origin: &'a Origin,
-        client: &'a TcpStream,
+        client: &'a mut Channel,
         peer: SocketAddr,
         first: &'a mut First,
         settings: &'a Settings,
+        rules: &Rules,
     ) -> Self {
         Self {
             door,
@@ -104,12 +123,14 @@ impl<'a> Seeker<'a> {
             first,
             peer,
             settings,
-            target: door.rules.load().target,
+            target: rules.target,
+            terminates: rules.tls.is_some(),
             changes: door.shared.routing.subscribe(),
             begun: Instant::now(),
             place: None,
             tried: Vec::new(),
             absent: false,
+            distrust: false,
             backoff: Backoff::new(FIRST_PAUSE, LONGEST_PAUSE),
             pause: None,
             why: String::new(),
@@ -117,13 +138,13 @@ impl<'a> Seeker<'a> {
     }
 
     /// Comes back with a server that has the first packet and has answered it, or with the reason to give up.
-    pub(super) async fn seek(mut self) -> Result<(TcpStream, Attached), Refusal> {
+    pub(super) async fn seek(mut self) -> Result<Found, Refusal> {
         loop {
             let choice = self.next_choice().await?;
             match self.dial(&choice).await? {
-                Tried::Answered(server, attached) => {
+                Tried::Answered(found) => {
                     self.door.shared.room.succeeded(self.target);
-                    return Ok((server, attached));
+                    return Ok(found);
                 }
                 Tried::InVain => self.tried.push(choice.backend),
                 Tried::Moved => self.tried.clear(),
@@ -159,7 +180,7 @@ impl<'a> Seeker<'a> {
             }
             match self.choose(&snapshot) {
                 Some(choice) => return Ok(choice),
-                None => self.begin_pause(),
+                None => self.begin_pause()?,
             }
         }
     }
@@ -173,14 +194,18 @@ impl<'a> Seeker<'a> {
         choice
     }
 
-    fn begin_pause(&mut self) {
+    fn begin_pause(&mut self) -> Result<(), Refusal> {
         self.tried.clear();
+        if std::mem::take(&mut self.distrust) {
+            return Err(Refusal::Untrusted { why: std::mem::take(&mut self.why) });
+        }
         if std::mem::take(&mut self.absent) {
             self.door.shared.room.failed(self.target);
         }
         // Any number that differs between clients spreads them out.
         let chance = self.peer.port().to_be_bytes()[1];
         self.pause = Some(Instant::now() + self.backoff.step(chance));
+        Ok(())
     }
 
     fn turn(&mut self, snapshot: &Snapshot) -> Result<Turn, Refusal> {
@@ -253,10 +278,22 @@ impl<'a> Seeker<'a> {
                 // A hold that began meanwhile: not even a first packet is sent.
                 Ok(_) if !leads_to(self.door, choice) => return Ok(Tried::Moved),
                 Ok((server, attached)) => {
-                    if self.is_answered(&server, &attached, choice).await? {
+                    let server = match self.secure(server, address, choice).await {
+                        Ok(server) => server,
+                        Err(_) if !leads_to(self.door, choice) => return Ok(Tried::Moved),
+                        Err(cause) => {
+                            self.not_secured(&cause, address, &attached, choice);
+                            continue;
+                        }
+                    };
+                    if !leads_to(self.door, choice) {
+                        return Ok(Tried::Moved);
+                    }
+                    let mut found = Found { server, attached, said: Vec::new() };
+                    if self.is_answered(&mut found, choice).await? {
                         let waited = self.begun.elapsed();
                         tracing::debug!(backend = %choice.backend, server.addr = %address, ?waited, "attached");
-                        return Ok(Tried::Answered(server, attached));
+                        return Ok(Tried::Answered(found));
                     }
                 }
                 Err(e) => {
@@ -270,16 +307,41 @@ impl<'a> Seeker<'a> {
         Ok(Tried::InVain)
     }
 
+    /// Where clients' TLS ends here, begins our own.
+    async fn secure(&mut self, server: TcpStream, address: SocketAddr, choice: &Choice) -> Result<Channel, Cause> {
+        if !self.terminates {
+            return Ok(Channel::Plain(server));
+        }
+        tokio::select! {
+            secured = encrypt(self.door, &choice.backend, address, server, &self.settings.connection) => secured,
+            () = moved(&mut self.changes, self.door, choice) => Err(Cause::Closed),
+        }
+    }
+
+    fn not_secured(&mut self, cause: &Cause, address: SocketAddr, attached: &Attached, choice: &Choice) {
+        tracing::debug!(backend = %choice.backend, server.addr = %address, error = %cause, "no TLS with the server");
+        self.why = format!("TLS with {} at {address} failed: {cause}", choice.backend);
+        match cause {
+            Cause::Certificate(_) | Cause::Handshake(_) | Cause::NoTls => self.distrust = true,
+            // A server that starts, ends or hangs.
+            _ => self.absent = true,
+        }
+        if matches!(cause, Cause::Closed | Cause::Io { .. }) {
+            attached.lost();
+        }
+    }
+
     /// Hands the first packet over and watches for the first byte of a reply, as long as the packet may be sent to
     /// another server after all.
-    async fn is_answered(&mut self, server: &TcpStream, attached: &Attached, choice: &Choice) -> Result<bool, Refusal> {
+    async fn is_answered(&mut self, found: &mut Found, choice: &Choice) -> Result<bool, Refusal> {
+        let Found { server, attached, said } = found;
         loop {
             let handed = hand_over(server, &self.first.bytes, &self.settings.connection).await;
             attached.asked();
             let reply = match handed {
                 Err(_) => Reply::Lost,
                 Ok(()) if !self.first.stands_alone() => Reply::NotAwaited,
-                Ok(()) => first_reply(self.client, server, self.first.packet).await,
+                Ok(()) => first_reply(self.client, server, said, self.first.packet).await,
             };
             match reply {
                 Reply::Came => attached.answered(),
@@ -305,13 +367,14 @@ impl<'a> Seeker<'a> {
 
     /// The server has no TLS (or GSSAPI): tells the client in the server's own byte, and takes the packet that the
     /// client goes on with. It is the first one now; any server takes it without having been asked before.
-    async fn pass_on_decline(&mut self, server: &TcpStream) -> Result<(), Refusal> {
+    async fn pass_on_decline(&mut self, server: &Channel) -> Result<(), Refusal> {
         let mut byte = [0; 1];
-        if !matches!(server.try_read(&mut byte), Ok(1)) || !matches!(self.client.try_write(&byte), Ok(1)) {
+        let read = server.socket().try_read(&mut byte);
+        if !matches!(read, Ok(1)) || !matches!(self.client.socket().try_write(&byte), Ok(1)) {
             return Err(Refusal::ClientLeft);
         }
-        let patience = self.settings.connection.first_packet_timeout;
-        *self.first = First::read(self.client, patience).await.map_err(|_| Refusal::ClientLeft)?;
+        let deadline = Instant::now() + self.settings.connection.first_packet_timeout;
+        *self.first = First::read(self.client, deadline).await.map_err(|_| Refusal::ClientLeft)?;
         if self.settings.cockroach {
             self.first.for_cockroach()?;
         }
@@ -333,17 +396,21 @@ fn leads_to(door: &Door, choice: &Choice) -> bool {
     snapshot.still_leads_to(&door.shared.service, &choice.backend, choice.epoch)
 }
 
-/// Without a deadline, as in the relay: a client that tires of a silent server leaves, and is seen to.
-async fn first_reply(client: &TcpStream, server: &TcpStream, packet: FirstPacket) -> Reply {
-    let (mut begin, mut more) = ([0; 256], [0; 1]);
+/// Without a deadline, as in the relay: a client that tires of a silent server leaves, and is seen to. What is inside
+/// TLS cannot be looked at without taking it out: then it is in `said`.
+async fn first_reply(client: &Channel, server: &mut Channel, said: &mut Vec<u8>, packet: FirstPacket) -> Reply {
+    let (mut begin, mut more) = ([0; BEGIN], [0; 1]);
+    let glance = async {
+        match server {
+            Channel::Plain(server) => server.peek(&mut begin).await.map(|read| Reply::of(&begin[..read], packet, read)),
+            Channel::Tls(_) => server.read_some(said, BEGIN).await.map(|read| Reply::of(said, packet, read)),
+        }
+    };
     tokio::select! {
         biased;
-        peeked = server.peek(&mut begin) => match peeked {
-            Ok(0) | Err(_) => Reply::Lost,
-            Ok(read) => Reply::of(&begin[..read], packet),
-        },
+        reply = glance => reply.unwrap_or(Reply::Lost),
         // It speaks on, or it left: both are the relay's to pass on. (Not `readable`: that may still tell of the first
         // packet.)
-        _ = client.peek(&mut more) => Reply::NotAwaited,
+        _ = client.socket().peek(&mut more) => Reply::NotAwaited,
     }
 }

@@ -5,13 +5,15 @@ use std::sync::{Arc, LazyLock};
 
 use tokio::net::TcpStream;
 
-use super::cancel;
-use super::door::{Door, PanicWatch, Settings};
+use super::door::{Door, PanicWatch, Rules, Settings};
+use super::open::open;
 use super::refuse::{self, Refusal};
-use super::seek::Seeker;
+use super::seek::{Found, Seeker};
 use super::triage::{First, NoPacket};
+use super::{binding, cancel};
 use crate::config::Target;
 use crate::connections::{Attached, Entered, Origin};
+use crate::net::channel::Channel;
 use crate::relay;
 use crate::wire::sqlstate::{Severity, Sqlstate, error_response};
 use crate::wire::startup::FirstPacket;
@@ -44,10 +46,22 @@ pub(super) fn serve(arrival: Arrival) -> impl Future<Output = ()> + Send + 'stat
     async move {
         let _watch = PanicWatch::new(&shared, "connection");
         let _entered = entered;
-        let Some((client, server, attached)) = begin.await else {
+        let Some((attached, lines, tells)) = begin.await else {
             return;
         };
-        let ended = relay::attach(client, server, attached.orders().clone(), attached.meter()).await;
+        let (orders, meter) = (attached.orders().clone(), attached.meter());
+        let ended = match lines {
+            Lines::Plain(client, server) => {
+                let relay = relay::attach(client, server, orders, meter);
+                if tells { relay.telling_key(attached.key_teller()).await } else { relay.await }
+            }
+            Lines::Sealed(sealed) => {
+                let Sealed { client, server, said } = *sealed;
+                let relay = relay::attach_sealed(client, server, orders, meter);
+                let relay = if tells { relay.telling_key(attached.key_teller()) } else { relay };
+                Box::pin(relay.after(said)).await
+            }
+        };
         tracing::debug!(
             by = ?ended.by,
             reason = ended.reason.as_str(),
@@ -58,73 +72,122 @@ pub(super) fn serve(arrival: Arrival) -> impl Future<Output = ()> + Send + 'stat
     }
 }
 
-/// First packet, triage, and a server for who wants one.
+/// Client and server.
+enum Lines {
+    /// Bytes pass untouched.
+    Plain(TcpStream, TcpStream),
+    /// TLS ends here, of one or of both.
+    Sealed(Box<Sealed>),
+}
+
+struct Sealed {
+    client: Channel,
+    server: Channel,
+    /// By the server, and not passed on yet.
+    said: Vec<u8>,
+}
+
+impl Lines {
+    fn of(client: Channel, server: Channel, said: Vec<u8>) -> Self {
+        match (client, server) {
+            (Channel::Plain(client), Channel::Plain(server)) => Self::Plain(client, server),
+            (client, server) => Self::Sealed(Box::new(Sealed { client, server, said })),
+        }
+    }
+}
+
+/// First packet, triage, and a server for who wants one; and whether that will tell the session's key in clear to us.
 async fn receive(
     door: Arc<Door>,
     worker: usize,
     client: TcpStream,
     peer: SocketAddr,
     nth: u64,
-) -> Option<(TcpStream, TcpStream, Attached)> {
-    let settings = door.shared.settings.load_full();
-    let read = tokio::select! {
+) -> Option<(Attached, Lines, bool)> {
+    let (settings, rules) = (door.shared.settings.load_full(), door.rules.load_full());
+    let opened = tokio::select! {
         biased;
-        read = first_packet(&client, &settings) => read,
+        opened = open(client, &rules, &settings) => opened,
         // Who has said nothing yet is not waited for.
-        () = door.shared.stopping.cancelled() => Err(NoPacket::Left),
+        () = door.shared.stopping.cancelled() => return None,
     };
-    let mut first = match read {
-        Ok(first) => first,
-        Err(reason) => {
-            if reason != NoPacket::Left {
+    let (mut client, mut first) = match opened {
+        (Some(client), Ok(first)) => (client, first),
+        (client, result) => {
+            let reason = result.err().filter(|reason| *reason != NoPacket::Left);
+            if let Some(reason) = reason {
                 tracing::debug!(%reason, "no first packet");
                 door.tally.refused();
+                client.into_iter().for_each(|mut client| refuse::send_off(&mut client, &reason));
             }
-            refuse::send_off(&client, &reason);
             return None;
         }
     };
     let tally = door.tally.clone();
-    let reads = door.rules.load().target == Target::ReadOnly;
+    let reads = rules.target == Target::ReadOnly;
     let origin = Origin { worker, listener: door.address, tally, reads, farewell: &FAREWELL };
-    // Before the limit: who is at it may want to end a query more than anybody.
+    // Before the limit, and in clear or not: who is at it may want to end a query more than anybody.
     if let FirstPacket::Cancel { process, length } = first.packet {
         let packet = first.bytes.get(..length).unwrap_or_default();
         let delivered = cancel::deliver(&door, &origin, packet, &settings).await;
         tracing::debug!(process, delivered, "cancel");
+        client.end(true);
         return None;
     }
-    let limit = door.rules.load().max_connections;
-    let reserved = if settings.cockroach { first.for_cockroach() } else { Ok(()) };
-    let found = if nth > limit {
-        Err(Refusal::TooMany { limit })
-    } else if let Err(reserved) = reserved {
-        Err(reserved.into())
-    } else {
-        Seeker::new(&door, &origin, &client, peer, &mut first, &settings).seek().await
+    let found = match may_be_served(&client, &mut first, &rules, &settings, nth) {
+        Ok(()) => find(&door, &origin, &mut client, peer, &mut first, &settings, &rules).await,
+        Err(refusal) => Err(refusal),
     };
     match found {
-        Ok((server, attached)) => Some((client, server, attached)),
+        Ok(Found { server, attached, said }) => {
+            // Only readers have several servers; and a first packet in clear to us is answered in clear to us.
+            let tells = reads && matches!(first.packet, FirstPacket::Startup { .. });
+            Some((attached, Lines::of(client, server, said), tells))
+        }
         Err(refusal) => {
             tracing::debug!(%refusal, "client not served");
             door.tally.refused();
             // By now it may be another packet: who was declined TLS goes on in plaintext.
-            refuse::send_away(&client, first.packet, &refusal);
+            refuse::send_away(&mut client, first.packet, &refusal);
             None
         }
     }
 }
 
-/// The first packet that is to be passed on. CockroachDB answers a request for GSSAPI with an error, and libpq sends one
-/// wherever it finds a ticket: that one is declined here, once.
-async fn first_packet(client: &TcpStream, settings: &Settings) -> Result<First, NoPacket> {
-    let patience = settings.connection.first_packet_timeout;
-    let first = First::read(client, patience).await?;
-    if !settings.cockroach || first.packet != FirstPacket::GssencRequest || first.bytes.len() > 8 {
-        return Ok(first);
+fn may_be_served(
+    client: &Channel,
+    first: &mut First,
+    rules: &Rules,
+    settings: &Settings,
+    nth: u64,
+) -> Result<(), Refusal> {
+    let limit = rules.max_connections;
+    if nth > limit {
+        return Err(Refusal::TooMany { limit });
     }
-    client.try_write(b"N").map_err(|error| NoPacket::Broken(error.kind()))?;
-    First::read(client, patience).await
+    if rules.require && !client.is_encrypted() {
+        return Err(Refusal::Plaintext);
+    }
+    if settings.cockroach {
+        first.for_cockroach()?;
+    }
+    Ok(())
+}
+
+async fn find(
+    door: &Door,
+    origin: &Origin,
+    client: &mut Channel,
+    peer: SocketAddr,
+    first: &mut First,
+    settings: &Settings,
+    rules: &Rules,
+) -> Result<Found, Refusal> {
+    let mut found = Seeker::new(door, origin, client, peer, first, settings, rules).seek().await?;
+    if let Some(tls) = &rules.tls {
+        binding::settle(client, &mut found, tls, &settings.connection).await?;
+    }
+    Ok(found)
 }
 
 #[cfg(test)]

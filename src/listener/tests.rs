@@ -5,4 +5,5 @@ mod hold;
 mod lifecycle;
 pub(super) mod proxy;
 mod serve;
+mod tls;
 mod triage;

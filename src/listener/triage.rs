@@ -2,12 +2,11 @@
 //! What is done about it is the session's matter.
 
 use std::io;
-use std::time::Duration;
 
-use bytes::BufMut;
-use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
+use crate::net::channel::Channel;
+use crate::net::terminate::HandshakeError;
 use crate::wire::startup::{self, FirstPacket, Garbage, MAX_STARTUP, Reserved};
 
 /// Room for what follows the first packet while its client waits: more than a TLS ClientHello needs.
@@ -25,7 +24,7 @@ pub(super) struct First {
 }
 
 /// Why there is no first packet.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, PartialEq, thiserror::Error)]
 pub(super) enum NoPacket {
     /// A TCP check, or a client that changed its mind.
     #[error("the client left without a word")]
@@ -39,17 +38,22 @@ pub(super) enum NoPacket {
     /// Its socket failed.
     #[error("the client's connection failed: {0}")]
     Broken(io::ErrorKind),
+    /// In clear behind a request for TLS: they would seem to have come inside it.
+    #[error("received unencrypted data after the request for TLS")]
+    Injected,
+    /// No TLS with it.
+    #[error("{0}")]
+    Tls(#[from] HandshakeError),
 }
 
 impl First {
-    /// Reads until the first packet can be told, at most for `patience`.
-    pub(super) async fn read(client: &TcpStream, patience: Duration) -> Result<Self, NoPacket> {
-        let deadline = Instant::now() + patience;
+    /// Reads until the first packet can be told, at most until `deadline`.
+    pub(super) async fn read(client: &mut Channel, deadline: Instant) -> Result<Self, NoPacket> {
         let mut bytes = Vec::new();
         loop {
             match startup::parse(&bytes) {
                 FirstPacket::NeedMore { wanted } => {
-                    let read = read_some(client, &mut bytes, wanted.clamp(CHUNK, MAX_STARTUP));
+                    let read = client.read_some(&mut bytes, wanted.clamp(CHUNK, MAX_STARTUP));
                     match timeout_at(deadline, read).await {
                         Err(_) => return Err(NoPacket::TooSlow),
                         Ok(Err(e)) => return Err(NoPacket::Broken(e.kind())),
@@ -91,28 +95,17 @@ impl First {
     /// A client that shuts only its own direction counts as gone: while it waits there is nothing to tell it.
     ///
     /// Cancel safe: bytes that were read are kept.
-    pub(super) async fn client_gone(&mut self, client: &TcpStream) {
+    pub(super) async fn client_gone(&mut self, client: &mut Channel) {
         loop {
             let room = (MAX_STARTUP + MAX_BEHIND).saturating_sub(self.bytes.len());
             if room == 0 {
                 // No client of ours says so much without an answer. Its place is freed at the deadline at the latest.
                 return std::future::pending().await;
             }
-            match read_some(client, &mut self.bytes, room.min(CHUNK)).await {
+            match client.read_some(&mut self.bytes, room.min(CHUNK)).await {
                 Ok(0) | Err(_) => return,
                 Ok(_) => {}
             }
-        }
-    }
-}
-
-/// One read of at most `room` bytes behind those that are there. Cancel safe.
-async fn read_some(client: &TcpStream, bytes: &mut Vec<u8>, room: usize) -> io::Result<usize> {
-    loop {
-        client.readable().await?;
-        match client.try_read_buf(&mut bytes.limit(room)) {
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
-            other => return other,
         }
     }
 }

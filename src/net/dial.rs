@@ -1,33 +1,14 @@
 //! Opening a connection of ours: TCP connect, SSLRequest, TLS. The caller owns the deadline and learns the step.
 
-use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
-use std::task::{Context, Poll};
 
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio_rustls::client::TlsStream;
 
+pub use super::channel::Channel;
 use super::fault::{Cause, ProtocolFault, Step};
 use super::tls::ClientTls;
 use crate::config::TlsMode;
-
-/// A connection, encrypted or not.
-#[derive(Debug)]
-pub enum Channel {
-    /// Bytes as they are.
-    Plain(TcpStream),
-    /// Inside TLS.
-    Tls(Box<TlsStream<TcpStream>>),
-}
-
-impl Channel {
-    /// Whether it is encrypted.
-    pub fn is_encrypted(&self) -> bool {
-        matches!(self, Self::Tls(_))
-    }
-}
 
 /// One TCP connect, without Nagle's delay. The kernel's timeout is minutes: the caller brings a deadline.
 pub async fn tcp(address: SocketAddr) -> Result<TcpStream, Cause> {
@@ -45,11 +26,19 @@ pub async fn postgres(
     step: &mut Step,
 ) -> Result<Channel, Cause> {
     *step = Step::Connect;
-    let mut stream = tcp(address).await?;
+    let stream = tcp(address).await?;
+    if tls.mode() != TlsMode::Disable {
+        *step = Step::Tls;
+    }
+    encrypt(stream, server_name, tls).await
+}
+
+/// Asks the PostgreSQL server at the other end of a connection for TLS, as the mode demands. One that may do without
+/// and is declined goes on as it is. Not cancel safe: a cancelled call has no connection to give back.
+pub async fn encrypt(mut stream: TcpStream, server_name: &str, tls: &ClientTls) -> Result<Channel, Cause> {
     if tls.mode() == TlsMode::Disable {
         return Ok(Channel::Plain(stream));
     }
-    *step = Step::Tls;
     match ask_for_tls(&mut stream).await? {
         true => Ok(Channel::Tls(tls.handshake(stream, server_name).await?)),
         false if tls.mode() == TlsMode::Prefer => Ok(Channel::Plain(stream)),
@@ -82,37 +71,5 @@ async fn ask_for_tls(stream: &mut TcpStream) -> Result<bool, Cause> {
         b'S' => Ok(true),
         b'N' => Ok(false),
         _ => Err(ProtocolFault::Unexpected.into()),
-    }
-}
-
-impl AsyncRead for Channel {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
-            Self::Tls(stream) => Pin::new(stream.as_mut()).poll_read(cx, buf),
-        }
-    }
-}
-
-impl AsyncWrite for Channel {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
-            Self::Tls(stream) => Pin::new(stream.as_mut()).poll_write(cx, buf),
-        }
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
-            Self::Tls(stream) => Pin::new(stream.as_mut()).poll_flush(cx),
-        }
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
-            Self::Tls(stream) => Pin::new(stream.as_mut()).poll_shutdown(cx),
-        }
     }
 }

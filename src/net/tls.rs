@@ -1,4 +1,5 @@
-//! TLS of our own connections, with the modes of libpq's `sslmode`. Clients' TLS passes through and never comes here.
+//! TLS of our own connections, with the modes of libpq's `sslmode`. That of clients passes through, or is
+//! `terminate`'s.
 
 use std::io;
 use std::path::PathBuf;
@@ -7,14 +8,13 @@ use std::sync::Arc;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
-use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls;
 use tokio_rustls::rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use tokio_rustls::rustls::client::{verify_server_cert_signed_by_trust_anchor, verify_server_name};
 use tokio_rustls::rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use tokio_rustls::rustls::server::ParsedCertificate;
 use tokio_rustls::rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use tokio_rustls::{TlsConnector, TlsStream};
 
 use super::fault::Cause;
 use crate::config::{Tls, TlsMode};
@@ -88,7 +88,7 @@ impl ClientTls {
             }
             Err(_) => ServerName::from(stream.peer_addr()?.ip()),
         };
-        Ok(Box::new(TlsConnector::from(Arc::clone(config)).connect(name, stream).await?))
+        Ok(Box::new(TlsConnector::from(Arc::clone(config)).connect(name, stream).await?.into()))
     }
 }
 

@@ -5,12 +5,12 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::io::ReadBuf;
 
+use super::line::Line;
 use super::orders::{Cut, Writing};
 use super::splice::{Bulk, Progress};
-use crate::net::sockopt;
+use super::tap::Tap;
 
 /// The one buffer of a thread, shared by all its connections.
 pub(super) const BUFFER: usize = 256 * 1024;
@@ -44,12 +44,16 @@ pub(super) enum Step {
 #[derive(Debug)]
 enum State {
     Copying,
-    /// The peer did not take these; nothing is read until it did.
+    /// The peer did not take these; nothing is read until it did. None at all = they wait inside TLS.
     Kept {
         bytes: Box<[u8]>,
         sent: usize,
     },
     Bulk(Bulk),
+    /// The end of the stream is not passed on yet; `clean` = it came with TLS's own word, or without TLS.
+    Ending {
+        clean: bool,
+    },
     Ended,
 }
 
@@ -65,6 +69,8 @@ pub(super) struct Flow {
     no_splice: bool,
     /// The last bytes handed over, if they were seen.
     pub(super) tail: Tail,
+    /// Who listens to what is read.
+    pub(super) tap: Option<Box<Tap>>,
 }
 
 /// The end of what was handed over last, as far as it can be told without following the protocol.
@@ -91,7 +97,7 @@ impl Tail {
 
 impl Default for Flow {
     fn default() -> Self {
-        Self { state: State::Copying, moved: 0, full: 0, no_splice: false, tail: Tail::Unknown }
+        Self { state: State::Copying, moved: 0, full: 0, no_splice: false, tail: Tail::Unknown, tap: None }
     }
 }
 
@@ -105,7 +111,15 @@ impl Flow {
         match &self.state {
             State::Kept { .. } => true,
             State::Bulk(bulk) => bulk.holds() > 0,
-            State::Copying | State::Ended => false,
+            State::Copying | State::Ending { .. } | State::Ended => false,
+        }
+    }
+
+    /// Bytes that were read before the relay began; they are delivered first.
+    pub(super) fn keep(&mut self, bytes: Vec<u8>) {
+        self.tap.take_if(|tap| tap.hears(&bytes));
+        if !bytes.is_empty() {
+            self.state = State::Kept { bytes: bytes.into(), sent: 0 };
         }
     }
 
@@ -115,11 +129,11 @@ impl Flow {
     }
 
     /// One read and its write, or the delivery of what was kept.
-    pub(super) fn step(
+    pub(super) fn step<L: Line>(
         &mut self,
         cx: &mut Context<'_>,
-        source: &mut TcpStream,
-        sink: &mut TcpStream,
+        source: &mut L,
+        sink: &mut L,
         gate: &Writing<'_>,
         buffer: &mut [u8],
     ) -> Result<Step, Broken> {
@@ -128,8 +142,12 @@ impl Flow {
             State::Copying => self.copy(cx, source, sink, gate, buffer),
             State::Kept { .. } => self.deliver(cx, sink, gate),
             State::Bulk(bulk) => {
-                let progress = bulk.step(cx, source, sink, gate);
-                self.after_bulk(progress?, sink)
+                let progress = bulk.step(cx, source.socket(), sink.socket(), gate);
+                self.after_bulk(cx, progress?, sink)
+            }
+            State::Ending { clean } => {
+                let clean = *clean;
+                self.end(cx, sink, clean)
             }
         };
         if let Ok(Step::Moved { bytes, .. }) = step {
@@ -138,27 +156,33 @@ impl Flow {
         step
     }
 
-    fn copy(
+    fn copy<L: Line>(
         &mut self,
         cx: &mut Context<'_>,
-        source: &mut TcpStream,
-        sink: &mut TcpStream,
+        source: &mut L,
+        sink: &mut L,
         gate: &Writing<'_>,
         buffer: &mut [u8],
     ) -> Result<Step, Broken> {
-        // Without splicing a stream that is bulk gets the whole buffer.
-        let window = if self.full >= 2 { buffer.len() } else { WINDOW.min(buffer.len()) };
+        let plain = source.is_plain() && sink.is_plain();
+        // Without splicing a stream that is bulk gets the whole buffer. TLS would keep what its peer does not take.
+        let window = if self.full >= 2 && plain { buffer.len() } else { WINDOW.min(buffer.len()) };
         let mut into = ReadBuf::new(&mut buffer[..window]);
         // A short read clears tokio's readiness: the next poll_read waits for the next event without a syscall.
-        match Pin::new(source).poll_read(cx, &mut into) {
+        match Pin::new(&mut *source).poll_read(cx, &mut into) {
             Poll::Pending => return Ok(Step::Blocked),
+            // The connection ended and TLS did not: whoever reads on is told so in the same way.
+            Poll::Ready(Err(e)) if e.kind() == io::ErrorKind::UnexpectedEof && !source.is_plain() => {
+                return self.end(cx, sink, false);
+            }
             Poll::Ready(Err(e)) => return Err(Broken::Source(e)),
             Poll::Ready(Ok(())) => {}
         }
         let bytes = into.filled();
         if bytes.is_empty() {
-            return self.end(sink);
+            return self.end(cx, sink, true);
         }
+        self.tap.take_if(|tap| tap.hears(bytes));
         if bytes.len() >= WINDOW {
             self.full = (self.full + 1).min(2);
         } else {
@@ -170,21 +194,30 @@ impl Flow {
             self.state = State::Kept { bytes: bytes[sent..].into(), sent: 0 };
         } else {
             self.tail = Tail::of(bytes);
-            if self.full >= 2 && !self.no_splice {
+            if sink.poll_taken(cx).map_err(Broken::Sink)?.is_pending() {
+                self.state = State::Kept { bytes: Box::default(), sent: 0 };
+            } else if self.full >= 2 && !self.no_splice && plain {
                 self.state = State::Bulk(Bulk::default());
             }
         }
         Ok(Step::Moved { bytes: sent, spliced: false })
     }
 
-    fn deliver(&mut self, cx: &mut Context<'_>, sink: &mut TcpStream, gate: &Writing<'_>) -> Result<Step, Broken> {
+    fn deliver<L: Line>(&mut self, cx: &mut Context<'_>, sink: &mut L, gate: &Writing<'_>) -> Result<Step, Broken> {
         let State::Kept { bytes, sent } = &mut self.state else {
             return Ok(Step::Blocked);
         };
         let now = push(cx, sink, &bytes[*sent..], gate)?;
         *sent += now;
         if *sent == bytes.len() {
-            self.tail = Tail::of(bytes);
+            if !bytes.is_empty() {
+                self.tail = Tail::of(bytes);
+            }
+            gate.check().map_err(Broken::Cut)?;
+            if sink.poll_taken(cx).map_err(Broken::Sink)?.is_pending() {
+                self.state = State::Kept { bytes: Box::default(), sent: 0 };
+                return Ok(if now == 0 { Step::Blocked } else { Step::Moved { bytes: now, spliced: false } });
+            }
             self.state = State::Copying;
         } else if now == 0 {
             return Ok(Step::Blocked);
@@ -192,10 +225,10 @@ impl Flow {
         Ok(Step::Moved { bytes: now, spliced: false })
     }
 
-    fn after_bulk(&mut self, progress: Progress, sink: &TcpStream) -> Result<Step, Broken> {
+    fn after_bulk<L: Line>(&mut self, cx: &mut Context<'_>, progress: Progress, sink: &mut L) -> Result<Step, Broken> {
         match progress {
             Progress::Blocked => Ok(Step::Blocked),
-            Progress::End => self.end(sink),
+            Progress::End => self.end(cx, sink, true),
             Progress::Moved(bytes) => {
                 self.tail = Tail::Unknown;
                 Ok(Step::Moved { bytes, spliced: true })
@@ -214,15 +247,22 @@ impl Flow {
         }
     }
 
-    fn end(&mut self, sink: &TcpStream) -> Result<Step, Broken> {
-        self.state = State::Ended;
-        sockopt::end_writes(sink).map_err(Broken::Sink)?;
-        Ok(Step::Ended)
+    fn end<L: Line>(&mut self, cx: &mut Context<'_>, sink: &mut L, clean: bool) -> Result<Step, Broken> {
+        match sink.poll_end(cx, clean) {
+            Poll::Pending => {
+                self.state = State::Ending { clean };
+                Ok(Step::Blocked)
+            }
+            Poll::Ready(passed_on) => {
+                self.state = State::Ended;
+                passed_on.map(|()| Step::Ended).map_err(Broken::Sink)
+            }
+        }
     }
 }
 
 /// Writes until everything is taken or the socket is full; then the task will be woken when it is not.
-fn push(cx: &mut Context<'_>, sink: &mut TcpStream, bytes: &[u8], gate: &Writing<'_>) -> Result<usize, Broken> {
+fn push<L: Line>(cx: &mut Context<'_>, sink: &mut L, bytes: &[u8], gate: &Writing<'_>) -> Result<usize, Broken> {
     let mut sent = 0;
     while sent < bytes.len() {
         gate.check().map_err(Broken::Cut)?;

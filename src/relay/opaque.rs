@@ -1,6 +1,6 @@
 //! The epoll engine: one hand-written future per connection, both directions in it.
-//! It knows two sockets, a count and an order; nothing of services, sides or the protocol, but for one glance at
-//! the end of what a server sent (see `flow::Tail`), so that an ordered end can say its reason.
+//! It knows two sockets (or TLS on them), a count and an order; nothing of services, sides or the protocol, but for one
+//! glance at the end of what a server sent (see `flow::Tail`), so that an ordered end can say its reason.
 
 use std::cell::RefCell;
 use std::pin::Pin;
@@ -9,8 +9,10 @@ use std::task::{Context, Poll, Waker};
 use tokio::net::TcpStream;
 
 use super::flow::{BUFFER, Broken, Flow, Step, Tail};
+use super::line::Line;
 use super::meter::{Meter, Tally};
 use super::orders::{Cut, Orders, Writing};
+use super::tap::Tap;
 use super::{By, Ended, Reason};
 use crate::net::sockopt;
 
@@ -26,8 +28,8 @@ thread_local! {
 /// The future behind [`super::attach`].
 #[must_use = "a relay moves bytes only while it is awaited"]
 #[derive(Debug)]
-pub struct Relay<'m> {
-    pair: Pair,
+pub struct Relay<'m, L = TcpStream> {
+    pair: Pair<L>,
     orders: Orders,
     meter: &'m Meter,
     /// The waker that `orders` has.
@@ -40,9 +42,9 @@ pub struct Relay<'m> {
 }
 
 #[derive(Debug)]
-struct Pair {
-    client: TcpStream,
-    server: TcpStream,
+struct Pair<L> {
+    client: L,
+    server: L,
     /// Client to server.
     up: Flow,
     /// Server to client.
@@ -53,11 +55,24 @@ struct Pair {
     client_gone: bool,
 }
 
-impl<'m> Relay<'m> {
-    pub(super) fn new(client: TcpStream, server: TcpStream, orders: Orders, meter: &'m Meter) -> Self {
+impl<'m, L: Line> Relay<'m, L> {
+    pub(super) fn new(client: L, server: L, orders: Orders, meter: &'m Meter) -> Self {
         let (up, down) = (Flow::default(), Flow::default());
         let pair = Pair { client, server, up, down, first: None, client_gone: false };
         Self { pair, orders, meter, waker: None, waits: false, told: false, over: false }
+    }
+
+    /// Calls `tell` with the key by which the session's queries are cancelled (process id and secret), once the server has
+    /// told it to a client that logs in. For connections whose first byte from the server begins a message, in clear to us.
+    pub fn telling_key(mut self, tell: impl FnOnce(Box<[u8]>) + Send + 'static) -> Self {
+        self.pair.down.tap = Some(Box::new(Tap::new(Box::new(tell))));
+        self
+    }
+
+    /// What the server has said before the relay began.
+    pub fn after(mut self, said: Vec<u8>) -> Self {
+        self.pair.down.keep(said);
+        self
     }
 
     fn know(&mut self, waker: &Waker) {
@@ -68,7 +83,7 @@ impl<'m> Relay<'m> {
     }
 }
 
-impl Future for Relay<'_> {
+impl<L: Line> Future for Relay<'_, L> {
     type Output = Ended;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Ended> {
@@ -110,7 +125,7 @@ impl Future for Relay<'_> {
     }
 }
 
-impl Drop for Relay<'_> {
+impl<L> Drop for Relay<'_, L> {
     fn drop(&mut self) {
         self.meter.release(&mut self.waits);
         // Else task, relay, orders and waker would hold each other.
@@ -118,7 +133,7 @@ impl Drop for Relay<'_> {
     }
 }
 
-impl Pair {
+impl<L: Line> Pair<L> {
     /// Moves what can be moved now, within the budget of one poll.
     fn pump(
         &mut self,
@@ -237,27 +252,28 @@ impl Pair {
     /// Ends both connections at once. Towards the server by a reset: bytes it did not acknowledge are taken back.
     fn cut(&mut self, farewell: &[u8]) {
         // Failing leaves an ordinary close, which a socket in that state does anyway.
-        let _ = sockopt::reset_on_close(&self.server);
+        let _ = sockopt::reset_on_close(self.server.socket());
         self.part(farewell);
     }
 
     /// Says farewell to the client where a whole message of ours can stand, and closes. If bytes of the server are
     /// still on our side of the wire, the connection is reset instead, so that they do not arrive after the order.
     fn part(&mut self, farewell: &[u8]) {
-        let undelivered = self.down.holds() || sockopt::unsent(&self.client).is_ok_and(|bytes| bytes > 0);
+        let undelivered = self.down.holds() || sockopt::unsent(self.client.socket()).is_ok_and(|bytes| bytes > 0);
         if undelivered {
-            let _ = sockopt::reset_on_close(&self.client);
+            let _ = sockopt::reset_on_close(self.client.socket());
             return;
         }
-        if self.down.tail != Tail::Unknown && !self.down.has_ended() && !farewell.is_empty() {
+        let whole = self.down.tail != Tail::Unknown;
+        if whole && !self.down.has_ended() && !farewell.is_empty() {
             // Whoever does not take a hundred bytes now gets the close without them.
-            let _ = self.client.try_write(farewell);
+            self.client.say(farewell);
         }
         // Bytes left unread would turn the close into a reset, which can overtake the farewell.
         SHARED.with_borrow_mut(|buffer| {
-            let _ = self.client.try_read(buffer);
+            let _ = self.client.socket().try_read(buffer);
         });
-        let _ = sockopt::end_writes(&self.client);
+        self.client.end(whole);
     }
 }
 

@@ -2,6 +2,7 @@
 //! Real sockets on loopback, one thread, no sleeping; chance comes from printed seeds.
 
 mod rig;
+mod sealed;
 
 use std::io::ErrorKind;
 use std::sync::Arc;

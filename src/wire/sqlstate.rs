@@ -18,6 +18,10 @@ impl Sqlstate {
     pub const ADMIN_SHUTDOWN: Self = Self(*b"57P01");
     /// `connection_exception`: CockroachDB says it where it does not serve the virtual cluster that was asked for.
     pub const CONNECTION_EXCEPTION: Self = Self(*b"08000");
+    /// `sqlclient_unable_to_establish_sqlconnection`: no secure connection to the server.
+    pub const CANNOT_CONNECT: Self = Self(*b"08001");
+    /// `invalid_authorization_specification`: who comes like this is not let in.
+    pub const NOT_AUTHORIZED: Self = Self(*b"28000");
     /// `sqlserver_rejected_establishment_of_sqlconnection`.
     pub const CONNECTION_REJECTED: Self = Self(*b"08004");
     /// `cannot_connect_now`: come back later.

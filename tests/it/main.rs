@@ -29,3 +29,4 @@ mod self_hosted;
 mod siblings;
 mod streams;
 mod threads;
+mod tls;

@@ -98,7 +98,7 @@ async fn pgbench_is_content(psql: &Psql) {
     assert!(spoken.out.contains("number of failed transactions: 0"), "{spoken:#?}");
 }
 
-async fn ctrl_c_cancels(psql: &Psql, server: &Cluster) {
+pub(super) async fn ctrl_c_cancels(psql: &Psql, server: &Cluster) {
     let child = psql.begin("SELECT pg_sleep(60)");
     let running = "SELECT count(*) FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(60)' AND state = 'active'";
     let seen = async |wanted: &str| {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::board::{BAD, CALM, Fact, OK, Time, WARN, mark, words};
 use crate::admin::words::{ago, bytes, count, fine_span};
 use crate::types::WallTime;
-use crate::view::{BackendStatus, Counters, EndpointStatus, ListenerStatus, ProbeStatus};
+use crate::view::{BackendStatus, Counters, EndpointStatus, ListenerStatus, ListenerTls, ProbeStatus};
 
 pub(super) struct Side {
     pub(super) name: String,
@@ -33,6 +33,7 @@ pub(super) struct Endpoint {
 pub(super) struct Listener {
     pub(super) address: String,
     pub(super) target: &'static str,
+    pub(super) tls: String,
     pub(super) limit: String,
     pub(super) full: bool,
     pub(super) traffic: Traffic,
@@ -166,10 +167,24 @@ impl Listener {
         Self {
             address: l.address.to_string(),
             target: if l.target == "read_only" { "standbys, read only" } else { "active side" },
+            tls: match &l.tls {
+                None => "passes through".to_owned(),
+                Some(tls) => tls_words(tls),
+            },
             limit: count(l.limit),
             full: l.connections >= l.limit,
             traffic: Traffic::of(l.connections, &l.counters),
         }
+    }
+}
+
+/// `ends here, certificate until 2026-08-01`.
+fn tls_words(tls: &ListenerTls) -> String {
+    let must = if tls.require { "required, ends here" } else { "ends here" };
+    let day = |at: WallTime| jiff::Timestamp::from_microsecond(at.0).ok().map(|at| at.strftime("%F").to_string());
+    match tls.expires.and_then(day) {
+        Some(day) => format!("{must}, certificate until {day}"),
+        None => must.to_owned(),
     }
 }
 

@@ -6,8 +6,8 @@ use std::time::Duration;
 use super::super::validate::form::time_text;
 use super::super::validate::size_text;
 use super::super::{
-    Authority, Backend, ConfiguredRole, Connection, ForeignPromotion, Kind, Listener, Login, Probe, ProbeKind,
-    Promoter, Replication, Service, SyncRule, Target, TlsMode, WitnessRule,
+    Authority, Backend, ConfiguredRole, Connection, ForeignPromotion, Kind, Listener, ListenerTls, Login, Probe,
+    ProbeKind, Promoter, Replication, Service, SyncRule, Target, TlsMode, WitnessRule,
 };
 
 /// A key below its table, and its value as text.
@@ -53,10 +53,22 @@ pub(in crate::config) fn commands(service: &Service) -> [(&'static str, &[String
 
 /// `[[service.NAME.listener]]` but for its address.
 pub(in crate::config) fn listener(listener: &Listener) -> Vec<Line> {
+    let (mode, files, require) = match &listener.tls {
+        ListenerTls::PassThrough => ("pass-through", None, false),
+        ListenerTls::Terminate(tls) => ("terminate", Some([&tls.cert_file, &tls.key_file]), tls.require),
+    };
+    let [cert_file, key_file] = match files {
+        Some(files) => files.map(|file| quote(&file.display().to_string())),
+        None => [(); 2].map(|()| option(None)),
+    };
     vec![
         line("mode", quote("opaque")),
         line("target", quote(target_word(listener.target))),
         line("max_connections", listener.max_connections.to_string()),
+        line("tls.mode", quote(mode)),
+        line("tls.cert_file", cert_file),
+        line("tls.key_file", key_file),
+        line("tls.require", require.to_string()),
     ]
 }
 

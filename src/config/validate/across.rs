@@ -6,8 +6,8 @@ use std::net::{IpAddr, SocketAddr};
 use super::super::diff::keys;
 use super::super::raw::service_path;
 use super::super::{Config, Service};
-use super::Problems;
 use super::service::same_address;
+use super::{Problems, listener_tls};
 use crate::types::HostPort;
 
 pub(super) fn check(config: &Config, problems: &mut Problems) {
@@ -16,6 +16,7 @@ pub(super) fn check(config: &Config, problems: &mut Problems) {
     for service in &config.services {
         check_backends(service, problems);
         check_loops(service, &listening, problems);
+        listener_tls::check_upstream(service, problems);
     }
     for (index, one) in config.services.iter().enumerate() {
         // The first one that shares is enough: what differs from it is said once.

@@ -9,7 +9,7 @@ use super::super::{
 };
 use super::replication::{self, Table};
 use super::section::{Section, shown};
-use super::{Problems, admin, check_name, failover, probe, read_only, service_path};
+use super::{Problems, admin, check_name, failover, listener_tls, probe, read_only, service_path};
 use crate::types::{BackendName, HostPort, ServiceName};
 
 /// What a service is when its file says no more than its kind.
@@ -137,8 +137,9 @@ fn listeners(path: &str, raw: &[raw::Listener], problems: &mut Problems) -> Vec<
         let targets = [("active", Target::Active), ("read_only", Target::ReadOnly)];
         let target = section.choice("target", &raw.target, &targets, &[]).unwrap_or(Target::Active);
         let max_connections = section.number("max_connections", &raw.max_connections, 1..=1_000_000, 10_000);
+        let tls = listener_tls::build(&listener_path(path, index), &raw.tls, problems);
         if let Some(address) = address {
-            listeners.push(Listener { address, mode, target, max_connections });
+            listeners.push(Listener { address, mode, target, max_connections, tls });
         }
     }
     listeners

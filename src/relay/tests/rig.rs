@@ -8,8 +8,7 @@ use std::sync::{Arc, LazyLock};
 use std::task::{Context, Poll};
 
 use socket2::SockRef;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
@@ -243,7 +242,7 @@ impl Stream {
 
 /// Writes `length` bytes of the stream and then ends its direction; an error of the socket is the result.
 pub(super) async fn send(
-    mut to: OwnedWriteHalf,
+    mut to: impl AsyncWrite + Unpin,
     mut stream: Stream,
     length: usize,
     mut chance: Chance,
@@ -260,7 +259,11 @@ pub(super) async fn send(
 }
 
 /// Reads and checks until the end; an error of the socket is the result.
-pub(super) async fn receive(mut from: OwnedReadHalf, stream: &mut Stream, mut chance: Chance) -> Result<(), ErrorKind> {
+pub(super) async fn receive(
+    mut from: impl AsyncRead + Unpin,
+    stream: &mut Stream,
+    mut chance: Chance,
+) -> Result<(), ErrorKind> {
     let mut buffer = vec![0; 1 << 20];
     loop {
         let size = chance.size();

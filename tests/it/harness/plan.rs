@@ -3,6 +3,7 @@
 use super::cluster::Cluster;
 use super::daemon::Daemon;
 use super::eventually::SOON;
+use super::identity::{self, Identity};
 use super::ports::free_port;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -133,6 +134,35 @@ impl DaemonPlan {
             backend.as_table_mut().unwrap().remove("addresses");
         }
         self
+    }
+
+    /// Clients' TLS ends at the listener.
+    pub fn terminate_tls(mut self, identity: &Identity, require: bool) -> Self {
+        let listener = self.service()["listener"][0].as_table_mut().unwrap();
+        listener.insert("tls".into(), identity.terminate(require));
+        self
+    }
+
+    /// Every server must show this certificate, or one that it signed.
+    pub fn verify_servers(self, ca_file: &Path) -> Self {
+        self.probe("tls", identity::verify_full(ca_file))
+    }
+
+    /// Servers are spoken to in clear.
+    pub fn plaintext_servers(self) -> Self {
+        let mut tls = Table::new();
+        tls.insert("mode".into(), "disable".into());
+        self.probe("tls", tls)
+    }
+
+    /// Probes that connect and see nothing more: everything is up that listens, and nobody is promoted.
+    pub fn only_connects(mut self) -> Self {
+        let tls = self.service()["probe"].get("tls").cloned();
+        let mut probe = Table::new();
+        probe.insert("kind".into(), "tcp".into());
+        probe.extend(tls.map(|tls| ("tls".to_owned(), tls)));
+        self.service().insert("probe".into(), Value::Table(probe));
+        self.failover("promoter", "none")
     }
 
     /// A second listener that leads to standbys, and its address.

@@ -3,6 +3,7 @@
 use super::binaries::postgres;
 use super::daemon::Spoken;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
@@ -13,24 +14,54 @@ use tokio::process::{Child, Command};
 pub struct Psql {
     to: SocketAddr,
     sslmode: &'static str,
+    more: Vec<(&'static str, String)>,
 }
 
 impl Psql {
     /// Plain text, unless the server wants otherwise.
     pub fn to(to: SocketAddr) -> Self {
-        Self { to, sslmode: "prefer" }
+        Self { to, sslmode: "prefer", more: Vec::new() }
     }
 
     /// TLS or nothing.
     pub fn over_tls(to: SocketAddr) -> Self {
-        Self { to, sslmode: "require" }
+        Self { to, sslmode: "require", more: Vec::new() }
     }
 
-    fn command(&self, program: &str) -> Command {
+    /// Never TLS.
+    pub fn in_clear(to: SocketAddr) -> Self {
+        Self { to, sslmode: "disable", more: Vec::new() }
+    }
+
+    /// TLS with whom this certificate is, or is signed by, and `localhost` in it.
+    pub fn verifying(to: SocketAddr, root: &Path) -> Self {
+        let more = vec![
+            ("PGHOST", "localhost".to_owned()),
+            ("PGHOSTADDR", to.ip().to_string()),
+            ("PGSSLROOTCERT", root.display().to_string()),
+        ];
+        Self { to, sslmode: "verify-full", more }
+    }
+
+    /// `disable`, `prefer` or `require`.
+    pub fn channel_binding(mut self, word: &str) -> Self {
+        self.more.push(("PGCHANNELBINDING", word.to_owned()));
+        self
+    }
+
+    /// To another user and database, without a password.
+    pub fn of_user(mut self, user: &str, database: &str) -> Self {
+        self.more.extend([("PGUSER", user.to_owned()), ("PGDATABASE", database.to_owned())]);
+        self
+    }
+
+    /// The program in its surroundings.
+    pub fn command(&self, program: &str) -> Command {
         let mut command = Command::new(postgres(program));
         command.env_clear().env("PGHOST", self.to.ip().to_string()).env("PGPORT", self.to.port().to_string());
         command.envs([("PGUSER", "app"), ("PGPASSWORD", "app"), ("PGDATABASE", "app"), ("PGSSLMODE", self.sslmode)]);
         command.envs([("LC_ALL", "C.UTF-8"), ("HOME", "/nonexistent"), ("PGCONNECT_TIMEOUT", "40")]);
+        command.envs(self.more.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
         command
     }
