@@ -18,6 +18,7 @@ mod demo;
 mod effects;
 mod examples;
 mod failover;
+mod killed;
 mod operators;
 mod page;
 mod pairs;
