@@ -24,6 +24,7 @@ mod page;
 mod pairs;
 mod probes;
 mod relay;
+mod reload;
 mod restart;
 mod self_hosted;
 mod siblings;
