@@ -19,6 +19,7 @@ mod effects;
 mod examples;
 mod failover;
 mod killed;
+mod logins;
 mod operators;
 mod page;
 mod pairs;
