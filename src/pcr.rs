@@ -11,6 +11,7 @@ pub mod schedule;
 pub mod selftest;
 pub mod settings;
 pub mod setup;
+pub mod silence;
 pub mod sql;
 pub mod survey;
 pub mod wait;
@@ -142,6 +143,38 @@ pub enum Error {
         replicated: Timestamp,
         /// The API's clock then.
         looked: Timestamp,
+    },
+    /// Too much would be lost.
+    #[error(
+        "{standby} lacks the last {} s, more than the {} s that max_lag allows: its stream {id} is that far behind, or \
+         {primary} has been dead for that long. Nothing was done. Look at both clusters; then stop the applications and say \
+         --force",
+        .lag.as_secs(), .most.as_secs()
+    )]
+    Stale {
+        /// The source.
+        primary: BackendName,
+        /// The other side.
+        standby: BackendName,
+        /// Of the stream.
+        id: StreamId,
+        /// How far it is behind.
+        lag: Duration,
+        /// How far it may be.
+        most: Duration,
+    },
+    /// Nobody testifies that it is silent.
+    #[error(
+        "whether {primary} is dead is not known: its stream {id} does not tell ({why}). Nothing was done. Look at both \
+         clusters; then stop the applications and say --force"
+    )]
+    NoWitness {
+        /// The source.
+        primary: BackendName,
+        /// Of the stream.
+        id: StreamId,
+        /// Why not.
+        why: String,
     },
     /// A failover leads to the other side only.
     #[error("{asked} is not where a failover leads from here: {active} is the active side. {remedy}")]

@@ -107,6 +107,28 @@ async fn with_an_env_file_alone_a_dead_primary_is_failed_over_and_brought_home()
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn ctrl_c_at_the_question_whether_to_erase_is_a_no_and_so_is_what_was_typed_before() {
+    for key in [b"\x03".as_slice(), b"\x04", b"n\n"] {
+        let stage = Stage::failed_over().await;
+        let (code, screen) =
+            stage.typed("failback full --forward", &[("Go on? [y/N]", b"y\ny\n"), ("Go on? [y/N]", key)]).await;
+        assert_eq!(code, 1, "{key:?}: {screen}");
+        assert!(screen.contains("stopped before standby is erased"), "{key:?}: {screen}");
+        assert_eq!(stage.forward().await, [StreamStatus::Completed], "{key:?}: nothing was ordered");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ctrl_c_while_a_failover_waits_for_silence_leaves_everything_as_it_is() {
+    let stage = Stage::replicated().await;
+    stage.cloud.crash(0).await.unwrap();
+    let answers: [(&str, &[u8]); 2] = [("Go on? [y/N]", b"y\n"), ("silent at", b"\x03")];
+    let (code, screen) = stage.typed("failover", &answers).await;
+    assert!(code == 1 && screen.contains("not waiting any longer; nothing was done"), "{code}: {screen}");
+    assert_eq!(stage.cloud.requests(Operation::PatchStream), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn failback_full_goes_on_wherever_it_was_killed() {
     let stage = Stage::failed_over().await;
     let patched = stage.cloud.requests(Operation::PatchStream);
@@ -166,6 +188,20 @@ async fn an_interrupted_wait_says_that_the_stream_goes_on() {
     let ran = stage.ended(child).await;
     assert_eq!(ran.code, 1, "{}", ran.err);
     assert!(ran.err.contains("run the same command again to take it up"), "{}", ran.err);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_stops_waiting_for_the_daemon_gets_json_where_json_was_asked_for() {
+    let stage = Stage::replicated().await;
+    let daemon = stage.daemon("primary", false).await;
+    stage.until("armed", async || daemon.is_armed().await).await;
+    stage.cloud.hold_failovers(true);
+    let child = stage.spawn_with(&daemon, "switchover --yes --json");
+    stage.until("the order", async || stage.cloud.requests(Operation::PatchStream) > 0).await;
+    stage::interrupt(&child);
+    let ran = stage.ended(child).await;
+    let said: Value = serde_json::from_str(&ran.out).unwrap_or_else(|_| panic!("{}{}", ran.out, ran.err));
+    assert_eq!((ran.code, &said["outcome"]), (1, &"under_way".into()), "{}", ran.err);
 }
 
 #[tokio::test(flavor = "multi_thread")]

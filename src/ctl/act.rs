@@ -112,7 +112,10 @@ pub(super) async fn run(api: &Api, terminal: &Terminal, global: &Global, order: 
             show_plan(terminal, &plan)?;
             return Ok(Done::Yes);
         }
-        terminal.talk(&planned(&plan))?;
+        // Without steps and without a question the receipt says it all.
+        if !global.yes || !plan.steps.is_empty() {
+            terminal.talk(&planned(&plan))?;
+        }
         if !agreed(terminal, global)? {
             terminal.talk("nothing was done")?;
             return Ok(Done::No);
@@ -182,7 +185,11 @@ fn last_word(terminal: &Terminal, receipt: &Receipt, ended: Ended, waited: Durat
             Ok(Done::No)
         }
         Ended::Interrupted => {
-            terminal.talk("not waiting any longer; what was begun goes on: `proxyctl status --watch` shows it")?;
+            let sentence = "not waiting any longer; what was begun goes on: `proxyctl status --watch` shows it";
+            match terminal.json {
+                true => say(terminal, "under_way", receipt, sentence, None)?,
+                false => terminal.talk(sentence)?,
+            }
             Ok(Done::No)
         }
     }

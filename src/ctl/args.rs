@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::builder::NonEmptyStringValueParser;
 use clap::{Parser, Subcommand, ValueEnum};
 
 const ENVIRONMENT: &str = "\
@@ -80,7 +81,7 @@ pub(super) enum Command {
     )]
     Failover {
         /// The backend to promote [default: the best candidate]
-        #[arg(long, value_name = "BACKEND")]
+        #[arg(long, value_name = "BACKEND", value_parser = NonEmptyStringValueParser::new())]
         to: Option<String>,
         /// Move traffic without promoting (a living side is fenced)
         #[arg(long)]
@@ -99,7 +100,7 @@ pub(super) enum Command {
     #[command(after_help = "Examples:\n  proxyctl switchover --dry-run\n  proxyctl switchover --to us-west")]
     Switchover {
         /// The backend to promote [default: the best candidate]
-        #[arg(long, value_name = "BACKEND")]
+        #[arg(long, value_name = "BACKEND", value_parser = NonEmptyStringValueParser::new())]
         to: Option<String>,
         /// Show what would happen, and change nothing
         #[arg(long)]
@@ -111,7 +112,7 @@ pub(super) enum Command {
     )]
     Restore {
         /// The backend to return to [default: the configured primary]
-        #[arg(long, value_name = "BACKEND")]
+        #[arg(long, value_name = "BACKEND", value_parser = NonEmptyStringValueParser::new())]
         to: Option<String>,
         /// Clusters: although what was written since is missing there
         #[arg(long)]
@@ -124,6 +125,7 @@ pub(super) enum Command {
     #[command(after_help = "Example:\n  proxyctl adopt us-west")]
     Adopt {
         /// The backend
+        #[arg(value_parser = NonEmptyStringValueParser::new())]
         backend: String,
         /// Show what would happen, and change nothing
         #[arg(long)]
@@ -133,6 +135,7 @@ pub(super) enum Command {
     #[command(after_help = "Example:\n  proxyctl rejoin us-east --reason \"rebuilt with pg_basebackup\"")]
     Rejoin {
         /// The backend that follows
+        #[arg(value_parser = NonEmptyStringValueParser::new())]
         backend: String,
         /// Show what would happen, and change nothing
         #[arg(long)]
@@ -142,6 +145,7 @@ pub(super) enum Command {
     #[command(after_help = "Example:\n  proxyctl abandon us-west --reason \"machine is off\"")]
     Abandon {
         /// The target that is off
+        #[arg(value_parser = NonEmptyStringValueParser::new())]
         backend: String,
         /// Show what would happen, and change nothing
         #[arg(long)]
@@ -316,6 +320,14 @@ mod tests {
     fn two_addresses_at_once_are_misuse() {
         let error = Args::try_parse_from(["proxyctl", "status", "--url", "http://a:1", "--socket", "/s"]).unwrap_err();
         assert_eq!(error.exit_code(), 2);
+    }
+
+    #[test]
+    fn a_backend_without_a_name_is_none() {
+        for line in [["failover", "--to="], ["switchover", "--to="], ["adopt", ""], ["rejoin", ""], ["abandon", ""]] {
+            let error = Args::try_parse_from(["proxyctl"].into_iter().chain(line)).unwrap_err().to_string();
+            assert!(error.contains("a value is required for"), "{line:?}: {error}");
+        }
     }
 
     #[test]

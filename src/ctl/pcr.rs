@@ -29,10 +29,14 @@ use crate::config::Config;
 use crate::config::source::{self, ConfigError};
 use crate::failover::action::Receipt;
 use crate::pcr::failback::Aim;
+use crate::pcr::silence::{Ended, Vigil};
 use crate::pcr::wait::{self, Until};
 use crate::pcr::{Error, Pair, Side, Survey, Which};
 use crate::view::{BackendStatus, ServiceStatus, Status};
 use meter::{Interrupts, Meter};
+
+/// Between two looks whether somebody has answered.
+const KEY: Duration = Duration::from_millis(50);
 
 /// What a command works on, and how.
 struct Desk<'a> {
@@ -127,23 +131,72 @@ impl<'a> Desk<'a> {
 
     /// Waits for a stream. `None` = whoever sat there does not wait any longer.
     async fn wait(&self, id: StreamId, until: Until) -> Result<Option<ReplicationStream>, CtlError> {
-        let mut interrupts = self.interrupts.lock().await;
-        let interrupts = match &mut *interrupts {
-            Some(interrupts) => interrupts,
-            none => none.insert(Interrupts::listen()?),
-        };
         let mut meter = Meter::new(self.terminal);
         let mut watch = |progress: &crate::pcr::Progress| meter.show(progress);
-        tokio::select! {
-            waited = wait::until(&self.pair, id, until, self.patience(), &mut watch) => Ok(Some(waited?)),
-            () = interrupts.next() => {
-                let sentence = "not waiting any longer; the stream goes on by itself: run the same command again to take it up";
+        let waiting = wait::until(&self.pair, id, until, self.patience(), &mut watch);
+        let waited = self.unless_interrupted(waiting).await?;
+        match waited {
+            Some(waited) => Ok(Some(waited?)),
+            None => {
+                drop(meter);
+                let sentence =
+                    "not waiting any longer; the stream goes on by itself: run the same command again to take it up";
                 match self.terminal.json {
                     true => self.say(sentence, serde_json::json!({ "outcome": "under_way" }))?,
                     false => self.terminal.talk(sentence)?,
                 }
                 Ok(None)
             }
+        }
+    }
+
+    /// Waits until the primary counts as silent. `None` = whoever sat there does not wait any longer.
+    async fn until_silent(&self, vigil: &mut Vigil<'_>) -> Result<Option<Ended>, CtlError> {
+        let mut meter = Meter::new(self.terminal);
+        let mut watch = |progress: &crate::pcr::Progress| meter.show(progress);
+        let ended = self.unless_interrupted(vigil.silence(self.patience(), &mut watch)).await?;
+        match ended {
+            Some(ended) => Ok(Some(ended?)),
+            None => {
+                drop(meter);
+                let sentence = "not waiting any longer; nothing was done";
+                match self.terminal.json {
+                    true => self.say(sentence, serde_json::json!({ "outcome": "cancelled" }))?,
+                    false => self.terminal.talk(sentence)?,
+                }
+                Ok(None)
+            }
+        }
+    }
+
+    /// Asks although interruptions do not end the process by now: one is a no.
+    async fn ask(&self, question: &str) -> Result<bool, CtlError> {
+        self.terminal.put_question(question)?;
+        let answered = async {
+            while !self.terminal.is_answered() {
+                tokio::time::sleep(KEY).await;
+            }
+        };
+        match self.unless_interrupted(answered).await? {
+            Some(()) => Ok(self.terminal.hears_yes()?),
+            None => {
+                self.terminal.talk("")?;
+                Ok(false)
+            }
+        }
+    }
+
+    /// `None` = an interruption came first, now or since the last wait.
+    async fn unless_interrupted<T>(&self, wait: impl Future<Output = T>) -> Result<Option<T>, CtlError> {
+        let mut interrupts = self.interrupts.lock().await;
+        let interrupts = match &mut *interrupts {
+            Some(interrupts) => interrupts,
+            none => none.insert(Interrupts::listen()?),
+        };
+        tokio::select! {
+            biased;
+            () = interrupts.next() => Ok(None),
+            done = wait => Ok(Some(done)),
         }
     }
 

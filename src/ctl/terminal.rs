@@ -3,6 +3,8 @@
 use std::cell::RefCell;
 use std::io::{BufRead, IsTerminal, Write};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::termios::{QueueSelector, tcflush};
 use serde::Serialize;
 
 use super::CtlError;
@@ -13,6 +15,8 @@ pub(super) struct Terminal {
     out: RefCell<Box<dyn Write>>,
     err: RefCell<Box<dyn Write>>,
     input: RefCell<Box<dyn BufRead>>,
+    /// It is the process's own.
+    stdin: bool,
     /// Results as JSON.
     pub(super) json: bool,
     /// Colors of stdout.
@@ -35,6 +39,7 @@ impl Terminal {
             out: RefCell::new(Box::new(std::io::stdout())),
             err: RefCell::new(Box::new(std::io::stderr())),
             input: RefCell::new(Box::new(std::io::BufReader::new(std::io::stdin()))),
+            stdin: true,
             json,
             paint: fitted(Paint::new(out && !set("NO_COLOR") && !dumb)),
             redraws: out && !dumb,
@@ -93,19 +98,48 @@ impl Terminal {
 
     /// Asks; only `y` and `yes` are a yes, the end of the input is a no.
     pub(super) fn ask(&self, question: &str) -> std::io::Result<bool> {
-        let answer = self.ask_for(&format!("{question} [y/N]"))?;
-        Ok(matches!(answer.to_lowercase().as_str(), "y" | "yes"))
+        self.put_question(question)?;
+        self.hears_yes()
+    }
+
+    /// Puts a question to which [`Self::hears_yes`] reads the answer. What was typed before is none.
+    pub(super) fn put_question(&self, question: &str) -> std::io::Result<()> {
+        if self.stdin {
+            let _ = tcflush(std::io::stdin(), QueueSelector::IFlush);
+        }
+        self.put(&format!("{question} [y/N]"))
+    }
+
+    /// Is there something to read? Where that cannot be known, yes: reading waits.
+    pub(super) fn is_answered(&self) -> bool {
+        let stdin = std::io::stdin();
+        let mut look = [PollFd::new(&stdin, PollFlags::IN)];
+        !self.stdin || poll(&mut look, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
+    }
+
+    /// Waits for the answer.
+    pub(super) fn hears_yes(&self) -> std::io::Result<bool> {
+        Ok(matches!(self.line()?.to_lowercase().as_str(), "y" | "yes"))
     }
 
     /// Asks for a text; the end of the input is an empty one.
     pub(super) fn ask_for(&self, question: &str) -> std::io::Result<String> {
-        {
-            let mut err = self.err.borrow_mut();
-            write!(err, "{question} ")?;
-            err.flush()?;
-        }
+        self.put(question)?;
+        self.line()
+    }
+
+    fn put(&self, question: &str) -> std::io::Result<()> {
+        let mut err = self.err.borrow_mut();
+        write!(err, "{question} ")?;
+        err.flush()
+    }
+
+    fn line(&self) -> std::io::Result<String> {
         let mut answer = String::new();
-        self.input.borrow_mut().read_line(&mut answer)?;
+        if self.input.borrow_mut().read_line(&mut answer)? == 0 {
+            // Nobody has pressed Return.
+            self.talk("")?;
+        }
         Ok(answer.trim().to_owned())
     }
 }
@@ -154,6 +188,7 @@ pub(super) mod captured {
             out: RefCell::new(Box::new(out.clone())),
             err: RefCell::new(Box::new(err.clone())),
             input: RefCell::new(Box::new(std::io::Cursor::new(answer.unwrap_or_default()))),
+            stdin: false,
             json,
             paint: Paint::new(false),
             redraws: false,

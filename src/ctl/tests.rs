@@ -125,6 +125,19 @@ async fn a_dry_run_prints_the_steps_and_orders_nothing() {
 }
 
 #[tokio::test]
+async fn what_has_no_steps_and_is_done_unasked_is_said_once() {
+    let daemon = Scripted::start(|asked| match asked.line.as_str() {
+        "GET /failover/status" => ok(&sample::steady()),
+        _ => receipt("us-west follows us-east", None, &[]),
+    })
+    .await;
+    let ran = proxyctl(&daemon.url(), "rejoin us-west --yes", None).await;
+    assert_eq!((ran.code, ran.out.as_str(), ran.err.as_str()), (0, "us-west follows us-east\n", ""));
+    let asked = proxyctl(&daemon.url(), "rejoin us-west", Some("y\n")).await;
+    assert!(asked.code == 0 && asked.err.starts_with("us-west follows us-east\nGo on? [y/N] "), "{}", asked.err);
+}
+
+#[tokio::test]
 async fn a_refusal_is_the_daemons_sentence_and_one() {
     let daemon = Scripted::start(|asked| match asked.line.as_str() {
         "GET /failover/status" => ok(&sample::steady()),

@@ -4,7 +4,9 @@ use super::{Daemon, pairs, refusal, settings, signals};
 use crate::config::diff::{diff, live_part};
 use crate::config::{Config, Service};
 use crate::failover::action::{Receipt, Refusal};
+use crate::failover::phase::BlockReason;
 use crate::probe::Probes;
+use crate::types::BackendName;
 
 impl Daemon {
     /// What a reload would change.
@@ -26,7 +28,7 @@ impl Daemon {
                 }
                 tracing::info!("{}", receipt.sentence);
             }
-            Err(refusal) => tracing::error!(why = refusal.sentence, "reload refused, what runs stays"),
+            Err(refusal) => tracing::error!(why = refusal.sentence, "reload refused"),
         }
         answer
     }
@@ -89,12 +91,14 @@ impl Daemon {
             let Some(service) = new.services.iter().find(|service: &&Service| service.name == shown.name) else {
                 continue;
             };
+            let runs = |name: &BackendName| shown.backends.iter().find(|shown| shown.name == *name);
             let target = shown.episode.as_ref().map(|episode| &episode.to);
-            if let Some(to) = target.filter(|to| !service.backends.iter().any(|backend| backend.name == **to)) {
-                return Err(refusal(
-                    "target_removed",
-                    format!("what runs stays: traffic of {} moves to {to}, which cannot be removed; wait", shown.name),
-                ));
+            if let Some(to) = target.filter(|to| {
+                let backend = service.backends.iter().find(|backend| backend.name == **to);
+                backend.is_none_or(|new| runs(to).is_some_and(|is| is.cluster_id != new.cluster_id))
+            }) {
+                let why = format!("traffic of {} moves to {to}, which cannot be removed or replaced; wait", shown.name);
+                return Err(refusal("target_removed", format!("what runs stays: {why}")));
             }
             let Some(active) = &shown.active else { continue };
             let Some(backend) = service.backends.iter().find(|backend| backend.name == *active) else {
@@ -106,9 +110,12 @@ impl Daemon {
                     ),
                 ));
             };
-            let known = shown.backends.iter().find(|shown| shown.name == *active).and_then(|b| b.cluster_id.as_ref());
-            if let (Some(was), Some(is)) = (known, &backend.cluster_id)
+            // What was started with may be the mistake: the latch knows which cluster it means.
+            let unproven = |block: &crate::view::Blocked| block.reason == BlockReason::LatchUnproven.as_str();
+            let starting = !shown.open && shown.blocked.as_ref().is_some_and(unproven);
+            if let (Some(was), Some(is)) = (runs(active).and_then(|b| b.cluster_id.as_ref()), &backend.cluster_id)
                 && was != is
+                && !starting
             {
                 return Err(refusal(
                     "active_replaced",

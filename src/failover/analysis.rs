@@ -411,9 +411,13 @@ pub fn mismatch(active: &Side, identity: Option<&Identity>) -> Option<(BlockReas
     }
 }
 
-/// Two backends that are one server.
+/// Two backends that are one server. What was heard at an address that is not theirs any more says nothing.
 pub fn same_server(sides: &[Side]) -> Option<String> {
-    let node = |side: &Side| side.facts.as_ref().and_then(|heard| heard.facts.node.clone());
+    let node = |side: &Side| {
+        let heard = side.facts.as_ref()?;
+        let mut here = side.addresses.values().filter_map(|address| address.facts.as_ref());
+        here.any(|facts| facts.started == heard.started).then(|| heard.facts.node.clone())?
+    };
     for (i, side) in sides.iter().enumerate() {
         for other in &sides[i + 1..] {
             if let (Some(a), Some(b)) = (node(side), node(other))

@@ -6,6 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::time::sleep;
 
+use super::silence::Vigil;
 use super::survey::{check_moment, check_ready};
 use super::{Error, Pair};
 use crate::cockroach_cloud::model::{ReplicationStream, StreamId, StreamStatus, StreamUpdate};
@@ -23,15 +24,26 @@ pub struct Aim {
     pub most: Duration,
 }
 
-/// Orders the failover of a stream, unless it is under way. The stream is read again just before. Not cancel safe.
-pub async fn fail_over(pair: &Pair, id: StreamId, aim: Aim) -> Result<ReplicationStream, Error> {
+/// Orders the failover of a stream, unless it is under way. The stream is read again just before, then comes a last look
+/// at the primary if there is a `vigil`. Not cancel safe.
+pub async fn fail_over(
+    pair: &Pair,
+    id: StreamId,
+    aim: Aim,
+    vigil: Option<&mut Vigil<'_>>,
+) -> Result<ReplicationStream, Error> {
     let now = pair.client.stream(id).await?;
     if matches!(now.value.status, StreamStatus::FailingOver | StreamStatus::Completed) {
         return Ok(now.value);
     }
-    check_ready(&now.value, now.date, aim.most)?;
+    // A dead primary is as far ahead as it was when it died.
+    let as_of = vigil.as_ref().map(|vigil| vigil.base()).or(now.date);
+    check_ready(&now.value, as_of, aim.most)?;
     if let Some(at) = aim.at {
         check_moment(&now.value, now.date, at)?;
+    }
+    if let Some(vigil) = vigil {
+        vigil.last_look(&now).await?;
     }
     match pair.client.update_stream(id, &StreamUpdate::failover(aim.at)).await {
         Ok(reply) => Ok(reply.value),

@@ -186,6 +186,16 @@ fn apart(read: Result<Cluster, cloud::Error>) -> (Option<Cluster>, Option<String
     }
 }
 
+/// Where a cluster speaks SQL: as configured, else by its record.
+pub async fn addresses(pair: &Pair, which: Which) -> Result<Vec<HostPort>, cloud::Error> {
+    let side = pair.side(which);
+    if !side.addresses.is_empty() {
+        return Ok(side.addresses.clone());
+    }
+    let record = pair.client.cluster(side.id).await?;
+    Ok(sql_address(&record.value).into_iter().collect())
+}
+
 /// Says hello at every address; the best answer counts. `None` = there is no address.
 pub async fn sql(pair: &Pair, side: &Side, addresses: &[HostPort]) -> Option<Sql> {
     let resolver = Resolver::default();
@@ -296,6 +306,11 @@ impl Answer {
     /// or says nothing.
     pub fn is_dead(self) -> bool {
         matches!(self, Self::Lost | Self::Refused | Self::Silent | Self::NotServing)
+    }
+
+    /// A server was heard, whether it serves or not.
+    pub fn lives(self) -> bool {
+        !matches!(self, Self::Lost | Self::Refused | Self::Silent | Self::Unknown)
     }
 
     /// For people.

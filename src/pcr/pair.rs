@@ -26,6 +26,8 @@ pub struct Pair {
     pub max_lag: Duration,
     /// What a failover goes to; `None` = the latest consistent time.
     pub failover_at: Option<Timestamp>,
+    /// How often the replicated time of a stream moves.
+    pub refresh: Duration,
     /// Between two checks of the monitor.
     pub interval: Duration,
     /// Of one check of SQL.
@@ -103,6 +105,7 @@ impl Pair {
             pinned: cloud.stream_id.as_ref().and_then(|id| id.parse().ok()),
             max_lag: service.failover.max_replication_lag,
             failover_at: cloud.failover_at.and_then(|at| Timestamp::from_microsecond(at.0).ok()),
+            refresh: cloud.refresh,
             interval: service.probe.interval,
             timeout: service.probe.timeout,
             fall: service.probe.fall,

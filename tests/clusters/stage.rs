@@ -9,10 +9,12 @@ use pgpivot::cockroach_cloud::model::{ReplicationStream, StreamFilter, StreamSta
 use pgpivot::cockroach_cloud::{Client, Settings as ClientSettings};
 use pgpivot::sim::cloud::{Cloud, Initial, Pace, Settings};
 use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep, timeout};
 
-pub const PATIENCE: Duration = Duration::from_secs(60);
+/// A primary's silence is waited for in life's own times.
+pub const PATIENCE: Duration = Duration::from_secs(150);
 
 pub struct Stage {
     pub cloud: Cloud,
@@ -113,6 +115,35 @@ impl Stage {
         Ran { code: output.status.code().unwrap_or(-1), out, words: flat(output.stdout), err: flat(output.stderr) }
     }
 
+    /// Types a command on a terminal, and at each of these words what belongs to it. Gives all that was on the screen.
+    pub async fn typed(&self, line: &str, answers: &[(&str, &[u8])]) -> (i32, String) {
+        let program = format!("exec {} {line}", env!("CARGO_BIN_EXE_proxyctl"));
+        let mut command = self.command("/usr/bin/script", "--quiet --return --echo never --command");
+        command.arg(&program).arg("/dev/null").env("TERM", "dumb").env("SHELL", "/bin/sh").stdin(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let (mut keys, mut screen) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+        let (mut shown, mut from) = (Vec::new(), 0);
+        let mut answers = answers.iter();
+        let mut next = answers.next();
+        let reading = async {
+            loop {
+                if screen.read_buf(&mut shown).await.unwrap() == 0 {
+                    break;
+                }
+                let text = String::from_utf8_lossy(&shown[from..]).into_owned();
+                if let Some((_, answer)) = next.filter(|(question, _)| text.contains(question)) {
+                    from = shown.len();
+                    keys.write_all(answer).await.unwrap();
+                    keys.flush().await.unwrap();
+                    next = answers.next();
+                }
+            }
+        };
+        timeout(PATIENCE, reading).await.expect("an end in time");
+        let code = timeout(PATIENCE, child.wait()).await.expect("an end in time").unwrap().code();
+        (code.unwrap_or(-1), String::from_utf8_lossy(&shown).split_whitespace().collect::<Vec<_>>().join(" "))
+    }
+
     async fn streams(&self, to: usize) -> Vec<ReplicationStream> {
         let filter = StreamFilter { show_completed: Some(true), ..StreamFilter::default() };
         let mut all = self.client.streams(&filter).await.unwrap().value;
@@ -183,7 +214,6 @@ pub struct Daemon {
 impl Daemon {
     /// `GET /failover/status`, its only service.
     async fn service(&self) -> Option<Value> {
-        use tokio::io::{AsyncReadExt, AsyncWriteExt};
         let mut stream = tokio::net::TcpStream::connect(self.admin).await.ok()?;
         let request = format!("GET /failover/status HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", self.admin);
         stream.write_all(request.as_bytes()).await.ok()?;

@@ -6,7 +6,6 @@ use crate::harness::status::{blocked, find, is_active, traffic};
 use crate::harness::{SOON, eventually};
 use pgpivot::sim::Side;
 use pgpivot::sim::cloud::{ApiFault, Operation, Reach, Times};
-use pgpivot::store::crash::{CRASH_POINTS, Step, When};
 use pgpivot::view::ServiceStatus;
 use std::time::Duration;
 
@@ -201,92 +200,6 @@ async fn two_daemons_make_one_failover_and_end_on_one_side() {
     assert!(clouds.cloud.requests(Operation::PatchStream) <= 2);
     assert!(insert(&connect(&one).await, 1).await && insert(&connect(&two).await, 2).await);
     assert!([1, 2].iter().all(|id| clouds.cloud.ids(Side::West).contains(id)));
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn killed_at_every_persisted_step_of_a_failover_the_daemon_ends_on_the_new_side_with_one_order() {
-    if !cfg!(feature = "crash-points") {
-        panic!("needs --features crash-points: run scripts/test");
-    }
-    for (step, when) in CRASH_POINTS.iter().filter(|(s, _)| matches!(s, Step::Intent | Step::Sent | Step::Latched)) {
-        println!("--- killed at {step}:{when}");
-        let clouds = Clouds::start().await;
-        let daemon = clouds.plan().environment("PGPIVOT_CRASH_AT", &format!("{step}:{when}")).start().await;
-        clouds.crash(EAST).await;
-        daemon.ended(FAILOVER).await;
-        daemon.clear_environment();
-        daemon.launch();
-        // Killed before the intent was on disk, nothing was decided: the side that is dead is the one that counts.
-        let decided = (*step, when.to_string()) != (Step::Intent, "before".into());
-        if decided {
-            daemon.until_active(WEST, FAILOVER).await;
-            assert_eq!(clouds.cloud.requests(Operation::PatchStream), 1, "{step}:{when}");
-        } else {
-            daemon.until("the start waits for east", SOON, |s| blocked(s) == "latch unproven").await;
-            clouds.cloud.revive(Side::East).await.unwrap();
-            daemon.until_active(EAST, SOON).await;
-        }
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn killed_at_every_persisted_step_of_a_switchover_the_daemon_ends_where_the_order_says() {
-    if !cfg!(feature = "crash-points") {
-        panic!("needs --features crash-points: run scripts/test");
-    }
-    let steps = [Step::Intent, Step::Freezing, Step::Sent, Step::Latched];
-    for (step, when) in CRASH_POINTS.iter().filter(|(step, _)| steps.contains(step)) {
-        println!("--- killed at {step}:{when}");
-        let clouds = Clouds::start().await;
-        let plan = clouds.plan().probe("kind", "sql").probe("user", "pgpivot");
-        let daemon = plan.environment("PGPIVOT_CRASH_AT", &format!("{step}:{when}")).start().await;
-        assert!(insert(&connect(&daemon).await, 1).await);
-        // The daemon may die before it answers.
-        let _ = daemon.post("/failover/switchover", "{}").await;
-        daemon.ended(FAILOVER).await;
-        daemon.clear_environment();
-        daemon.launch();
-        // There is no way back from `sent` on disk, and none forward from what came before it.
-        let sent = *step == Step::Latched || *step == Step::Sent && *when != When::Before;
-        let side = if sent { WEST } else { EAST };
-        let service = daemon.until_active(side, FAILOVER).await;
-        daemon.stays(&format!("{step}:{when}: {side} is active"), Duration::from_secs(3), quiet_on(side)).await;
-        assert_eq!(service.epoch.0, if sent { 2 } else { 1 }, "{step}:{when}");
-        assert_eq!(clouds.cloud.requests(Operation::PatchStream), u64::from(sent), "{step}:{when}");
-        let client = connect(&daemon).await;
-        assert!(insert(&client, 2).await);
-        assert_eq!(ids(&client).await, [1, 2], "{step}:{when}");
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn killed_while_it_calls_a_refused_failover_off_the_daemon_orders_nothing_for_a_side_that_answers_again() {
-    if !cfg!(feature = "crash-points") {
-        panic!("needs --features crash-points: run scripts/test");
-    }
-    for (step, when) in CRASH_POINTS.iter().filter(|(step, _)| *step == Step::Cancelled) {
-        println!("--- killed at {step}:{when}");
-        let clouds = Clouds::start().await;
-        let daemon = clouds.plan().environment("PGPIVOT_CRASH_AT", &format!("{step}:{when}")).start().await;
-        clouds.cloud.fault(Operation::PatchStream, ApiFault::Status(403), Times::Next(1));
-        clouds.crash(EAST).await;
-        daemon.ended(FAILOVER).await;
-        clouds.cloud.revive(Side::East).await.unwrap();
-        daemon.clear_environment();
-        daemon.launch();
-        if *when == When::Before {
-            // The order is on disk, and its end is not: people decide.
-            let service = daemon.until("blocked", FAILOVER, |s| blocked(s) == "promotion pending").await;
-            let sentence = service.blocked.unwrap().sentence;
-            assert!(sentence.contains(clouds.stream()) && sentence.contains("proxyctl abandon west"), "{sentence}");
-            daemon.stays("nobody is let in", Duration::from_secs(3), |s| !s.open).await;
-            daemon.ctl_done(&["abandon", WEST, "--reason", "it was refused", "--yes"]).await;
-        }
-        daemon.until_active(EAST, FAILOVER).await;
-        daemon.stays("east is active", Duration::from_secs(3), quiet_on(EAST)).await;
-        assert_eq!(clouds.cloud.requests(Operation::PatchStream), 1, "{step}:{when}");
-        assert!(insert(&connect(&daemon).await, 1).await);
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

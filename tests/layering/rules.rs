@@ -118,11 +118,11 @@ pub const TABLE: &[Room] = &[
     // `config` for its own addresses and tokens.
     room("admin", Pure::None, Import(&["view", "routing", "config", "failover::action", "failover::phase"])),
     room("follow", Pure::None, Import(&["routing::snapshot"])),
-    // `config` for the pair of clusters that it works on.
+    // `config` for the pair of clusters that it works on; `failover` for the judge of a primary's silence.
     room(
         "pcr",
         Pure::These(&["pcr::survey", "pcr::schedule", "pcr::settings"]),
-        Import(&["cockroach_cloud", "net", "wire", "view", "config"]),
+        Import(&["cockroach_cloud", "net", "wire", "view", "config", "failover::replication", "failover::witness"]),
     ),
     room("client", Pure::None, Import(&["view", "backoff", "cockroach_cloud"])),
     // `config` for `check-config`, `action` for the commands it sends, `cockroach_cloud` for what `pcr` shows of the

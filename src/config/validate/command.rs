@@ -31,20 +31,21 @@ pub(super) fn argv(section: &mut Section<'_>, key: &str, value: &Option<Texts>) 
 }
 
 fn check_placeholders(section: &mut Section<'_>, key: &str, word: &str) {
-    let mut rest = word;
-    while let Some((_, inner)) = rest.split_once('{') {
-        let Some((name, after)) = inner.split_once('}') else {
-            return;
-        };
-        let found = format!("{{{name}}}");
-        // Braces that hold no plain word belong to the command (JSON, for example).
-        if name.chars().all(|c| c.is_ascii_alphabetic() || c == '_') && !PLACEHOLDERS.contains(&found.as_str()) {
-            let meant = nearest(&found, PLACEHOLDERS).map_or(String::new(), |meant| format!("did you mean {meant}? "));
-            section.problem(
-                key,
-                format!("has the unknown placeholder {}; {meant}known are {}", shown(&found), PLACEHOLDERS.join(", ")),
-            );
+    // Braces that hold no plain word belong to the command (JSON, for example).
+    for (at, _) in word.match_indices('{') {
+        let inner = &word[at + 1..];
+        let length = inner.find(|c: char| !c.is_ascii_alphabetic() && c != '_').unwrap_or(inner.len());
+        let found = format!("{{{}}}", &inner[..length]);
+        let known = PLACEHOLDERS.contains(&found.as_str());
+        match (inner[length..].starts_with('}'), known) {
+            (true, false) => {
+                let meant = nearest(&found, PLACEHOLDERS).map_or(String::new(), |m| format!("did you mean {m}? "));
+                let list = PLACEHOLDERS.join(", ");
+                section.problem(key, format!("has the unknown placeholder {}; {meant}known are {list}", shown(&found)));
+            }
+            (false, true) => section
+                .problem(key, format!("has a placeholder without its closing brace in {}; write {found}", shown(word))),
+            (true, true) | (false, false) => {}
         }
-        rest = after;
     }
 }

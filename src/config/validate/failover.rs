@@ -60,7 +60,12 @@ pub(super) fn build(
     let policy = Policy {
         automatic: s.flag(&raw.automatic, true),
         authority: s.choice("authority", &raw.authority, &authorities, &["patroni"]).unwrap_or(Authority::SelfDecides),
-        witness: s.choice("witness", &raw.witness, &witnesses, &[]).unwrap_or(WitnessRule::Required),
+        witness: match s.choice("witness", &raw.witness, &witnesses, &[]) {
+            Some(rule) => rule,
+            None if raw.witness.is_none() => WitnessRule::Required,
+            // That word is the problem, and not what would follow from the default.
+            None => WitnessRule::Optional,
+        },
         standby_serves: s.flag(&raw.standby_serves, false),
     };
     let word = promoter_word(s, service, raw, policy, defaults, probe);

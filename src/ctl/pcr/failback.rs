@@ -63,7 +63,7 @@ async fn initiate(desk: &Desk<'_>, dry_run: bool) -> Result<Done, CtlError> {
             if let Some(done) = desk.propose(&losing(desk, &survey, &stream), dry_run)? {
                 return Ok(done);
             }
-            let stream = failback::fail_over(&desk.pair, stream.id, desk.aim()).await?;
+            let stream = failback::fail_over(&desk.pair, stream.id, desk.aim(), None).await?;
             complete(desk, &stream).await
         }
     }

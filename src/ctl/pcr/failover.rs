@@ -1,10 +1,9 @@
-//! `failover` where no daemon runs: the stream from the primary is failed over through the API, and the words say that
-//! nothing fences the primary and nobody moves the clients.
+//! `failover` where no daemon runs: once the primary has fallen silent, by the daemon's own judge, the stream from it is
+//! failed over through the API, and the words say that nothing fences the primary and nobody moves the clients.
 
 use std::time::Duration;
 
 use serde_json::json;
-use tokio::time::sleep;
 
 use super::{Desk, failback, plan, says_nothing};
 use crate::cockroach_cloud::model::{ReplicationStream, StreamStatus};
@@ -16,14 +15,11 @@ use crate::ctl::terminal::Terminal;
 use crate::ctl::{CtlError, Done};
 use crate::failover::action::Receipt;
 use crate::pcr::failback::{Aim, fail_over};
-use crate::pcr::look::Answer;
+use crate::pcr::silence::{Ended, Vigil};
 use crate::pcr::survey::{check_moment, check_ready};
 use crate::pcr::wait::Until;
-use crate::pcr::{Direction, Error, Pair, Survey, Which, look};
+use crate::pcr::{Direction, Error, NotReady, Pair, Survey, Which, look};
 use crate::types::BackendName;
-
-/// Between two looks at the stream, at most.
-const BETWEEN: Duration = Duration::from_secs(5);
 
 /// What was typed.
 struct Wanted<'a> {
@@ -82,57 +78,48 @@ async fn go(desk: &Desk<'_>, wanted: Wanted<'_>) -> Result<Done, CtlError> {
     }
     // An operator may take more loss than the monitor, but not a copy that is not complete.
     let aim = Aim { at: wanted.at, most: if wanted.force { Duration::MAX } else { desk.pair.max_lag } };
-    check_ready(stream, survey.date, aim.most)?;
+    check_ready(stream, survey.date, aim.most).map_err(|error| with_remedy(desk, error))?;
     if let Some(at) = aim.at {
         check_moment(stream, survey.date, at)?;
     }
-    let shown = match wanted.force {
-        true => heard(desk).await.map_or("no address of it is known", |sql| sql.answer.words()),
-        false => {
-            let words = check_dead(desk).await?;
-            sleep(BETWEEN.min(desk.pair.timeout)).await;
-            check_still(desk, &survey, stream).await?;
-            words
-        }
+    let mut vigil = match wanted.force {
+        true => None,
+        false => Some(Vigil::begin(&desk.pair, stream.id).await?),
     };
-    if let Some(done) = desk.propose(&losing(desk, &survey, stream, aim, shown), wanted.dry_run)? {
+    let shown = match &vigil {
+        Some(vigil) => vigil.primary().words(),
+        None => heard(desk).await,
+    };
+    if let Some(done) = desk.propose(&losing(desk, &survey, stream, aim, shown, vigil.as_ref()), wanted.dry_run)? {
         return Ok(done);
     }
-    if !wanted.force {
-        // However long the question stood there.
-        check_still(desk, &survey, stream).await?;
-        check_dead(desk).await?;
+    if let Some(vigil) = &mut vigil {
+        match desk.until_silent(vigil).await? {
+            None => return Ok(Done::No),
+            Some(Ended::Joined(stream)) => {
+                let said = format!("stream {} was failed over by others meanwhile: waiting for its end", stream.id);
+                desk.terminal.talk(&said)?;
+                return complete(desk, &stream).await;
+            }
+            Some(Ended::Silent) => {}
+        }
     }
-    let stream = fail_over(&desk.pair, stream.id, aim).await?;
+    let stream = fail_over(&desk.pair, stream.id, aim, vigil.as_mut()).await?;
     complete(desk, &stream).await
 }
 
-async fn heard(desk: &Desk<'_>) -> Option<look::Sql> {
-    look::cluster(&desk.pair, Which::Primary).await.sql
-}
-
-/// Only who does not answer at all, or says that he does not serve, is failed over without force; what he said.
-async fn check_dead(desk: &Desk<'_>) -> Result<&'static str, Error> {
-    let cluster = desk.pair.primary.name.clone();
-    match heard(desk).await {
-        Some(sql) if sql.answer == Answer::Serving => Err(Error::Serves(cluster)),
-        Some(sql) if sql.answer.is_dead() => Ok(sql.answer.words()),
-        Some(sql) => Err(Error::NotDead { cluster, heard: format!("{}: {}", sql.answer.words(), sql.said) }),
-        None => Err(Error::NotDead { cluster, heard: "no address of it is known".to_owned() }),
+/// By force any lag will do.
+fn with_remedy(desk: &Desk<'_>, error: Error) -> Error {
+    let (primary, standby) = (desk.pair.primary.name.clone(), desk.pair.standby.name.clone());
+    match error {
+        Error::NotReady { id, why: NotReady::Behind { lag, most } } => Error::Stale { primary, standby, id, lag, most },
+        other => other,
     }
 }
 
-/// The stream brings nothing that was committed after the first look.
-async fn check_still(desk: &Desk<'_>, first: &Survey, before: &ReplicationStream) -> Result<(), Error> {
-    let survey = failback::survey(desk).await?;
-    let now = survey.streams.iter().find(|stream| stream.id == before.id).and_then(|stream| stream.replicated_time);
-    match (now, first.date) {
-        (Some(replicated), Some(looked)) if Some(replicated) > before.replicated_time && replicated >= looked => {
-            let (primary, standby) = (desk.pair.primary.name.clone(), desk.pair.standby.name.clone());
-            Err(Error::StillReceives { primary, standby, id: before.id, replicated, looked })
-        }
-        _ => Ok(()),
-    }
+async fn heard(desk: &Desk<'_>) -> &'static str {
+    let sql = look::cluster(&desk.pair, Which::Primary).await.sql;
+    sql.map_or("no address of it is known", |sql| sql.answer.words())
 }
 
 /// From the primary to the standby, and nowhere else.
@@ -166,14 +153,21 @@ async fn complete(desk: &Desk<'_>, stream: &ReplicationStream) -> Result<Done, C
     Ok(Done::Yes)
 }
 
-fn losing(desk: &Desk<'_>, survey: &Survey, stream: &ReplicationStream, aim: Aim, shown: &str) -> Receipt {
+fn losing(
+    desk: &Desk<'_>,
+    survey: &Survey,
+    stream: &ReplicationStream,
+    aim: Aim,
+    shown: &str,
+    vigil: Option<&Vigil<'_>>,
+) -> Receipt {
     let (primary, standby) = (&desk.pair.primary.name, &desk.pair.standby.name);
     let lag = survey.lag(stream).map(|lag| format!(", now {} s behind", lag.as_secs())).unwrap_or_default();
     let moment = match aim.at {
         Some(at) => format!("{at}"),
         None => format!("the latest consistent time{lag}"),
     };
-    let steps = vec![
+    let mut steps = vec![
         format!(
             "there is no daemon, so NOTHING FENCES {primary} ({shown}) and no client is moved: what was written there after \
              the moment of the failover ({moment}), or will be, is missing on {standby}"
@@ -182,5 +176,15 @@ fn losing(desk: &Desk<'_>, survey: &Survey, stream: &ReplicationStream, aim: Aim
         "wait until it has completed; it cannot be taken back".to_owned(),
         format!("then it is for you to send the applications to {standby}"),
     ];
+    if let Some(vigil) = vigil {
+        let (at, left) = vigil.until();
+        let wait = format!(
+            "wait until {primary} counts as silent: nothing newer than {:.0} may come over its stream until {at:.0}, in {} s; \
+             if it does, {primary} lives and nothing is done",
+            vigil.base(),
+            left.as_secs()
+        );
+        steps.insert(1, wait);
+    }
     plan(format!("failing over from {primary} to {standby} without a daemon"), steps)
 }

@@ -38,7 +38,7 @@ pub(super) async fn run(desk: &Desk<'_>, forward: bool, dry_run: bool) -> Result
         }
     }
     match go_home(desk).await? {
-        Some(survey) if forward && must_move(desk, done_before) && !may_erase(desk, &survey)? => Ok(Done::No),
+        Some(survey) if forward && must_move(desk, done_before) && !may_erase(desk, &survey).await? => Ok(Done::No),
         Some(survey) if forward => set_up_again(desk, &survey).await,
         Some(survey) => {
             desk.say(&at_home(desk, &survey), json!({ "outcome": "done", "stream": survey.newest_completed() }))?;
@@ -55,12 +55,14 @@ fn must_move(desk: &Desk<'_>, done_before: bool) -> bool {
 
 /// The side that was left holds the only copy of what the applications still write there. A `--yes` that was given before
 /// they could be moved is no word on that.
-fn may_erase(desk: &Desk<'_>, survey: &Survey) -> Result<bool, CtlError> {
+async fn may_erase(desk: &Desk<'_>, survey: &Survey) -> Result<bool, CtlError> {
     let standby = &desk.pair.standby.name;
     desk.terminal.talk(&at_home(desk, survey))?;
     if desk.terminal.interactive && !desk.global.yes {
         desk.terminal.talk(&format!("next, everything on {standby} is ERASED: are all applications moved?"))?;
-        return Ok(desk.terminal.ask("Go on?")?);
+        if desk.ask("Go on?").await? {
+            return Ok(true);
+        }
     }
     let sentence = format!(
         "stopped before {standby} is erased: send the applications to {} first, then run the same command again",
@@ -103,7 +105,7 @@ async fn go_home(desk: &Desk<'_>) -> Result<Option<Survey>, CtlError> {
                             return Ok(None);
                         }
                     }
-                    None => drop(failback::fail_over(&desk.pair, stream.id, desk.aim()).await?),
+                    None => drop(failback::fail_over(&desk.pair, stream.id, desk.aim(), None).await?),
                 }
             }
             Standing::FailingOver(stream) => {

@@ -82,7 +82,8 @@ impl Stage {
         let text = format!(
             "[admin]\nlisten = 'off'\nsocket = '{folder}/nobody.sock'\n[service.main]\nkind = 'cockroach'\n\
              [service.main.probe]\ntimeout = '1s'\n\
-             [service.main.cockroach_cloud]\napi_url = '{}'\nsecret_file = '{folder}/secret'\ntimeout = '2s'\n{more}\n{}{}",
+             [service.main.cockroach_cloud]\napi_url = '{}'\nsecret_file = '{folder}/secret'\ntimeout = '2s'\n\
+             replicated_time_refresh = '1s'\n{more}\n{}{}",
             self.cloud.api_url(),
             backend("east", 0, "primary"),
             backend("west", 1, "standby"),

@@ -83,7 +83,11 @@ impl Machine {
     pub(super) fn known(&self, name: &BackendName) -> Result<&Side, Refusal> {
         self.side(name).ok_or_else(|| {
             let names: Vec<&str> = self.sides.iter().map(|side| side.name.as_str()).collect();
-            refusal("unknown_backend", format!("there is no backend {name}; there are {}", names.join(", ")))
+            let asked = match name.as_str().trim() {
+                "" => "no backend is named".to_owned(),
+                _ => format!("there is no backend {name}"),
+            };
+            refusal("unknown_backend", format!("{asked}; there are {}", names.join(", ")))
         })
     }
 

@@ -26,6 +26,10 @@ impl Machine {
             before.is_none_or(|addresses| *addresses != config.addresses)
         };
         let moved: Vec<_> = service.backends.iter().filter(|b| moved(b)).map(|b| b.name.clone()).collect();
+        let replaced = |config: &config::Backend| {
+            self.side(&config.name).is_some_and(|side| side.config.cluster_id != config.cluster_id)
+        };
+        let replaced = service.backends.iter().any(replaced);
         let mut old = std::mem::take(&mut self.sides);
         for config in &service.backends {
             let side = match old.iter().position(|side| side.name == config.name) {
@@ -42,7 +46,8 @@ impl Machine {
         for side in &mut self.sides {
             side.witness.limit(self.service.failover.max_replication_lag);
         }
-        if !same_streams {
+        // A stream that leads to the cluster of before must not be taken for one to the cluster of that name now.
+        if !same_streams || replaced {
             self.streams = Streams::default();
             for side in &mut self.sides {
                 side.witness = Self::new_witness(&self.service);

@@ -75,6 +75,24 @@ fn a_stream_that_did_not_move_before_t0_or_cannot_be_read_says_nothing() {
 }
 
 #[test]
+fn whoever_did_not_watch_before_believes_a_stream_that_was_replicated_not_long_ago() {
+    let vigil = |lag: u64, end: u64| {
+        let mut witness = Witness::new(REFRESH, Duration::from_secs(120));
+        witness.sample(&known(600, Status::Replicating, Some(600 - lag)), clock(600));
+        witness.begin_unwatched(s(600), clock(600));
+        for at in (605..=end).step_by(5) {
+            witness.sample(&known(at, Status::Replicating, Some(600 - lag)), clock(at));
+        }
+        (witness.testimony(), witness.silent_from())
+    };
+    assert_eq!(vigil(10, 685), (Testimony::Unknown, Some(clock(690))));
+    assert_eq!(vigil(10, 690), (Testimony::Silent, Some(clock(690))));
+    assert_eq!(vigil(100, 770), (Testimony::Unknown, Some(clock(775))), "what lags is waited for");
+    assert_eq!(vigil(100, 775), (Testimony::Silent, Some(clock(775))));
+    assert_eq!(vigil(181, 2000).0, Testimony::Unknown, "it had not moved for six refreshes");
+}
+
+#[test]
 fn a_stream_seen_to_fail_over_never_goes_back() {
     let mut streams = Streams::default();
     let report = |at: u64, status| Report {

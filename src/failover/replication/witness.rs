@@ -68,6 +68,16 @@ impl Witness {
         self.since = Some(Since { t0, base, advanced, lag: self.usual_lag() });
     }
 
+    /// As [`Witness::begin`], for whoever did not watch before: what was replicated not long before T0 by the first
+    /// reading was moved not long before T0, and by as much it lags.
+    pub fn begin_unwatched(&mut self, t0: Moment, base: WallTime) {
+        self.begin(t0, Some(base));
+        let replicated = self.last.as_ref().and_then(|last| last.replicated);
+        if let (Some(since), Some(replicated)) = (&mut self.since, replicated) {
+            since.advanced |= base.since(replicated) <= self.refresh * 6;
+        }
+    }
+
     /// The suspicion is over.
     pub fn end(&mut self) {
         self.since = None;
@@ -123,20 +133,27 @@ impl Witness {
             return Testimony::Unknown;
         }
         let margin = self.refresh / 6;
-        // Silence counts from T0, or from what was replicated after it.
-        let from = base.0.max(replicated.0.saturating_sub(micros(margin)));
         let silence = config::silence(self.refresh, since.lag);
         // By our own clock as well: theirs may jump.
         let moved = self.advanced.unwrap_or(since.t0).max(since.t0);
         let slack = if moved > since.t0 { since.lag + margin } else { Duration::ZERO };
         let lasted = last.finished.since(moved) + slack + margin >= silence;
-        if since.advanced && lasted && last.clock.0 >= from.saturating_add(micros(silence)) {
+        if since.advanced && lasted && Some(last.clock) >= self.silent_from() {
             Testimony::Silent
         } else if replicated >= base.plus(margin) {
             Testimony::Writing
         } else {
             Testimony::Unknown
         }
+    }
+
+    /// By its source's clock, when it counts as silent if nothing new comes: counted from T0, or from what was replicated
+    /// after it.
+    pub fn silent_from(&self) -> Option<WallTime> {
+        let since = self.since.as_ref()?;
+        let replicated = self.last.as_ref()?.replicated?;
+        let from = since.base?.0.max(replicated.0.saturating_sub(micros(self.refresh / 6)));
+        Some(WallTime(from).plus(config::silence(self.refresh, since.lag)))
     }
 
     /// It replicates, and the source could be read since.

@@ -4,7 +4,7 @@ use super::daemon::Daemon;
 use super::eventually::{SOON, eventually};
 use super::plan::DaemonPlan;
 use pgpivot::sim::Side;
-use pgpivot::sim::cloud::{Cloud, Pace, Settings};
+use pgpivot::sim::cloud::{Auth, Cloud, Pace, Settings};
 use std::time::Duration;
 use tokio::time::timeout;
 use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
@@ -23,6 +23,11 @@ pub const WEST: &str = "west";
 impl Clouds {
     /// East serves, west follows it with little lag.
     pub async fn start() -> Self {
+        Self::with(Auth::Trust).await
+    }
+
+    /// The same, and who may log in.
+    pub async fn with(auth: Auth) -> Self {
         let ms = Duration::from_millis;
         let pace = Pace {
             starting: ms(500),
@@ -32,7 +37,7 @@ impl Clouds {
             failover: ms(700),
             retention: Duration::from_secs(3600),
         };
-        let cloud = Cloud::start(Settings { pace, rate_limit: None, ..Settings::default() }).await.unwrap();
+        let cloud = Cloud::start(Settings { pace, auth, rate_limit: None, ..Settings::default() }).await.unwrap();
         Self { cloud }
     }
 

@@ -108,6 +108,11 @@ impl DaemonPlan {
         self
     }
 
+    /// A key of `[service.main.cockroach_sql]`.
+    pub fn replication(self, key: &str, value: impl Into<Value>) -> Self {
+        self.set("cockroach_sql", key, value)
+    }
+
     fn set(mut self, section: &str, key: &str, value: impl Into<Value>) -> Self {
         let table = self.service().entry(section).or_insert_with(|| Value::Table(Table::new()));
         table.as_table_mut().unwrap().insert(key.into(), value.into());

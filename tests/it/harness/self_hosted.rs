@@ -16,6 +16,11 @@ const STEP: Duration = Duration::from_millis(250);
 
 /// Two clusters, `east` replicated to `west`.
 pub async fn clusters() -> Cloud {
+    clusters_with(cloud::Auth::Trust).await
+}
+
+/// The same, and who may log in.
+pub async fn clusters_with(auth: cloud::Auth) -> Cloud {
     let second = Duration::from_secs(1);
     let pace = cloud::Pace {
         starting: Duration::ZERO,
@@ -25,7 +30,7 @@ pub async fn clusters() -> Cloud {
         failover: second,
         retention: second * 3600,
     };
-    let settings = cloud::Settings { mode: cloud::Mode::SelfHosted, pace, ..cloud::Settings::default() };
+    let settings = cloud::Settings { mode: cloud::Mode::SelfHosted, pace, auth, ..cloud::Settings::default() };
     Cloud::start(settings).await.unwrap()
 }
 

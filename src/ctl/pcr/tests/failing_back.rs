@@ -204,15 +204,76 @@ async fn a_primary_whose_commits_still_arrive_is_failed_over_only_by_force() {
 async fn a_primary_that_is_back_when_the_question_is_answered_is_not_failed_over() {
     let stage = Stage::replicated().await;
     stage.cloud.crash(0).await.unwrap();
-    stage.cloud.fault(Operation::ListStreams, ApiFault::Slow(Duration::from_millis(400)), Times::UntilCleared);
     let back = async {
         // What is read once the question is answered.
-        stage.until("the last look", || stage.cloud.requests(Operation::ListStreams) == 3).await;
+        stage.until("the next look", || stage.cloud.requests(Operation::GetStream) >= 2).await;
         stage.cloud.revive(0).await.unwrap();
     };
     let (ran, ()) = tokio::join!(stage.proxyctl("failover", Some("y\n")), back);
     // By its answer, or by what it has committed since.
     assert!(ran.code == 1 && ran.err.contains("Go on?") && ran.err.contains("Nothing was done"), "{}", ran.err);
+    assert_eq!(stage.writes(), 0);
+}
+
+#[tokio::test]
+async fn what_was_on_its_way_is_waited_for_before_a_primary_counts_as_silent() {
+    let stage = Stage::replicated().await;
+    // What east commits arrives later than one look after the other.
+    stage.cloud.set_pace(Pace { lag: Duration::from_secs(2), ..Pace::instant() });
+    stage.cloud.set_reach(0, Reach::Refused).await.unwrap();
+    let ran = stage.yes("failover").await;
+    assert!(ran.code == 1 && ran.err.contains("west still receives what east commits"), "{}", ran.err);
+    assert!(ran.err.contains("wait until east counts as silent: nothing newer than"), "{}", ran.err);
+    assert!(ran.err.contains("east refuses connections; its stream has everything up to"), "{}", ran.err);
+    assert_eq!(stage.writes(), 0);
+}
+
+#[tokio::test]
+async fn a_primary_that_has_been_dead_for_long_is_failed_over_by_force_alone_and_that_is_said() {
+    let stage = Stage::replicated().await;
+    stage.cloud.crash(0).await.unwrap();
+    stage.cloud.set_clock_offset(Duration::from_secs(600), false);
+    let ran = stage.yes("failover").await;
+    assert!(ran.code == 1 && ran.err.contains("or east has been dead for that long"), "{}", ran.err);
+    assert!(ran.err.contains("say --force"), "{}", ran.err);
+    assert_eq!(stage.writes(), 0);
+    assert_eq!(stage.yes("failover --force").await.code, 0);
+}
+
+#[tokio::test]
+async fn a_standby_or_an_api_that_is_away_keeps_a_failover_waiting_with_its_reason() {
+    let stage = Stage::replicated().await;
+    stage.cloud.crash(0).await.unwrap();
+    stage.cloud.set_reach(1, Reach::Refused).await.unwrap();
+    let ran = stage.yes("failover --timeout 4s").await;
+    assert!(ran.code == 1 && ran.err.contains("west is not heard (refuses connections"), "{}", ran.err);
+    stage.cloud.set_reach(1, Reach::Normal).await.unwrap();
+    let before = stage.cloud.requests(Operation::GetStream);
+    let away = async {
+        stage.until("the second look", || stage.cloud.requests(Operation::GetStream) >= before + 2).await;
+        stage.cloud.fault(Operation::GetStream, ApiFault::Status(503), Times::UntilCleared);
+    };
+    let (ran, ()) = tokio::join!(stage.yes("failover --timeout 4s"), away);
+    assert!(ran.code == 1 && ran.err.contains("its stream") && ran.err.contains("503"), "{}", ran.err);
+    stage.cloud.clear_faults();
+    // Nobody has seen it move in the six refreshes before this look.
+    let ran = stage.yes("failover").await;
+    assert!(ran.code == 1 && ran.err.contains("was not seen to advance in the 6 s before"), "{}", ran.err);
+    assert_eq!(stage.writes(), 0);
+    assert_eq!(stage.yes("failover --force").await.code, 0);
+    assert_eq!(stage.writes(), 1);
+}
+
+#[tokio::test]
+async fn a_failover_by_others_while_silence_is_waited_for_is_only_watched() {
+    let stage = Stage::replicated().await;
+    stage.cloud.crash(0).await.unwrap();
+    let others = async {
+        stage.until("the wait", || stage.cloud.requests(Operation::GetStream) >= 2).await;
+        assert!(stage.cloud.fail_over(stage.cloud.stream_id().unwrap()));
+    };
+    let (ran, ()) = tokio::join!(stage.yes("failover"), others);
+    assert!(ran.code == 0 && ran.err.contains("by others meanwhile"), "{}", ran.err);
     assert_eq!(stage.writes(), 0);
 }
 

@@ -406,6 +406,17 @@ fn a_rotated_secret_forgets_nothing_of_the_streams_and_another_address_of_the_ap
 }
 
 #[test]
+fn a_stream_to_the_cluster_that_was_the_standby_is_not_taken_for_one_to_the_cluster_that_is() {
+    let mut stage = Clusters::steady();
+    let mut service = stage.machine.service.clone();
+    service.backends[WEST].cluster_id = Some("another-cluster".into());
+    let now = stage.at();
+    stage.machine.handle_config(service, now);
+    assert!(stage.machine.streams.by_id("s1").is_none());
+    assert!(stage.machine.side(&"west".into()).unwrap().witness.replication().unwrap().replicated().is_none());
+}
+
+#[test]
 fn a_forced_failover_says_up_to_when_the_standby_has_what_was_acknowledged() {
     let mut stage = Clusters::steady();
     let order = Command::Failover { to: None, force: true, route_only: false, at: None };

@@ -111,6 +111,29 @@ fn a_primary_that_moved_to_another_address_is_no_pooler_and_is_replaced_when_it_
     assert_eq!((stage.active(), stage.promotions.len(), reason(&stage).as_str()), ("west", 1, ""));
 }
 
+#[test]
+fn a_command_that_names_nobody_says_so() {
+    let mut stage = seasoned();
+    let mut asked = |name: &str| stage.command(&Command::Adopt { backend: name.into() }).unwrap_err().sentence;
+    assert_eq!(asked(""), "no backend is named; there are east, west");
+    assert_eq!(asked("north"), "there is no backend north; there are east, west");
+}
+
+#[test]
+fn two_backends_that_swap_their_addresses_are_not_one_server_while_only_one_was_heard_at_its_new_one() {
+    let mut stage = seasoned();
+    let (east, west): (SocketAddr, SocketAddr) = ("10.0.0.1:5432".parse().unwrap(), "10.0.0.2:5432".parse().unwrap());
+    let at = stage.at();
+    stage.machine.handle_addresses(&"east".into(), &[("west.example:5432".parse().unwrap(), west)], at);
+    stage.machine.handle_addresses(&"west".into(), &[("east.example:5432".parse().unwrap(), east)], at);
+    stage.obey();
+    // The server there shows its own address, under which west was heard last.
+    let facts = Box::new(stage.facts(1));
+    assert_eq!(facts.node.as_deref(), Some("10.0.0.2:5432"));
+    hears(&mut stage, west, Verdict::Answered(facts));
+    assert_ne!(reason(&stage), "same server");
+}
+
 /// A fresh probe of east at this address, and a while.
 fn hears(stage: &mut Stage, address: SocketAddr, verdict: Verdict) {
     let now = stage.at();
