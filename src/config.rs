@@ -3,6 +3,7 @@
 
 pub mod diff;
 pub mod env;
+mod patroni;
 pub mod raw;
 pub mod report;
 mod sight;
@@ -14,6 +15,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::types::{BackendName, HostPort, Secret, ServiceName, WallTime};
+
+pub use patroni::Patroni;
 
 /// Everything the daemon runs on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,6 +83,8 @@ pub struct Service {
     pub failover: Failover,
     /// Where physical cluster replication is read and steered; only for kind cockroach.
     pub replication: Option<Replication>,
+    /// Whom it follows; only with `authority = "patroni"`.
+    pub patroni: Option<Patroni>,
     /// Timeouts and socket options of relayed connections.
     pub connection: Connection,
 }
@@ -130,6 +135,8 @@ pub struct Backend {
     pub tls: Tls,
     /// The Cloud API's id of this cluster, a UUID in lower case; set where replication is steered through that API.
     pub cluster_id: Option<String>,
+    /// Its name in Patroni; `None` = found by its address.
+    pub member: Option<String>,
 }
 
 /// `role` in the configuration.
@@ -300,7 +307,7 @@ pub struct Failover {
     /// After this a pending promotion alerts; default 60 s, with replication of clusters 60 min; 1 s to 1 h, cockroach
     /// 24 h.
     pub promote_timeout: Duration,
-    /// `self` or `observe`.
+    /// `self`, `observe` or `patroni`.
     pub authority: Authority,
     /// argv of the node fence.
     pub fence_command: Option<Vec<String>>,
@@ -338,6 +345,8 @@ pub enum Authority {
     SelfDecides,
     /// Somebody else promotes, pgpivot follows what it proves.
     Observe,
+    /// Patroni promotes; pgpivot asks it whom to look at, follows what is proven, and passes orders on.
+    Patroni,
 }
 
 /// `foreign_promotion`.

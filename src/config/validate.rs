@@ -6,6 +6,7 @@ mod admin;
 mod command;
 mod failover;
 pub(in crate::config) mod form;
+mod patroni;
 mod probe;
 mod replication;
 mod section;

@@ -11,6 +11,7 @@ pub mod eventually;
 pub mod http;
 pub mod network;
 pub mod pair;
+pub mod patroni;
 pub mod plan;
 pub mod ports;
 pub mod processes;

@@ -21,6 +21,7 @@ mod failover;
 mod operators;
 mod page;
 mod pairs;
+mod patroni;
 mod probes;
 mod relay;
 mod restart;

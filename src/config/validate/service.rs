@@ -9,7 +9,7 @@ use super::super::{
 };
 use super::replication::{self, Table};
 use super::section::{Section, shown};
-use super::{Problems, admin, check_name, failover, probe, service_path};
+use super::{Problems, admin, check_name, failover, patroni, probe, service_path};
 use crate::types::{BackendName, HostPort, ServiceName};
 
 /// What a service is when its file says no more than its kind.
@@ -100,6 +100,8 @@ pub(super) fn build(name: &str, raw: &raw::Service, files: &Raw, cores: usize, p
     let replication = replication::build(&path, raw, kind, files, problems);
     let steered = failover::Steered { defaults: &defaults, replication: replication.as_ref() };
     let failover = failover::build(&path, &raw.failover, steered, &probe, files, problems);
+    let around = patroni::Around { kind, authority: failover.authority, probe: &probe, backends: &backends };
+    let patroni = patroni::build(&path, raw, &around, files, problems);
     let connection = connection(&path, &raw.connection, problems);
     let service = Service {
         name: ServiceName::new(name),
@@ -110,6 +112,7 @@ pub(super) fn build(name: &str, raw: &raw::Service, files: &Raw, cores: usize, p
         probe,
         failover,
         replication,
+        patroni,
         connection,
     };
     check_roles(&path, &service, problems);
@@ -160,6 +163,7 @@ fn backends(path: &str, raw: &raw::Service, table: Option<Table>, problems: &mut
         let role = section.choice("role", &one.role, &roles, &[]);
         let weight = section.number("weight", &one.weight, 0..=65535, 100);
         let priority = section.number("priority", &one.priority, 0..=65535, 100);
+        let member = section.text("member", &one.member);
         let tls = tls(path, &backend_path, &raw.probe.tls, &one.tls, problems);
         let Some(Text(name)) = &one.name else {
             problems.missing(format!("{backend_path}.name"), "is missing; write for example name = \"us-east\"");
@@ -169,7 +173,8 @@ fn backends(path: &str, raw: &raw::Service, table: Option<Table>, problems: &mut
         if backends.iter().any(|other| other.name.as_str() == name) {
             problems.add(&backend_path, format!("is the name of two backends of {path}; give each its own"));
         }
-        backends.push(Backend { name: BackendName::new(name), addresses, role, weight, priority, tls, cluster_id });
+        let name = BackendName::new(name);
+        backends.push(Backend { name, addresses, role, weight, priority, tls, cluster_id, member });
     }
     backends
 }

@@ -180,6 +180,7 @@ pub(in crate::listener) fn service() -> Service {
             verify_wait: seconds(2),
         },
         replication: None,
+        patroni: None,
         connection: Connection {
             connect_timeout: seconds(3),
             first_packet_timeout: seconds(10),

@@ -22,7 +22,11 @@ impl Stage {
                 let result = if self.disk_ok { Ok(()) } else { Err("no space left on device".into()) };
                 self.told(Outcome::Persisted { ticket, result });
             }
-            Action::Publish(_) | Action::ReadStreams { .. } | Action::ReadClock { .. } => {}
+            Action::Publish(_)
+            | Action::ReadStreams { .. }
+            | Action::ReadClock { .. }
+            | Action::OrderPatroni { .. }
+            | Action::ReadPatroni => {}
             Action::Unlock { .. } => self.unlocks += 1,
             Action::Cut { backend } => {
                 self.cuts.push(backend.clone());

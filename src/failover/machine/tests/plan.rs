@@ -14,6 +14,7 @@ pub(crate) fn service(backends: usize) -> Service {
         priority: 100,
         tls: config::Tls { mode: config::TlsMode::Disable, ca_file: None, server_name: None },
         cluster_id: None,
+        member: None,
     };
     let login = config::Login { user: "pgpivot".into(), database: "postgres".into(), password: None };
     let seconds = Duration::from_secs;
@@ -63,6 +64,7 @@ pub(crate) fn service(backends: usize) -> Service {
             verify_wait: seconds(2),
         },
         replication: None,
+        patroni: None,
         connection: config::Connection {
             connect_timeout: seconds(3),
             first_packet_timeout: seconds(10),
