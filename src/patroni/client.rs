@@ -151,8 +151,7 @@ impl Client {
                 }
             }
         }
-        let nobody = || Trouble::Unreachable { address: HostPort { host: "".into(), port: 0 }, cause: Cause::Http };
-        Err(unreachable.unwrap_or_else(nobody))
+        Err(unreachable.unwrap_or(Trouble::Nobody))
     }
 }
 
@@ -298,3 +297,6 @@ fn roots(settings: &Patroni) -> Result<RootCertStore, BuildError> {
     }
     Ok(roots)
 }
+
+#[cfg(test)]
+mod tests;

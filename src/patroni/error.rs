@@ -43,6 +43,9 @@ pub enum Trouble {
         /// What is wrong.
         what: NotPatroni,
     },
+    /// None is configured.
+    #[error("there is no member to ask")]
+    Nobody,
     /// The body is longer than anything of Patroni's.
     #[error("{address} answers with more than is read")]
     TooLarge {

@@ -151,7 +151,7 @@ impl Member {
         let fields = value.as_object()?;
         let word = |key| fields.get(key).and_then(Value::as_str);
         let port = fields.get("port").and_then(number).and_then(|port| u16::try_from(port).ok());
-        let host = word("host").map(|host| HostPort { host: host.into(), port: port.unwrap_or(POSTGRES) });
+        let host = word("host").map(|host| HostPort { host: text(host).into(), port: port.unwrap_or(POSTGRES) });
         let tags = fields.get("tags").and_then(Value::as_object);
         Some(Self {
             name: text(word("name")?),

@@ -2,12 +2,13 @@
 //! means is `failover::patroni`'s.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::ProbeReport;
@@ -21,6 +22,10 @@ use crate::types::{Now, Timeline};
 const HASTE: Duration = Duration::from_millis(250);
 /// Of what the members said, this many are told.
 const MOST_TROUBLES: usize = 3;
+/// A member's host is looked up again after this.
+const HOST_AGE: Duration = Duration::from_secs(30);
+/// And no longer than this.
+const HOST_TIME: Duration = Duration::from_millis(500);
 
 /// The way to a reader.
 #[derive(Debug)]
@@ -69,12 +74,18 @@ pub(super) async fn run(reader: Reader, mut ears: Ears, stop: CancellationToken)
     let _ = stop.run_until_cancelled(reader.read_on(&mut ears)).await;
 }
 
-/// What the history was last asked for, and what it said.
-type Known = Option<((String, Option<Timeline>), Option<Ended>)>;
+/// What is not asked for at every reading.
+#[derive(Default)]
+struct Known {
+    /// The leader and timeline at which the history was asked, and its last line.
+    history: Option<((String, Option<Timeline>), Option<Ended>)>,
+    /// When a host was looked up, and what it stood for.
+    hosts: BTreeMap<String, (Instant, Vec<SocketAddr>)>,
+}
 
 impl Reader {
     async fn read_on(&self, ears: &mut Ears) {
-        let mut known: Known = None;
+        let mut known = Known::default();
         let mut next = Instant::now();
         loop {
             tokio::select! {
@@ -104,14 +115,14 @@ impl Reader {
 
     async fn read(&self, known: &mut Known) -> Result<Reading, String> {
         let (via, cluster) = self.client.cluster().await.map_err(|troubles| told(&troubles))?;
-        let (primary, addresses) = tokio::join!(self.primaries(&cluster), self.addresses(&cluster));
+        let (primary, addresses) = tokio::join!(self.primaries(&cluster), self.addresses(&cluster, &mut known.hosts));
         let now = cluster.leader().map(|leader| (leader.name.clone(), leader.timeline));
-        if let Some(now) = now.filter(|now| known.as_ref().is_none_or(|(then, _)| then != now)) {
+        if let Some(now) = now.filter(|now| known.history.as_ref().is_none_or(|(then, _)| then != now)) {
             // Asked again at the next change only: nobody decides by it.
             let lines = self.client.history(&via).await.unwrap_or_default();
-            *known = Some((now, lines.into_iter().last()));
+            known.history = Some((now, lines.into_iter().last()));
         }
-        let ended = known.as_ref().and_then(|(_, ended)| ended.clone());
+        let ended = known.history.as_ref().and_then(|(_, ended)| ended.clone());
         Ok(Reading { via, cluster, primary, addresses, ended })
     }
 
@@ -134,13 +145,24 @@ impl Reader {
         said
     }
 
-    async fn addresses(&self, cluster: &Cluster) -> BTreeMap<String, Vec<std::net::SocketAddr>> {
+    /// A name that is slow or resolves nowhere must not hold up every reading.
+    async fn addresses(
+        &self,
+        cluster: &Cluster,
+        hosts: &mut BTreeMap<String, (Instant, Vec<SocketAddr>)>,
+    ) -> BTreeMap<String, Vec<SocketAddr>> {
+        hosts.retain(|_, (asked, _)| asked.elapsed() < HOST_AGE);
         let mut found = BTreeMap::new();
         for member in &cluster.members {
             let Some(host) = &member.host else { continue };
-            // A name that resolves nowhere here matches nobody.
-            let addresses = self.resolver.resolve(host).await.unwrap_or_default();
-            found.insert(member.name.clone(), addresses);
+            let name = host.to_string();
+            if !hosts.contains_key(&name) {
+                let answer = timeout(HOST_TIME, self.resolver.resolve(host)).await;
+                hosts.insert(name.clone(), (Instant::now(), answer.ok().and_then(Result::ok).unwrap_or_default()));
+            }
+            if let Some((_, addresses)) = hosts.get(&name) {
+                found.insert(member.name.clone(), addresses.clone());
+            }
         }
         found
     }

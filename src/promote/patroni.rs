@@ -15,7 +15,7 @@ impl Effects {
         };
         match client.order(order.path(), &order.body()).await {
             Ok(text) => PatroniSays::Taken(text),
-            Err(trouble @ Trouble::Unreachable { .. }) => PatroniSays::NotSent(trouble.to_string()),
+            Err(trouble @ (Trouble::Unreachable { .. } | Trouble::Nobody)) => PatroniSays::NotSent(trouble.to_string()),
             Err(Trouble::Says { address, status: status @ (401 | 403), text }) => PatroniSays::Refused(format!(
                 "{address} answers {status}: {text}; user and password_file of [service.NAME.patroni] are those of \
                  Patroni's restapi.authentication"

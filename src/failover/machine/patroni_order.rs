@@ -82,7 +82,7 @@ impl Machine {
             self.actions.push_back(Action::OrderPatroni { episode: id, order });
             self.probe_all();
         }
-        Ok(Receipt { sentence, episode: Some(id), steps })
+        Ok(Receipt { sentence, episode: (!dry_run).then_some(id), steps })
     }
 
     /// What would be sent, or why it would make no sense.

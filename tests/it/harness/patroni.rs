@@ -47,6 +47,7 @@ pub struct Member {
 impl Patroni {
     /// So many members, the first one the leader, all others streaming from it.
     pub async fn start(count: usize) -> Self {
+        existing(Path::new("/usr/lib/python3/dist-packages/etcd/__init__.py"), "python3-etcd");
         let etcd = Etcd::start().await;
         let patroni = Self { members: (1..=count).map(Member::create).collect(), etcd };
         let first = &patroni.members[0];
