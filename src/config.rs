@@ -4,6 +4,7 @@
 pub mod certificate;
 pub mod diff;
 pub mod env;
+mod patroni;
 pub mod raw;
 pub mod report;
 mod sight;
@@ -17,6 +18,8 @@ use std::time::Duration;
 pub use certificate::{ListenerTls, Terminate};
 
 use crate::types::{BackendName, HostPort, Secret, ServiceName, WallTime};
+
+pub use patroni::Patroni;
 
 /// Everything the daemon runs on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -85,6 +88,8 @@ pub struct Service {
     pub replication: Option<Replication>,
     /// What is asked of readers.
     pub read_only: ReadOnly,
+    /// Whom it follows; only with `authority = "patroni"`.
+    pub patroni: Option<Patroni>,
     /// Timeouts and socket options of relayed connections.
     pub connection: Connection,
 }
@@ -145,6 +150,8 @@ pub struct Backend {
     pub tls: Tls,
     /// The Cloud API's id of this cluster, a UUID in lower case; set where replication is steered through that API.
     pub cluster_id: Option<String>,
+    /// Its name in Patroni; `None` = found by its address.
+    pub member: Option<String>,
 }
 
 /// `role` in the configuration.
@@ -315,7 +322,7 @@ pub struct Failover {
     /// After this a pending promotion alerts; default 60 s, with replication of clusters 60 min; 1 s to 1 h, cockroach
     /// 24 h.
     pub promote_timeout: Duration,
-    /// `self` or `observe`.
+    /// `self`, `observe` or `patroni`.
     pub authority: Authority,
     /// argv of the node fence.
     pub fence_command: Option<Vec<String>>,
@@ -353,6 +360,8 @@ pub enum Authority {
     SelfDecides,
     /// Somebody else promotes, pgpivot follows what it proves.
     Observe,
+    /// Patroni promotes; pgpivot asks it whom to look at, follows what is proven, and passes orders on.
+    Patroni,
 }
 
 /// `foreign_promotion`.

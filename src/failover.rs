@@ -8,6 +8,7 @@ pub mod explain;
 pub mod health;
 pub mod machine;
 pub mod observation;
+pub mod patroni;
 pub mod phase;
 pub mod reads;
 pub mod relayed;

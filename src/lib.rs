@@ -7,7 +7,7 @@
 //! [`daemon`] carries those out through [`store`], [`promote`], [`routing`] and [`connections`]. [`admin`] reads
 //! published views and writes only by sending a command. [`ctl`] is a thin client of [`admin`]. [`cockroach_cloud`]
 //! talks to the API of CockroachDB's vendor for whoever watches or promotes there, and [`pcr`] does there what an
-//! operator asks for.
+//! operator asks for. [`patroni`] talks to the members of a Patroni cluster, where that is the authority.
 //!
 //! # Invariants
 //!
@@ -40,6 +40,8 @@ pub mod failover;
 pub mod listener;
 #[cfg(feature = "daemon")]
 pub mod net;
+#[cfg(feature = "daemon")]
+pub mod patroni;
 #[cfg(feature = "daemon")]
 pub mod pcr;
 #[cfg(feature = "daemon")]

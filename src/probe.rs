@@ -14,6 +14,7 @@ mod classify;
 mod cockroach_cloud;
 mod cockroach_sql;
 mod http;
+mod patroni;
 mod schedule;
 mod sql;
 mod startup;
@@ -70,6 +71,8 @@ pub enum ProbeReport {
     Evidence(Evidence),
     /// One reading of the replication streams between clusters.
     Streams(Report),
+    /// One attempt at reading Patroni.
+    Patroni(Box<crate::failover::patroni::Report>),
     /// What the control plane records of a cluster beside its normal state; `None` = nothing.
     ClusterNote {
         /// Of which cluster.
@@ -93,6 +96,8 @@ pub struct Probes {
     pokes: HashMap<BackendName, watch::Sender<u64>>,
     /// Clusters: to the reader of their streams.
     streams: Option<streams::Orders>,
+    /// To the reader of Patroni.
+    patroni: Option<patroni::Orders>,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
@@ -111,6 +116,9 @@ pub enum ProbeError {
     /// The settings of the Cloud API.
     #[error("cockroach_cloud: {0}")]
     Cloud(#[from] BuildError),
+    /// The settings of Patroni's members.
+    #[error("patroni: {0}")]
+    Patroni(#[from] crate::patroni::BuildError),
 }
 
 /// What the decision core orders, the same for all tasks of a service.
@@ -160,6 +168,9 @@ impl Probes {
         if let Some(Replication::Sql(_)) = &service.replication {
             system_tls(service)?;
         }
+        if let Some(settings) = &service.patroni {
+            crate::patroni::Client::build(settings)?;
+        }
         Ok(cloud(service).map(drop)?)
     }
 
@@ -183,7 +194,7 @@ impl Probes {
         let (orders, _) = watch::channel(calm);
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let resolver = Arc::new(resolver);
-        let mut probes = Self { orders, pokes: HashMap::new(), streams: None, tasks, stop };
+        let mut probes = Self { orders, pokes: HashMap::new(), streams: None, patroni: None, tasks, stop };
         let cloud = cloud(service)?;
         if let Some(replication) = &service.replication {
             let source = match replication {
@@ -213,6 +224,14 @@ impl Probes {
                     let _ = stop.run_until_cancelled(records).await;
                 });
             }
+        }
+        if let Some(settings) = &service.patroni {
+            let client = crate::patroni::Client::build(settings)?;
+            let (orders, ears) = patroni::channel();
+            let (interval, resolver) = (settings.interval, Arc::clone(&resolver));
+            let reader = patroni::Reader { client, interval, resolver, sender: sender.clone(), clock };
+            probes.tasks.spawn(patroni::run(reader, ears, probes.stop.clone()));
+            probes.patroni = Some(orders);
         }
         for (backend, tls) in Self::tls(service)? {
             let common = Arc::new(Common {
@@ -287,6 +306,20 @@ impl Probes {
         if let Some(streams) = &self.streams {
             // As many as may wait are waiting: they will read the same.
             let _ = streams.at_once.try_send(stream);
+        }
+    }
+
+    /// Reads Patroni as often as can be, or at its interval.
+    pub fn hasten_patroni(&self, hastens: bool) {
+        if let Some(patroni) = &self.patroni {
+            patroni.hasten(hastens);
+        }
+    }
+
+    /// Reads Patroni as soon as a reading that is under way has ended.
+    pub fn read_patroni(&self) {
+        if let Some(patroni) = &self.patroni {
+            patroni.read_now();
         }
     }
 

@@ -12,6 +12,7 @@ mod freeze;
 mod latched;
 pub mod lock;
 mod none;
+mod patroni;
 mod postgres;
 mod process;
 mod service;
@@ -55,6 +56,8 @@ pub struct Effects {
     /// Self-hosted clusters: the virtual cluster that is stopped and served.
     virtual_cluster: Option<CockroachSql>,
     fence_command: Option<Vec<String>>,
+    /// To order a change from, where Patroni is the authority.
+    patroni: Option<crate::patroni::Client>,
     promote_timeout: Duration,
 }
 
@@ -98,6 +101,8 @@ impl Effects {
             promoter,
             virtual_cluster,
             fence_command: fence_command.clone(),
+            // What cannot be used was told when the probes were to start with it.
+            patroni: service.patroni.as_ref().and_then(|settings| crate::patroni::Client::build(settings).ok()),
             promote_timeout: *promote_timeout,
         }
     }

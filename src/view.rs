@@ -3,6 +3,7 @@
 
 pub mod dsn;
 mod durations;
+mod patroni;
 pub mod sides;
 pub mod url;
 
@@ -13,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::types::{BackendName, Epoch, HostPort, Lsn, ServiceName, SystemId, Timeline, WallTime};
 
 pub use durations::{BOUNDS_US, Durations};
+pub use patroni::{PatroniMember, PatroniStatus};
 
 /// `GET /failover/status`: everything the page shows.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -76,7 +78,7 @@ pub struct ServiceStatus {
     pub budget: u32,
     /// No automatic episode before this.
     pub cooldown_until: Option<WallTime>,
-    /// `self` or `observe`.
+    /// `self`, `observe` or `patroni`.
     pub authority: String,
     /// `none`, `command`, `postgres`.
     pub promoter: String,
@@ -110,6 +112,9 @@ pub struct ServiceStatus {
     /// Clusters: what was read of their replication.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replication: Option<ReplicationStatus>,
+    /// Where Patroni is the authority: what it says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub patroni: Option<PatroniStatus>,
 }
 
 impl ServiceStatus {
@@ -236,7 +241,7 @@ pub struct Episode {
     pub from: Option<BackendName>,
     /// The candidate.
     pub to: BackendName,
-    /// `intent`, `freezing`, `sent`.
+    /// `intent`, `freezing`, `sent`; `ordered` of somebody else's, before it is followed.
     pub stage: String,
     /// Why it was decided.
     pub why: String,

@@ -6,7 +6,7 @@
 use std::path::Path;
 use std::process::{Command, Output};
 
-const GUIDES: [&str; 2] = ["docs/cockroach.md", "docker/README.md"];
+const GUIDES: [&str; 3] = ["docs/cockroach.md", "docs/patroni.md", "docker/README.md"];
 
 fn text(path: &str) -> String {
     std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap()

@@ -16,8 +16,8 @@ use tokio_util::sync::CancellationToken;
 use super::server::{Patience, serve_with};
 use super::{Admin, AdminState, CommandRequest, ServiceEvent, Settings};
 use crate::failover::action::{Event, EventKind, Receipt, Refusal};
-use crate::types::{Epoch, Secret};
-use crate::view::{ChainStatus, Status};
+use crate::types::{BackendName, Epoch, Secret, Timeline, WallTime};
+use crate::view::{ChainStatus, PatroniMember, PatroniStatus, Status};
 
 fn parse(text: &str) -> Status {
     serde_json::from_str(text).expect("a sample status that reads")
@@ -253,4 +253,37 @@ pub(crate) fn read_until(stream: &mut TcpStream, got: &mut String, wanted: &str)
 pub(crate) fn chain(broken: u64) -> ChainStatus {
     let breaks = (0..broken).map(|n| format!("history.1, line {n}, is not what was written")).collect();
     ChainStatus { pair: format!("pair-{broken}"), lines: 5, first: Some(1), last: Some(5 + broken), broken, breaks }
+}
+
+/// Paused, with a switchover to come, a stranger among the members and a backend that is none of them.
+pub(crate) fn patroni() -> PatroniStatus {
+    let member = |name: &str, role: &str, lag_bytes| PatroniMember {
+        name: name.into(),
+        backend: Some(BackendName::new(name)),
+        host: format!("{name}.example.com:5432").parse().ok(),
+        role: role.into(),
+        state: "running".into(),
+        timeline: Some(Timeline(4)),
+        lag_bytes,
+        nofailover: false,
+        pending_restart: false,
+    };
+    let stranger = PatroniMember {
+        backend: None,
+        state: "start failed".into(),
+        timeline: None,
+        nofailover: true,
+        pending_restart: true,
+        ..member("db3", "replica", None)
+    };
+    PatroniStatus {
+        via: "db1.example.com:8008".parse().ok(),
+        read_at: Some(WallTime(1_785_841_730_000_000)),
+        trouble: None,
+        leader: Some("db1".into()),
+        paused: true,
+        scheduled: Some("from db1 to db2 at 2030-09-24T10:36:00+02:00".into()),
+        members: vec![member("db1", "leader", None), member("db2", "sync standby", Some(2048)), stranger],
+        unmatched: vec!["us-west".into()],
+    }
 }

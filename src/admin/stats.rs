@@ -3,6 +3,7 @@
 
 mod board;
 mod decision;
+mod patroni;
 mod replication;
 mod side;
 

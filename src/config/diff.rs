@@ -40,6 +40,8 @@ pub struct ServiceDiff {
     pub replication: bool,
     /// Anything in `[service.NAME.read_only]`.
     pub read_only: bool,
+    /// Anything in `[service.NAME.patroni]`, the password included.
+    pub patroni: bool,
     /// Anything in `[service.NAME.connection]`.
     pub connection: bool,
 }
@@ -87,7 +89,7 @@ pub fn live_part(old: &Config, new: &Config) -> Config {
             (service.kind, service.workers) = (old.kind, old.workers);
             // A probe that shows no timelines proves nothing of a latch that has one, nor the other way round.
             if old.shows_lines() != new.shows_lines() {
-                (service.probe, service.failover) = (old.probe, old.failover);
+                (service.probe, service.failover, service.patroni) = (old.probe, old.failover, old.patroni);
             }
         }
     }
@@ -175,6 +177,7 @@ impl Diff {
             failover: old.failover != new.failover && !later,
             replication: old.replication != new.replication,
             read_only: old.read_only != new.read_only,
+            patroni: old.patroni != new.patroni && !later,
             connection: old.connection != new.connection,
         };
         self.say_all(&format!("{path}.listener "), &service.listeners, |address| {
@@ -193,6 +196,7 @@ impl Diff {
             ("probe", service.probe, [old, new].map(|s| keys::probe(&s.probe))),
             ("failover", service.failover, [old, new].map(keys::failover)),
             ("read_only", service.read_only, [old, new].map(keys::read_only)),
+            ("patroni", service.patroni, [old, new].map(|s| s.patroni.as_ref().map(keys::patroni).unwrap_or_default())),
             ("connection", service.connection, [old, new].map(|s| keys::connection(&s.connection))),
         ];
         for (name, _, lines) in sections.iter().filter(|(_, differs, _)| *differs) {
@@ -239,7 +243,7 @@ impl Diff {
 impl ServiceDiff {
     /// Nothing changes live.
     pub fn is_empty(&self) -> bool {
-        let sections = [self.probe, self.failover, self.replication, self.read_only, self.connection];
+        let sections = [self.probe, self.failover, self.replication, self.patroni, self.read_only, self.connection];
         self.listeners.is_empty() && self.backends.is_empty() && !sections.contains(&true)
     }
 }

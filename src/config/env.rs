@@ -19,7 +19,7 @@ use crate::types::Secret;
 use crate::view::url::Url;
 
 /// Every variable that means something, in the order of `.env.example`.
-pub const NAMES: [&str; 34] = [
+pub const NAMES: [&str; 35] = [
     "DATABASE_URL",
     "DATABASE_REPLICA_URL",
     "DB_HOST",
@@ -31,6 +31,7 @@ pub const NAMES: [&str; 34] = [
     "DB_SSL",
     "PGPIVOT_STANDBYS",
     "PGPIVOT_PASSWORD",
+    "PGPIVOT_PATRONI_PASSWORD",
     "FAILOVER_HEALTH_CHECK_INTERVAL",
     "HEALTH_CHECK_INTERVAL",
     "HEALTH_CHECK_TIMEOUT",
@@ -57,11 +58,12 @@ pub const NAMES: [&str; 34] = [
 ];
 
 /// Variables whose value is a secret, or may contain one.
-pub const SECRETS: [&str; 7] = [
+pub const SECRETS: [&str; 8] = [
     "DATABASE_URL",
     "DATABASE_REPLICA_URL",
     "DB_PASSWORD",
     "PGPIVOT_PASSWORD",
+    "PGPIVOT_PATRONI_PASSWORD",
     "COCKROACH_API_SECRET_KEY",
     "PRIMARY_CLUSTER_ENDPOINT",
     "PGPIVOT_TOKEN",
@@ -77,6 +79,7 @@ pub struct Env {
     user: Option<Named<String>>,
     database: Option<Named<String>>,
     password: Option<Named<Secret>>,
+    patroni_password: Option<Secret>,
     credentials: Option<(String, Secret)>,
     encrypt: Option<bool>,
     interval: Option<Named<Duration>>,
@@ -112,6 +115,7 @@ impl Env {
             user: login.0,
             database: login.1,
             password: login.2,
+            patroni_password: reader.text("PGPIVOT_PATRONI_PASSWORD").map(Secret::new),
             credentials: reader.credentials(),
             encrypt: reader.flag("DB_SSL"),
             interval: reader.interval(),

@@ -58,6 +58,9 @@ impl Raw {
             if let Some(sql) = &service.cockroach_sql {
                 add(format!("{path}.cockroach_sql.password_file"), &sql.password_file);
             }
+            if let Some(patroni) = &service.patroni {
+                add(format!("{path}.patroni.password_file"), &patroni.password_file);
+            }
         }
         files
     }
@@ -140,6 +143,8 @@ pub struct Service {
     pub cockroach_sql: Option<CockroachSql>,
     /// `[service.NAME.read_only]`.
     pub read_only: ReadOnly,
+    /// `[service.NAME.patroni]`.
+    pub patroni: Option<Patroni>,
     /// `[service.NAME.connection]`.
     pub connection: Connection,
 }
@@ -198,6 +203,8 @@ pub struct Backend {
     pub priority: Option<Number>,
     /// A UUID.
     pub cluster_id: Option<Text>,
+    /// Its name in Patroni.
+    pub member: Option<Text>,
     /// `tls = { … }`; what it leaves out comes from the probe's.
     pub tls: Tls,
 }
@@ -382,6 +389,35 @@ pub struct CockroachSql {
     pub default_target: Option<Flag>,
     /// Duration.
     pub replicated_time_refresh: Option<Text>,
+}
+
+/// `[service.NAME.patroni]`.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Patroni {
+    /// `host:port` each.
+    pub addresses: Option<Texts>,
+    /// HTTPS.
+    pub tls: Option<Flag>,
+    /// Path of a PEM bundle.
+    pub ca_file: Option<Text>,
+    /// Path of our certificate.
+    pub certificate: Option<Text>,
+    /// Path of its key.
+    pub key: Option<Text>,
+    /// Login.
+    pub user: Option<Text>,
+    /// Path.
+    pub password_file: Option<Text>,
+    /// Never a key of the file: only the environment sets it.
+    #[serde(skip)]
+    pub password: Option<Secret>,
+    /// Duration.
+    pub interval: Option<Text>,
+    /// Duration.
+    pub timeout: Option<Text>,
+    /// Duration.
+    pub order_timeout: Option<Text>,
 }
 
 /// `[service.NAME.connection]`.

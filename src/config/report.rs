@@ -9,7 +9,7 @@ use super::source;
 use super::validate::form;
 use super::validate::form::time_text;
 use super::{
-    Authority, Backend, Config, ConfiguredRole, Kind, ListenerTls, ProbeKind, Promoter, Replication, Service,
+    Authority, Backend, Config, ConfiguredRole, Kind, ListenerTls, Patroni, ProbeKind, Promoter, Replication, Service,
     WitnessRule,
 };
 
@@ -92,6 +92,7 @@ fn explain_service(service: &Service) -> Vec<String> {
     let failover = &service.failover;
     let decides = match (failover.authority, failover.automatic) {
         (Authority::Observe, _) => "follows promotions made by others",
+        (Authority::Patroni, _) => "follows Patroni",
         (Authority::SelfDecides, true) => "decides by itself",
         (Authority::SelfDecides, false) => "waits for an operator",
     };
@@ -119,6 +120,7 @@ fn explain_service(service: &Service) -> Vec<String> {
     if let Some(replication) = &service.replication {
         lines.push(format!("  replication {}", explain_replication(replication)));
     }
+    lines.extend(service.patroni.as_ref().map(explain_patroni));
     lines.extend(explain_promotion(service).into_iter().map(|line| format!("  {line}")));
     lines.push("  from a failure of the active side to the decision, at worst:".into());
     lines.extend(explain_detection(service, None).into_iter().map(|line| format!("    {line}")));
@@ -146,6 +148,18 @@ fn explain_backend(backend: &Backend) -> String {
         (None, _) => format!("at {}", addresses.join(", ")),
     };
     format!("  backend {} {at}, weight {}{role}", backend.name, backend.weight)
+}
+
+/// Where Patroni is asked.
+fn explain_patroni(patroni: &Patroni) -> String {
+    let addresses: Vec<String> = patroni.addresses.iter().map(ToString::to_string).collect();
+    let orders = match &patroni.login {
+        Some((user, _)) => format!("ordered as {user}"),
+        None => "ordered without a login".into(),
+    };
+    let every = humantime::format_duration(patroni.interval);
+    let scheme = if patroni.tls { "https" } else { "http" };
+    format!("  patroni asked every {every} by {scheme} at {}, {orders}", addresses.join(", "))
 }
 
 /// Where replication is read.
@@ -291,6 +305,9 @@ fn not_automatic(service: &Service) -> Option<&'static str> {
     let failover = &service.failover;
     if failover.authority == Authority::Observe {
         return Some("authority = \"observe\" waits for somebody else's promotion and follows it");
+    }
+    if failover.authority == Authority::Patroni {
+        return Some("authority = \"patroni\": Patroni decides, and what it promotes is followed");
     }
     if !failover.automatic {
         return Some("automatic = false");

@@ -7,6 +7,7 @@ mod command;
 mod failover;
 pub(in crate::config) mod form;
 mod listener_tls;
+mod patroni;
 mod probe;
 mod read_only;
 mod replication;

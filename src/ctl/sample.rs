@@ -120,6 +120,7 @@ fn service() -> ServiceStatus {
         fall: 3,
         decides_at: None,
         replication: None,
+        patroni: None,
         listeners: vec![ListenerStatus {
             address: "127.0.0.1:26257".parse().unwrap(),
             target: "active".into(),

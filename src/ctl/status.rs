@@ -3,7 +3,9 @@
 use std::fmt::Write as _;
 
 use super::render::{Paint, bytes, duration, plain, table, wall, words};
-use crate::view::{BackendStatus, Level, ReplicationStatus, ServiceStatus, Status, StreamStatus};
+use crate::view::{
+    BackendStatus, Level, PatroniMember, PatroniStatus, ReplicationStatus, ServiceStatus, Status, StreamStatus,
+};
 
 /// Columns of the labels.
 const LABEL: usize = 14;
@@ -78,11 +80,22 @@ fn one(out: &mut String, status: &Status, s: &ServiceStatus, paint: Paint) {
     if let Some(trouble) = s.replication.as_ref().and_then(|r| r.trouble.as_ref()) {
         warn(out, "  streams", Level::Warn, &format!("cannot be read now: {trouble}"));
     }
+    for note in s.patroni.iter().flat_map(PatroniStatus::notes) {
+        warn(out, "  patroni", Level::Warn, &note);
+    }
+    if let Some((since, why)) = s.patroni.as_ref().and_then(|p| p.trouble.as_ref()) {
+        let since = duration(status.at.since(*since));
+        warn(out, "  patroni", Level::Warn, &format!("no member answers for {since}, which moves nothing: {why}"));
+    }
     out.push('\n');
     out.push_str(&backends(s, paint));
     if let Some(replication) = &s.replication {
         out.push('\n');
         out.push_str(&streams(replication, paint));
+    }
+    if let Some(patroni) = s.patroni.as_ref().filter(|patroni| !patroni.members.is_empty()) {
+        out.push('\n');
+        out.push_str(&members(patroni, paint));
     }
     if !s.listeners.is_empty() {
         out.push('\n');
@@ -118,6 +131,7 @@ fn active(status: &Status, s: &ServiceStatus) -> String {
 fn automatic(status: &Status, s: &ServiceStatus) -> String {
     let mut text = match (s.authority.as_str(), s.armed) {
         ("observe", _) => "follows what others promote".to_owned(),
+        ("patroni", _) => "follows Patroni, which decides".to_owned(),
         (_, true) => format!("armed, promoter {}, {} of {} left in 24 h", s.promoter, s.budget_left, s.budget),
         (_, false) => format!("not armed, promoter {} (see `proxyctl explain`)", s.promoter),
     };
@@ -200,6 +214,27 @@ fn stream(s: &StreamStatus) -> Vec<(String, Option<Level>)> {
         (behind.unwrap_or_else(|| "-".to_owned()), None),
         (moment.map_or_else(|| "-".to_owned(), wall), None),
     ]
+}
+
+/// Patroni's members, as `patronictl list` shows them.
+fn members(patroni: &PatroniStatus, paint: Paint) -> String {
+    let row = |m: &PatroniMember| {
+        let level = match m.state.as_str() {
+            "running" | "streaming" => Level::Ok,
+            _ => Level::Warn,
+        };
+        vec![
+            (format!("  {}", plain(&m.name)), None),
+            (m.backend.as_ref().map_or_else(|| "not here".to_owned(), ToString::to_string), None),
+            (plain(&m.role), None),
+            (plain(&m.state), Some(level)),
+            (m.timeline.map_or_else(|| "-".to_owned(), |t| t.to_string()), None),
+            (m.lag_bytes.map_or_else(|| "-".to_owned(), bytes), None),
+            (m.notes(), None),
+        ]
+    };
+    let rows: Vec<Vec<(String, Option<Level>)>> = patroni.members.iter().map(row).collect();
+    table(paint, &["  PATRONI", "BACKEND", "ROLE", "STATE", "TIMELINE", "LAG", "NOTES"], &rows)
 }
 
 fn listeners(s: &ServiceStatus, paint: Paint) -> String {

@@ -232,6 +232,7 @@ impl Driver {
                 let evidence = self.over_all_services(evidence);
                 self.machine.handle_evidence(&evidence, now);
             }
+            Input::Report(ProbeReport::Patroni(report)) => self.machine.handle_patroni(&report, now),
             Input::Report(ProbeReport::Streams(report)) => self.machine.handle_streams(&report, now),
             Input::Report(ProbeReport::ClusterNote { backend, note }) => {
                 self.machine.handle_note(&backend, note, now);
@@ -271,6 +272,7 @@ impl Driver {
             self.write_down(event);
         }
         self.probes.set_cadence(self.machine.cadence());
+        self.probes.hasten_patroni(self.machine.hastens_patroni());
         if let Some((one, all)) = self.machine.stream_pace() {
             self.probes.set_stream_pace(one, all, self.machine.stream_to_watch());
         }
@@ -313,7 +315,8 @@ impl Driver {
         let reprobe = old.probe != first.probe
             || old.backends != first.backends
             || old.failover.promoter != first.failover.promoter
-            || old.replication != first.replication;
+            || old.replication != first.replication
+            || old.patroni != first.patroni;
         if reprobe {
             match Probes::start(&first, &self.shared.daemon, self.report_sender.clone(), clock::now) {
                 Ok(probes) => {

@@ -44,6 +44,7 @@ impl Driver {
             }
             Action::ProbeNow { backend } => self.probes.probe_now(&backend),
             Action::ReadStreams { stream } => self.probes.read_streams(stream),
+            Action::ReadPatroni => self.probes.read_patroni(),
             Action::Unlock { episode } => {
                 if let Some(release) = self.locks.remove(&episode) {
                     release.cancel();
@@ -161,6 +162,12 @@ impl Driver {
                     reply(Outcome::SyncCleared { episode, result });
                 });
             }
+            Action::OrderPatroni { episode, order } => {
+                self.tasks.spawn(async move {
+                    let says = effects.order_patroni(&order).await;
+                    reply(Outcome::PatroniSaid { episode, says });
+                });
+            }
             Action::ReadClock { episode, backend, stop } => {
                 let addresses = self.addresses(&backend);
                 self.tasks.spawn(async move {
@@ -174,6 +181,7 @@ impl Driver {
             | Action::DrainReaders { .. }
             | Action::ProbeNow { .. }
             | Action::ReadStreams { .. }
+            | Action::ReadPatroni
             | Action::Unlock { .. } => {}
         }
     }

@@ -113,6 +113,15 @@ pub enum Action {
         /// As for [`Action::Freeze`].
         latched: Option<Latched>,
     },
+    /// Order Patroni to change its leader, report [`Outcome::PatroniSaid`].
+    OrderPatroni {
+        /// The one that will follow it.
+        episode: EpisodeId,
+        /// What is sent.
+        order: PatroniOrder,
+    },
+    /// Read Patroni at once.
+    ReadPatroni,
     /// Empty `synchronous_standby_names` on the new primary, report [`Outcome::SyncCleared`].
     ClearSync {
         /// Whose.
@@ -120,6 +129,58 @@ pub enum Action {
         /// The new primary.
         backend: BackendName,
     },
+}
+
+/// An order to Patroni, with its own names of the members.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PatroniOrder {
+    /// The leader changes, planned.
+    Switchover {
+        /// Who it must be now.
+        leader: String,
+        /// Who is next; `None` = Patroni chooses.
+        candidate: Option<String>,
+    },
+    /// This member is promoted, whoever leads.
+    Failover {
+        /// Who.
+        candidate: String,
+    },
+}
+
+impl PatroniOrder {
+    /// Below the API's root.
+    pub fn path(&self) -> &'static str {
+        match self {
+            Self::Switchover { .. } => "switchover",
+            Self::Failover { .. } => "failover",
+        }
+    }
+
+    /// As JSON.
+    pub fn body(&self) -> String {
+        let body = match self {
+            Self::Switchover { leader, candidate: Some(candidate) } => {
+                serde_json::json!({ "leader": leader, "candidate": candidate })
+            }
+            Self::Switchover { leader, candidate: None } => serde_json::json!({ "leader": leader }),
+            Self::Failover { candidate } => serde_json::json!({ "candidate": candidate }),
+        };
+        body.to_string()
+    }
+}
+
+/// What came of an order to Patroni.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PatroniSays {
+    /// Done, in its words; still to be proven.
+    Taken(String),
+    /// It was not done: 412, 503, 401 …
+    Refused(String),
+    /// It never left.
+    NotSent(String),
+    /// Nobody knows.
+    Unknown(String),
 }
 
 /// The latched server as it was last heard: a server may be swapped before a probe hears it.
@@ -247,6 +308,13 @@ pub enum Outcome {
         episode: EpisodeId,
         /// `Err` = why not.
         result: Result<WallTime, String>,
+    },
+    /// Patroni's answer to an order.
+    PatroniSaid {
+        /// As in the action.
+        episode: EpisodeId,
+        /// What it says.
+        says: PatroniSays,
     },
     /// The new side waits for no synchronous standby any more, or why it still does.
     SyncCleared {

@@ -1,5 +1,6 @@
 //! The machine in words: the view, what would happen next, and the graph of phases. Changes nothing.
 
+mod patroni;
 mod streams;
 
 use std::fmt::Write as _;
@@ -45,7 +46,12 @@ impl Machine {
         });
         let (open, closed_why) = match self.gate() {
             Some(super::action::Gate::Open { hold, .. }) => {
-                (!hold, hold.then(|| "newcomers wait until running work has ended".into()))
+                let why = if self.follows_patroni() {
+                    "newcomers wait: Patroni changes its leader"
+                } else {
+                    "newcomers wait until running work has ended"
+                };
+                (!hold, hold.then(|| why.into()))
             }
             Some(super::action::Gate::Closed { why }) => (false, Some(why.clone())),
             None => (false, None),
@@ -78,6 +84,7 @@ impl Machine {
             authority: match failover.authority {
                 Authority::SelfDecides => "self".into(),
                 Authority::Observe => "observe".into(),
+                Authority::Patroni => "patroni".into(),
             },
             promoter: failover.promoter.as_str().into(),
             armed: backends.iter().any(|backend| backend.armed),
@@ -93,6 +100,7 @@ impl Machine {
             fall: self.service.probe.fall,
             decides_at: self.decides_at(now),
             replication: self.replication_status(now),
+            patroni: self.patroni_status(),
         }
     }
 
@@ -136,7 +144,7 @@ impl Machine {
 
     fn episode(&self) -> Option<Episode> {
         let super::machine::State::Episode(run) = &self.state else {
-            return None;
+            return self.ordered();
         };
         let intent = &run.intent;
         Some(Episode {
@@ -303,8 +311,14 @@ impl Machine {
                 _ => format!("{} is promoted and traffic opens to it", run.intent.to),
             };
         }
+        if let Some(ask) = &self.following.ask {
+            return format!("traffic opens to {} when that proves to be primary", ask.target());
+        }
         if let Some(block) = &self.block {
             return match block.reason {
+                BlockReason::NotAutomatic | BlockReason::NotLeader if self.follows_patroni() => {
+                    "whoever Patroni promotes is followed as soon as it proves to be primary".into()
+                }
                 BlockReason::Cooldown => {
                     "the decision is taken when the cool-down has passed, if the evidence still stands".into()
                 }
@@ -329,6 +343,7 @@ impl Machine {
         }
         if !self.decides() {
             return match self.service.failover.authority {
+                Authority::Patroni => "whoever Patroni promotes is followed as soon as it proves to be primary".into(),
                 Authority::Observe => "a promotion made by somebody else is followed as soon as it is proven".into(),
                 Authority::SelfDecides if self.service.probe.kind.primary_only() => {
                     format!("if {} no longer passes its check, traffic follows the standby that does", latch.active)

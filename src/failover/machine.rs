@@ -11,6 +11,8 @@ mod gate;
 mod latch;
 mod others;
 mod outcome;
+pub(super) mod patroni;
+mod patroni_order;
 mod phases;
 mod promotion;
 mod reads;
@@ -43,6 +45,7 @@ use crate::types::{BackendName, Epoch, Moment, Now, Timeline, WallTime};
 
 pub use others::Sibling;
 pub(super) use steps::{Aside, Lock, Run, Step};
+pub(super) use watch::kind_word;
 
 /// The machine.
 #[derive(Debug)]
@@ -53,6 +56,8 @@ pub struct Machine {
     pub(super) sides: Vec<Side>,
     /// Clusters: what was read of their replication.
     pub(super) streams: Streams,
+    /// What was read of Patroni, where it is the authority.
+    pub(super) following: patroni::Following,
     pub(super) state: State,
     pub(super) suspicion: Option<Suspicion>,
     pub(super) block: Option<Block>,
@@ -131,6 +136,7 @@ impl Machine {
             record,
             sides,
             streams: Streams::default(),
+            following: patroni::Following::default(),
             state: State::Starting { since: now.at },
             suspicion: None,
             block: None,
@@ -266,6 +272,7 @@ impl Machine {
         match outcome {
             Outcome::Persisted { ticket, result } => self.persisted(ticket, result, now),
             Outcome::Cut { backend, connections, bytes } => self.was_cut(&backend, connections, bytes, now),
+            Outcome::PatroniSaid { episode, says } => self.patroni_said(episode, says, now),
             Outcome::Unfrozen { episode, result } => self.unfrozen(episode, result, now),
             other => self.episode_outcome(other, now),
         }
@@ -373,6 +380,7 @@ impl Machine {
         self.tell_aftermath(now);
         self.note_others(now);
         self.note_follower(now);
+        self.tend_ask(now);
         for _ in 0..16 {
             let before = self.marker();
             match &self.state {

@@ -277,6 +277,8 @@ pub enum BlockReason {
     IndirectIdentity,
     /// The latched side says it is a standby.
     RoleMismatch,
+    /// Patroni names another leader, or none.
+    NotLeader,
 }
 
 impl BlockReason {
@@ -303,6 +305,7 @@ impl BlockReason {
             Self::NotAutomatic => "not automatic",
             Self::IndirectIdentity => "indirect identity",
             Self::RoleMismatch => "role mismatch",
+            Self::NotLeader => "not leader",
         }
     }
 }

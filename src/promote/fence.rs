@@ -43,6 +43,7 @@ mod tests {
             priority: 100,
             tls: Tls { mode: TlsMode::Disable, ca_file: None, server_name: None },
             cluster_id: None,
+            member: None,
         };
         fence(Some(&argv), &backend, Epoch(3)).await.map_err(|error| error.to_string())
     }

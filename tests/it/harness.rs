@@ -12,6 +12,7 @@ pub mod http;
 pub mod identity;
 pub mod network;
 pub mod pair;
+pub mod patroni;
 pub mod plan;
 pub mod ports;
 pub mod processes;

@@ -23,6 +23,7 @@ mod logins;
 mod operators;
 mod page;
 mod pairs;
+mod patroni;
 mod probes;
 mod reads;
 mod relay;

@@ -325,6 +325,7 @@ impl Watch {
             ProbeReport::Addresses { .. }
             | ProbeReport::Evidence(_)
             | ProbeReport::Streams(_)
+            | ProbeReport::Patroni(_)
             | ProbeReport::ClusterNote { .. }
             | ProbeReport::TaskFailed { .. } => None,
         };

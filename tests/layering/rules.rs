@@ -59,7 +59,10 @@ pub const TABLE: &[Room] = &[
         Import(&[]),
     ),
     room("wire", Pure::All, Import(&[])),
-    room("failover", Pure::All, Import(&["config"])),
+    // `model` for what Patroni says.
+    room("failover", Pure::All, Import(&["config", "patroni::model"])),
+    // `config` for where its members answer.
+    room("patroni", Pure::These(&["patroni::model"]), Import(&["config"])),
     room("routing", Pure::These(&["routing::snapshot", "routing::select"]), Import(&["config", "failover::action"])),
     room("net", Pure::None, Import(&["wire", "config"])),
     // `action` for the cadence at which the machine wants to be told.
@@ -71,6 +74,8 @@ pub const TABLE: &[Room] = &[
             "wire",
             "config",
             "cockroach_cloud",
+            "patroni",
+            "failover::patroni",
             "failover::observation",
             "failover::replication",
             "failover::action",
@@ -82,7 +87,7 @@ pub const TABLE: &[Room] = &[
     room(
         "promote",
         Pure::None,
-        Import(&["net", "wire", "config", "cockroach_cloud", "failover::action", "failover::phase"]),
+        Import(&["net", "wire", "config", "cockroach_cloud", "patroni", "failover::action", "failover::phase"]),
     ),
     room(
         "cockroach_cloud",

@@ -212,6 +212,7 @@ pub fn service(backends: usize) -> Service {
         priority: 100,
         tls: Tls { mode: TlsMode::Disable, ca_file: None, server_name: None },
         cluster_id: None,
+        member: None,
     };
     Service {
         name: "main".into(),
@@ -234,6 +235,7 @@ pub fn service(backends: usize) -> Service {
         failover: policy(),
         replication: None,
         read_only: ReadOnly { max_lag: Some(ms(10_000)) },
+        patroni: None,
         connection: Connection {
             connect_timeout: ms(3000),
             first_packet_timeout: ms(10_000),

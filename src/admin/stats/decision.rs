@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::board::{BAD, CALM, Fact, OK, Time, WARN, class, is_exhausted, level, mark, words};
+use super::patroni::Patroni;
 use super::replication::Replication;
 use super::side::{Endpoint, Listener, Side};
 use crate::admin::words::{count, fine_span, plural, until};
@@ -37,6 +38,7 @@ pub(super) struct Service {
     pub(super) endpoints: Vec<Endpoint>,
     pub(super) listeners: Vec<Listener>,
     pub(super) replication: Option<Replication>,
+    pub(super) patroni: Option<Patroni>,
 }
 
 /// The line under the active side's name: what it means for clients, and why they are held.
@@ -99,6 +101,7 @@ impl Service {
             endpoints: s.backends.iter().flat_map(|b| b.endpoints.iter().map(|e| Endpoint::build(b, e))).collect(),
             listeners: s.listeners.iter().map(Listener::build).collect(),
             replication: s.replication.as_ref().map(|r| Replication::build(r, now)),
+            patroni: s.patroni.as_ref().map(|p| Patroni::build(p, now)),
         }
     }
 }
@@ -239,6 +242,7 @@ fn facts(s: &ServiceStatus, now: WallTime) -> Vec<Fact> {
     };
     let armed = match (s.armed, s.promoter.as_str(), s.authority.as_str()) {
         (true, ..) => (OK, "yes", "ready to promote"),
+        (false, _, "patroni") => (CALM, "following", "Patroni promotes"),
         (false, "none", _) => (CALM, "no promoter", "somebody else promotes"),
         (false, _, "observe") => (CALM, "observing", "somebody else promotes"),
         (false, ..) => (WARN, "no", "nothing ready to promote"),
@@ -256,6 +260,7 @@ fn facts(s: &ServiceStatus, now: WallTime) -> Vec<Fact> {
     let hang = s.detection_hang_ms.map_or_else(|| "never by itself".to_owned(), ms);
     let decides = match s.authority.as_str() {
         "observe" => "observe".to_owned(),
+        "patroni" => "Patroni".to_owned(),
         _ => "this daemon".to_owned(),
     };
     let switched: u64 = s.switches.iter().filter(|w| w.outcome == "switched").map(|w| w.count).sum();

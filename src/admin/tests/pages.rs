@@ -247,3 +247,24 @@ fn the_page_shows_what_happened_before_and_since_the_start() {
         }
     }
 }
+
+#[test]
+fn what_patroni_says_of_each_member_is_on_the_page() {
+    let mut status = fixture::steady();
+    status.services[0].patroni = Some(fixture::patroni());
+    let page = Served::start(status).get("/stats").body;
+    for part in [
+        "<h3>Patroni</h3>",
+        "through db1.example.com:8008",
+        "sync standby",
+        "start failed",
+        "nofailover, pending restart",
+        "not configured here",
+        "Patroni is paused",
+        "a switchover is scheduled from db1 to db2",
+        "backend us-west is no member",
+    ] {
+        assert!(page.contains(part), "{part} in {page}");
+    }
+    assert!(!Served::start(fixture::steady()).get("/stats").body.contains("Patroni"));
+}

@@ -6,8 +6,8 @@ use std::time::Duration;
 use super::super::validate::form::time_text;
 use super::super::validate::size_text;
 use super::super::{
-    Authority, Backend, ConfiguredRole, Connection, ForeignPromotion, Kind, Listener, ListenerTls, Login, Probe,
-    ProbeKind, Promoter, Replication, Service, SyncRule, Target, TlsMode, WitnessRule,
+    Authority, Backend, ConfiguredRole, Connection, ForeignPromotion, Kind, Listener, ListenerTls, Login, Patroni,
+    Probe, ProbeKind, Promoter, Replication, Service, SyncRule, Target, TlsMode, WitnessRule,
 };
 
 /// A key below its table, and its value as text.
@@ -16,7 +16,7 @@ pub(in crate::config) type Line = (String, String);
 /// `kind` and everything that must be the same where services share a pair: what is probed and how it is decided.
 /// How long clients wait, how many, and who logs in may differ.
 pub(in crate::config) fn policy(service: &Service) -> Vec<Line> {
-    const OWN: [&str; 11] = [
+    const OWN: [&str; 13] = [
         "probe.user",
         "probe.database",
         "probe.password_file",
@@ -28,6 +28,8 @@ pub(in crate::config) fn policy(service: &Service) -> Vec<Line> {
         "cockroach_sql.user",
         "cockroach_sql.database",
         "cockroach_sql.password_file",
+        "patroni.user",
+        "patroni.password_file",
     ];
     let mut lines = vec![line("kind", quote(kind_word(service.kind)))];
     lines.extend(probe(&service.probe).into_iter().map(|(key, value)| (format!("probe.{key}"), value)));
@@ -36,6 +38,9 @@ pub(in crate::config) fn policy(service: &Service) -> Vec<Line> {
     if let Some(steered) = &service.replication {
         let (table, keys) = replication(steered);
         lines.extend(keys.into_iter().map(|(key, value)| (format!("{table}.{key}"), value)));
+    }
+    if let Some(followed) = &service.patroni {
+        lines.extend(patroni(followed).into_iter().map(|(key, value)| (format!("patroni.{key}"), value)));
     }
     lines.retain(|(key, _)| !OWN.iter().any(|own| key == own));
     lines
@@ -84,6 +89,7 @@ pub(in crate::config) fn backend(backend: &Backend) -> Vec<Line> {
     vec![
         line("addresses", format!("[{}]", addresses.join(", "))),
         line("cluster_id", option(backend.cluster_id.as_deref().map(quote))),
+        line("member", option(backend.member.as_deref().map(quote))),
         line("role", role),
         line("weight", backend.weight.to_string()),
         line("priority", backend.priority.to_string()),
@@ -204,6 +210,25 @@ pub(in crate::config) fn read_only(service: &Service) -> Vec<Line> {
     vec![line("max_lag", service.read_only.max_lag.map_or_else(|| quote("off"), time))]
 }
 
+/// `[service.NAME.patroni]`.
+pub(in crate::config) fn patroni(patroni: &Patroni) -> Vec<Line> {
+    let addresses: Vec<String> = patroni.addresses.iter().map(|address| quote(&address.to_string())).collect();
+    let file = |path: Option<&std::path::PathBuf>| option(path.map(|path| quote(&path.display().to_string())));
+    let (certificate, key) = patroni.certificate.as_ref().map_or((None, None), |(one, other)| (Some(one), Some(other)));
+    vec![
+        line("addresses", format!("[{}]", addresses.join(", "))),
+        line("tls", patroni.tls.to_string()),
+        line("ca_file", file(patroni.ca_file.as_ref())),
+        line("certificate", file(certificate)),
+        line("key", file(key)),
+        line("user", option(patroni.login.as_ref().map(|(user, _)| quote(user)))),
+        line("password_file", option(patroni.login.as_ref().map(|_| "***".into()))),
+        line("interval", time(patroni.interval)),
+        line("timeout", time(patroni.timeout)),
+        line("order_timeout", time(patroni.order_timeout)),
+    ]
+}
+
 /// `[service.NAME.connection]`.
 pub(in crate::config) fn connection(connection: &Connection) -> Vec<Line> {
     vec![
@@ -279,6 +304,7 @@ pub(in crate::config) fn authority_word(authority: Authority) -> &'static str {
     match authority {
         Authority::SelfDecides => "self",
         Authority::Observe => "observe",
+        Authority::Patroni => "patroni",
     }
 }
 

@@ -54,6 +54,12 @@ impl Env {
             }
             probe.password = Some(password.clone());
         }
+        if let (Some(password), Some(patroni)) = (&self.patroni_password, &mut service.patroni) {
+            if patroni.password_file.is_some() {
+                problems.warn(format!("PGPIVOT_PATRONI_PASSWORD is used instead of {path}.patroni.password_file"));
+            }
+            patroni.password = Some(password.clone());
+        }
         self.overlay_encryption(path, service, problems);
     }
 

@@ -71,6 +71,7 @@ fn service(mut table: Table, path: &str, problems: &mut Problems) -> Service {
         cockroach_cloud: optional(&mut table, path, "cockroach_cloud", problems),
         cockroach_sql: optional(&mut table, path, "cockroach_sql", problems),
         read_only: section(&mut table, path, "read_only", problems),
+        patroni: optional(&mut table, path, "patroni", problems),
         connection: section(&mut table, path, "connection", problems),
         ..read(table, path, problems)
     };
@@ -285,7 +286,7 @@ mod tests {
         let key = "(listen|kind|interval|fall|jitter|backend|listener|probe|http|tls|service|name|addresses|cluster_id|api_url|stream_id|failover_at|virtual_cluster|[a-z.\"' ]{0,6})";
         let value = "(\"[^\"\n]{0,8}\"|-?[0-9]{1,20}|[0-9.e]{1,6}|true|\\[[0-9\", ]{0,6}\\]|\\{ ?[a-z]{0,4} ?=? ?1? ?\\}|[^\n]{0,8})";
         let header = "(\\[admin\\]|\\[state\\]|\\[service\\]|\\[service\\.m\\]|\\[\\[service\\.m\\.backend\\]\\]|\\[\\[service\\.m\\.listener\\]\\]\
-                      |\\[service\\.m\\.(probe|failover|read_only|connection|cockroach_cloud|cockroach_sql|probe\\.http|probe\\.tls|backend)\\]|\\[{0,2}[a-z.]{0,6}\\]{0,2})";
+                      |\\[service\\.m\\.(probe|failover|read_only|connection|cockroach_cloud|cockroach_sql|patroni|probe\\.http|probe\\.tls|backend)\\]|\\[{0,2}[a-z.]{0,6}\\]{0,2})";
         let regex = |pattern: String| proptest::string::string_regex(&pattern).unwrap();
         let line = prop_oneof![3 => regex(format!("{key} = {value}")), 2 => regex(header.to_owned())];
         proptest::collection::vec(line, 0..16).prop_map(|lines| lines.join("\n"))

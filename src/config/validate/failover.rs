@@ -55,11 +55,12 @@ pub(super) fn build(
     let defaults = steered.defaults;
     let mut section = Section::new(format!("{service}.failover"), problems);
     let s = &mut section;
-    let authorities = [("self", Authority::SelfDecides), ("observe", Authority::Observe)];
+    let authorities =
+        [("self", Authority::SelfDecides), ("observe", Authority::Observe), ("patroni", Authority::Patroni)];
     let witnesses = [("required", WitnessRule::Required), ("optional", WitnessRule::Optional)];
     let policy = Policy {
         automatic: s.flag(&raw.automatic, true),
-        authority: s.choice("authority", &raw.authority, &authorities, &["patroni"]).unwrap_or(Authority::SelfDecides),
+        authority: s.choice("authority", &raw.authority, &authorities, &[]).unwrap_or(Authority::SelfDecides),
         witness: match s.choice("witness", &raw.witness, &witnesses, &[]) {
             Some(rule) => rule,
             None if raw.witness.is_none() => WitnessRule::Required,
@@ -258,6 +259,7 @@ fn refuse(
     match word {
         Word::None => None,
         _ if policy.authority == Authority::Observe => unused("authority = \"observe\", where somebody else promotes"),
+        _ if policy.authority == Authority::Patroni => unused("authority = \"patroni\", where Patroni promotes"),
         _ if policy.standby_serves => unused("standby_serves = true, where every side serves already"),
         Word::Command => None,
         Word::Replication(table) => refuse_replication(table, service, defaults),

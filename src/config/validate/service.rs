@@ -9,7 +9,7 @@ use super::super::{
 };
 use super::replication::{self, Table};
 use super::section::{Section, shown};
-use super::{Problems, admin, check_name, failover, listener_tls, probe, read_only, service_path};
+use super::{Problems, admin, check_name, failover, listener_tls, patroni, probe, read_only, service_path};
 use crate::types::{BackendName, HostPort, ServiceName};
 
 /// What a service is when its file says no more than its kind.
@@ -101,6 +101,8 @@ pub(super) fn build(name: &str, raw: &raw::Service, files: &Raw, cores: usize, p
     let steered = failover::Steered { defaults: &defaults, replication: replication.as_ref() };
     let failover = failover::build(&path, &raw.failover, steered, &probe, files, problems);
     let read_only = read_only::build(&path, &raw.read_only, kind, &probe, problems);
+    let around = patroni::Around { kind, authority: failover.authority, probe: &probe, backends: &backends };
+    let patroni = patroni::build(&path, raw, &around, files, problems);
     let connection = connection(&path, &raw.connection, problems);
     let service = Service {
         name: ServiceName::new(name),
@@ -112,6 +114,7 @@ pub(super) fn build(name: &str, raw: &raw::Service, files: &Raw, cores: usize, p
         failover,
         replication,
         read_only,
+        patroni,
         connection,
     };
     check_roles(&path, &service, problems);
@@ -163,6 +166,7 @@ fn backends(path: &str, raw: &raw::Service, table: Option<Table>, problems: &mut
         let role = section.choice("role", &one.role, &roles, &[]);
         let weight = section.number("weight", &one.weight, 0..=65535, 100);
         let priority = section.number("priority", &one.priority, 0..=65535, 100);
+        let member = section.text("member", &one.member);
         let tls = tls(path, &backend_path, &raw.probe.tls, &one.tls, problems);
         let Some(Text(name)) = &one.name else {
             problems.missing(format!("{backend_path}.name"), "is missing; write for example name = \"us-east\"");
@@ -172,7 +176,8 @@ fn backends(path: &str, raw: &raw::Service, table: Option<Table>, problems: &mut
         if backends.iter().any(|other| other.name.as_str() == name) {
             problems.add(&backend_path, format!("is the name of two backends of {path}; give each its own"));
         }
-        backends.push(Backend { name: BackendName::new(name), addresses, role, weight, priority, tls, cluster_id });
+        let name = BackendName::new(name);
+        backends.push(Backend { name, addresses, role, weight, priority, tls, cluster_id, member });
     }
     backends
 }

@@ -107,7 +107,7 @@ impl Machine {
             None => self.serving_successor(),
         };
         let Some((to, why)) = due else { return false };
-        let mut intent = self.intent(EpisodeKind::Follow, to, why, now);
+        let mut intent = self.intent(EpisodeKind::Follow, to, why + &self.ordered_by(), now);
         intent.stage = Stage::Sent;
         self.begin(Run::new(intent, Step::Deciding { ticket: 0 }, true, now.at), now);
         true
@@ -116,7 +116,7 @@ impl Machine {
     pub(super) fn proven_successor(&self, now: Now) -> Option<(BackendName, String)> {
         let latch = self.latch()?;
         let identity = latch.identity.as_ref()?;
-        let observe = self.service.failover.authority == Authority::Observe;
+        let observe = self.service.failover.authority != Authority::SelfDecides;
         let rewound = matches!(&self.mismatch, Some((BlockReason::Rewound, _)));
         if observe && rewound && self.active_side().is_some_and(|active| self.continues(active, identity, now)) {
             return Some((

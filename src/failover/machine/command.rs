@@ -20,6 +20,10 @@ impl Machine {
     pub fn handle_command(&mut self, command: &Command, operator: &Operator, dry_run: bool, now: Now) -> Answer {
         let operator = &Operator { name: bounded(operator.name.clone()), note: operator.note.clone().map(bounded) };
         let answer = match command {
+            Command::Failover { route_only: true, .. } if self.follows_patroni() => Err(refusal(
+                "patroni_decides",
+                "with authority = \"patroni\" traffic goes where Patroni's leader proves to be: leave --route-only out",
+            )),
             Command::Failover { to, route_only: true, .. } => self.command_route(to.as_ref(), operator, dry_run, now),
             Command::Failover { to, force, at, .. } => {
                 self.command_failover(to.as_ref(), *force, *at, operator, dry_run, now)
@@ -136,6 +140,13 @@ impl Machine {
         {
             let again = if force { self.order_again(dry_run, now) } else { None };
             return Ok(again.unwrap_or(receipt));
+        }
+        if self.follows_patroni() {
+            if force || at.is_some() {
+                let said = "Patroni's failover asks for no health and knows no time: leave --force and --at out";
+                return Err(refusal("patroni_decides", said));
+            }
+            return self.command_patroni(EpisodeKind::Failover, to, operator, dry_run, now);
         }
         let latch = self.ready()?;
         if self.service.failover.standby_serves {
@@ -260,6 +271,9 @@ impl Machine {
     ) -> Answer {
         if let Some(receipt) = self.running_to(to, &[EpisodeKind::Switchover]) {
             return Ok(receipt);
+        }
+        if self.follows_patroni() {
+            return self.command_patroni(EpisodeKind::Switchover, to, operator, dry_run, now);
         }
         let latch = self.ready()?;
         if self.service.failover.standby_serves {

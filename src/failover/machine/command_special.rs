@@ -50,7 +50,8 @@ impl Machine {
             ));
         }
         let side = self.known(backend)?;
-        if self.is_active(backend) && self.mismatch.is_none() && matches!(self.state, State::Watching) {
+        let stands = self.mismatch.is_none() && self.disowned().is_none();
+        if self.is_active(backend) && stands && matches!(self.state, State::Watching) {
             return Err(refusal("already_active", format!("{backend} is already active")));
         }
         if self.knows_identity() {

@@ -57,7 +57,7 @@ impl Machine {
             return (closed("no side is latched yet"), None);
         };
         // The latched side says that it is something else: closed and cut at once, whatever is under way.
-        let astray = self.astray().map(|(_, why)| why);
+        let astray = self.astray().or_else(|| self.disowned()).map(|(_, why)| why);
         match &self.state {
             State::Starting { .. } => {
                 // An open intent outranks the latch, also while this daemon finds its feet.
@@ -76,7 +76,7 @@ impl Machine {
                     return (Gate::Closed { why: format!("{} is being released from read-only", latch.active) }, None);
                 }
                 let recovering = self.active_side().is_some_and(|side| side.state() == Health::Recovering);
-                (self.open(latch, recovering), None)
+                (self.open(latch, recovering || self.holds_for_patroni()), None)
             }
         }
     }

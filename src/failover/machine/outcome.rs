@@ -211,7 +211,8 @@ impl Outcome {
             | Self::Unfrozen { episode, .. }
             | Self::FlushRead { episode, .. }
             | Self::ClockRead { episode, .. }
-            | Self::SyncCleared { episode, .. } => Some(*episode),
+            | Self::SyncCleared { episode, .. }
+            | Self::PatroniSaid { episode, .. } => Some(*episode),
         }
     }
 }

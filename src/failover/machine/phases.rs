@@ -52,6 +52,7 @@ impl Machine {
             State::Episode(run) if run.awaits_proof(now.at) => Cadence::Proof,
             State::Episode(_) => Cadence::Episode,
             State::Starting { .. } => Cadence::Episode,
+            State::Watching if self.hastens_patroni() => Cadence::Episode,
             State::Watching => match (&self.suspicion, self.active_side()) {
                 (Some(_), Some(side)) if self.may_be_dead(side) => Cadence::Death,
                 (Some(_), _) => Cadence::Fast,

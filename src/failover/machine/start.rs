@@ -58,7 +58,7 @@ impl Machine {
         let others =
             self.sides.iter().filter(|side| side.name != latch.active).all(|side| side.heard_since(since, tells));
         let listed = !self.replicates() || self.streams.listed_since(since);
-        let others = others && listed;
+        let others = others && listed && self.patroni_asked_since(since);
         // Another one that serves is the old primary, unless it was never left or was replicated to since.
         let unexplained = (!listed && (latch.replication.is_none() || latch.follower.is_some()))
             .then(|| self.sides.iter().find(|side| side.name != latch.active && self.serves_as_primary(&side.name)))
@@ -237,6 +237,10 @@ impl Machine {
                 && analysis::streams_on(side, timeline)
         };
         match self.sides.iter().find(follows) {
+            _ if self.patroni_names(&primary.name) => Ok((
+                primary.name.clone(),
+                format!("{} is the only primary (timeline {timeline}) and Patroni names it leader", primary.name),
+            )),
             _ if self.sides.len() == 1 => {
                 Ok((primary.name.clone(), format!("{} is primary and the only backend", primary.name)))
             }

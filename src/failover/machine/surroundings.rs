@@ -38,7 +38,14 @@ impl Machine {
             };
             self.sides.push(side);
         }
-        let before = std::mem::replace(&mut self.service, service).replication;
+        let Service { replication: before, patroni, .. } = std::mem::replace(&mut self.service, service);
+        let same_members = match (&self.service.patroni, &patroni) {
+            (Some(now), Some(before)) => now.reads_the_same(before),
+            (now, before) => now.is_none() && before.is_none(),
+        };
+        if !same_members {
+            self.following = super::patroni::Following::default();
+        }
         let same_streams = match (&self.service.replication, &before) {
             (Some(now), Some(before)) => now.reads_the_same(before),
             (now, before) => now == before,

@@ -16,6 +16,7 @@ mod interrupted;
 mod orders;
 mod overtaken;
 mod patch;
+mod patroni;
 mod plan;
 mod primary_only;
 mod reads;

@@ -113,6 +113,10 @@ impl Machine {
         if self.follow_if_due(now) {
             return;
         }
+        if let Some(ask) = &self.following.ask {
+            self.evidence = ask.sentence();
+            return self.set_block(None, now);
+        }
         let finding = self.finding(now);
         match finding {
             None => {
@@ -148,6 +152,7 @@ impl Machine {
         self.standing_block(now).or_else(|| {
             let active = self.active_side()?;
             let way = match (self.service.failover.authority, self.service.probe.kind.primary_only()) {
+                (Authority::Patroni, _) => "whoever Patroni promotes is followed as soon as that is proven",
                 (Authority::Observe, _) | (_, true) => "whoever else is promoted is followed as soon as that is proven",
                 _ if self.knows_identity() => "promote the standby yourself: it is followed once it proves that",
                 _ => "promote the standby yourself, then `proxyctl failover --route-only` moves traffic to it",
@@ -194,7 +199,11 @@ impl Machine {
             return Some((BlockReason::SameServer, said));
         }
         let elder = self.elder_sibling().filter(|_| self.decides()).map(|said| (BlockReason::SecondDecider, said));
-        self.rival().or_else(|| self.held_read_only()).or_else(|| self.stream_block(now)).or(elder)
+        self.disowned()
+            .or_else(|| self.rival())
+            .or_else(|| self.held_read_only())
+            .or_else(|| self.stream_block(now))
+            .or(elder)
     }
 
     /// What keeps an established decision from being carried out automatically.
@@ -208,6 +217,7 @@ impl Machine {
                 BlockReason::NotAutomatic,
                 match self.service.failover.authority {
                     Authority::Observe => "this daemon only observes and waits for a proven promotion",
+                    Authority::Patroni => "Patroni decides, and what it promotes is followed once proven",
                     Authority::SelfDecides => "automatic failover is off: `proxyctl failover`",
                 },
             );
@@ -387,7 +397,7 @@ impl Machine {
     }
 }
 
-pub(super) fn kind_word(kind: EpisodeKind) -> &'static str {
+pub(in crate::failover) fn kind_word(kind: EpisodeKind) -> &'static str {
     match kind {
         EpisodeKind::Failover => "failover",
         EpisodeKind::Switchover => "switchover",

@@ -182,6 +182,7 @@ pub(in crate::listener) fn service() -> Service {
         },
         replication: None,
         read_only: ReadOnly { max_lag: None },
+        patroni: None,
         connection: Connection {
             connect_timeout: seconds(3),
             first_packet_timeout: seconds(10),

@@ -113,7 +113,7 @@ impl DaemonPlan {
         self.set("cockroach_sql", key, value)
     }
 
-    fn set(mut self, section: &str, key: &str, value: impl Into<Value>) -> Self {
+    pub(super) fn set(mut self, section: &str, key: &str, value: impl Into<Value>) -> Self {
         let table = self.service().entry(section).or_insert_with(|| Value::Table(Table::new()));
         table.as_table_mut().unwrap().insert(key.into(), value.into());
         self

@@ -23,7 +23,11 @@ impl Stage {
                 self.told(Outcome::Persisted { ticket, result });
             }
             Action::DrainReaders { backend } => self.drained.push(backend),
-            Action::Publish(_) | Action::ReadStreams { .. } | Action::ReadClock { .. } => {}
+            Action::Publish(_)
+            | Action::ReadStreams { .. }
+            | Action::ReadClock { .. }
+            | Action::OrderPatroni { .. }
+            | Action::ReadPatroni => {}
             Action::Unlock { .. } => self.unlocks += 1,
             Action::Cut { backend } => {
                 self.cuts.push(backend.clone());

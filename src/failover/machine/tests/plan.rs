@@ -14,6 +14,7 @@ pub(crate) fn service(backends: usize) -> Service {
         priority: 100,
         tls: config::Tls { mode: config::TlsMode::Disable, ca_file: None, server_name: None },
         cluster_id: None,
+        member: None,
     };
     let login = config::Login { user: "pgpivot".into(), database: "postgres".into(), password: None };
     let seconds = Duration::from_secs;
@@ -64,6 +65,7 @@ pub(crate) fn service(backends: usize) -> Service {
         },
         replication: None,
         read_only: config::ReadOnly { max_lag: Some(seconds(10)) },
+        patroni: None,
         connection: config::Connection {
             connect_timeout: seconds(3),
             first_packet_timeout: seconds(10),
