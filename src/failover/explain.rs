@@ -93,6 +93,7 @@ impl Machine {
             fall: self.service.probe.fall,
             decides_at: self.decides_at(now),
             replication: self.replication_status(now),
+            rejoin: self.rejoin_status(),
         }
     }
 
@@ -183,6 +184,7 @@ impl Machine {
             health: side.state().as_str().into(),
             health_since: side.state_since().map(|at| wall_of(at, now)),
             quarantined: side.quarantine.clone(),
+            fence: self.grade_of(&side.name).map(|grade| grade.as_str().into()),
             note: side.note.clone(),
             weight: side.config.weight,
             tier: if active || self.serves_beside(side) { "active" } else { "backup" }.into(),

@@ -9,11 +9,13 @@ mod command_special;
 mod episode;
 mod gate;
 mod latch;
+mod left;
 mod others;
 mod outcome;
 mod phases;
 mod promotion;
 mod rejoin;
+mod rejoining;
 mod resume;
 mod route;
 mod start;
@@ -77,6 +79,10 @@ pub struct Machine {
     owed: Option<Moment>,
     /// A release from read-only was ordered at that time.
     releasing: Option<Moment>,
+    /// Orders to sides that were left.
+    tending: left::Tending,
+    /// The rejoin under way, or the last one.
+    rejoining: rejoining::Rejoining,
     /// A try was called off: none before that moment, for this reason.
     setback: Option<(Moment, BlockReason, String)>,
     /// When the latch last changed: what a side said before says nothing about its claims now.
@@ -147,6 +153,8 @@ impl Machine {
             woke: now.at,
             owed: None,
             releasing: None,
+            tending: left::Tending::default(),
+            rejoining: rejoining::Rejoining::default(),
             setback: None,
             latched_at: None,
             next_record: None,
@@ -263,6 +271,10 @@ impl Machine {
             Outcome::Persisted { ticket, result } => self.persisted(ticket, result, now),
             Outcome::Cut { backend, connections, bytes } => self.was_cut(&backend, connections, bytes, now),
             Outcome::Unfrozen { episode, result } => self.unfrozen(episode, result, now),
+            Outcome::Softened { backend, result } => self.softened(&backend, result, now),
+            Outcome::Thawed { backend, result } => self.thawed(&backend, result, now),
+            Outcome::Surveyed { backend, survey } => self.surveyed(backend, *survey, now),
+            Outcome::Rejoining { backend, news } => self.hear_rejoining(&backend, news, now),
             other => self.episode_outcome(other, now),
         }
         self.advance(now);
@@ -378,6 +390,8 @@ impl Machine {
                 break;
             }
         }
+        self.tend_left(now);
+        self.tend_rejoin(now);
         self.sync_gate(now);
         self.sync_phase(now);
         self.sync_cadence(now);

@@ -290,6 +290,7 @@ impl Machine {
             forced: false,
             frozen_at: None,
             stream,
+            fenced: false,
         }
     }
 
