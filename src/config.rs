@@ -328,6 +328,13 @@ pub struct Failover {
     pub fence_command: Option<Vec<String>>,
     /// The fence must succeed before a promotion; default false.
     pub fence_required: bool,
+    /// An old primary that still serves, or comes back as one, is made read-only and its clients are ended; default true
+    /// where this daemon promotes PostgreSQL servers, false elsewhere.
+    pub soft_fence: bool,
+    /// argv that makes an old primary a standby again; `None` = people type it.
+    pub rejoin_command: Option<Vec<String>>,
+    /// How long that may run; default 30 min; 10 s to 7 days.
+    pub rejoin_timeout: Duration,
     /// Sides that always serve: the latch may move without a promotion.
     pub standby_serves: bool,
     /// What to do with a promotion somebody else made; `None` = laws' default.

@@ -13,6 +13,7 @@ mod explain;
 mod history;
 mod monitor;
 mod pcr;
+mod rejoin;
 mod render;
 mod service;
 mod status;

@@ -3,9 +3,11 @@
 
 pub mod board;
 pub mod clock;
+mod commands;
 mod descriptors;
 mod driver;
 mod effects;
+mod left;
 mod pairs;
 mod reload;
 mod sabotage;
@@ -153,6 +155,7 @@ pub async fn run(options: Options) -> Result<Report, DaemonError> {
         board,
         events,
         siblings: Siblings::default(),
+        state: Arc::from(config.state.path.as_path()),
     };
     let inner = CancellationToken::new();
     let admin =

@@ -7,6 +7,7 @@ pub mod candidate;
 pub mod explain;
 pub mod health;
 pub mod machine;
+pub mod need;
 pub mod observation;
 pub mod patroni;
 pub mod phase;

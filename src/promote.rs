@@ -15,17 +15,23 @@ mod none;
 mod patroni;
 mod postgres;
 mod process;
+mod rejoin;
 mod service;
 mod setting;
+mod soft;
+mod survey;
 
 use std::future::Future;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::time::Duration;
 
+use tokio_util::sync::CancellationToken;
+
 use crate::config::{Backend, CockroachSql, Failover, ProbeKind, Promoter as Configured, Replication, Service};
-use crate::failover::action::{Latched, LockResult, PromotionResult};
+use crate::failover::action::{Latched, LockResult, PromotionResult, RejoinOrder, Rejoining, Softened, Survey};
 use crate::failover::phase::StreamOrder;
-use crate::types::{BackendName, Epoch, HostPort, Lsn, WallTime};
+use crate::types::{BackendName, Epoch, HostPort, Lsn, SystemId, WallTime};
 
 use access::Access;
 pub use error::EffectError;
@@ -58,6 +64,8 @@ pub struct Effects {
     fence_command: Option<Vec<String>>,
     /// To order a change from, where Patroni is the authority.
     patroni: Option<crate::patroni::Client>,
+    rejoin_command: Option<Vec<String>>,
+    rejoin_timeout: Duration,
     promote_timeout: Duration,
 }
 
@@ -103,6 +111,8 @@ impl Effects {
             fence_command: fence_command.clone(),
             // What cannot be used was told when the probes were to start with it.
             patroni: service.patroni.as_ref().and_then(|settings| crate::patroni::Client::build(settings).ok()),
+            rejoin_command: service.failover.rejoin_command.clone(),
+            rejoin_timeout: service.failover.rejoin_timeout,
             promote_timeout: *promote_timeout,
         }
     }
@@ -195,6 +205,58 @@ impl Effects {
         latched: Option<&Latched>,
     ) -> Result<Lsn, String> {
         said(freeze::read_flush(&self.access, backend, address, latched).await)
+    }
+
+    /// Makes a side that was left read-only and, if asked to, ends its clients. At most 12 s. See `soft`.
+    pub async fn soften(
+        &self,
+        backend: &BackendName,
+        address: SocketAddr,
+        server: &Latched,
+        ends: bool,
+    ) -> Result<Softened, String> {
+        said(soft::soften(&self.access, backend, address, server, ends).await)
+    }
+
+    /// Undoes [`Effects::soften`] on a standby of this system. At most 6 s.
+    pub async fn thaw(&self, backend: &BackendName, address: SocketAddr, system_id: SystemId) -> Result<(), String> {
+        said(soft::thaw(&self.access, backend, address, system_id).await)
+    }
+
+    /// Reads an old primary and the latched one, at most 5 s.
+    pub async fn survey(
+        &self,
+        side: (&BackendName, Option<SocketAddr>),
+        source: (&BackendName, Option<SocketAddr>),
+    ) -> Survey {
+        survey::survey(&self.access, side, source).await
+    }
+
+    /// Runs `rejoin_command`, at most `rejoin_timeout` and (for one that will not end) 5 s more; what it writes goes to
+    /// `file`. `off` ends it. It outlives the end of this future.
+    pub async fn rejoin(
+        &self,
+        order: &RejoinOrder,
+        backends: (&Backend, &Backend),
+        file: &Path,
+        off: &CancellationToken,
+        tell: impl Fn(Rejoining),
+    ) {
+        let Some(template) = &self.rejoin_command else {
+            return tell(Rejoining::Failed("no rejoin_command is configured any more".into()));
+        };
+        // As configured: the server may answer nothing, and its host may be known by that name alone.
+        let address = |backend: &Backend| backend.addresses.first().map(ToString::to_string).unwrap_or_default();
+        let values = [
+            ("{backend}", order.backend.to_string()),
+            ("{address}", address(backends.0)),
+            ("{primary}", order.primary.to_string()),
+            ("{primary_address}", address(backends.1)),
+            ("{method}", order.method.as_str().to_owned()),
+            ("{epoch}", self.access.epoch().to_string()),
+        ];
+        let argv = process::filled(template, &values);
+        rejoin::run(&argv, file, order.running, self.rejoin_timeout, off, &tell).await;
     }
 
     /// Empties `synchronous_standby_names`. At most 6 s.

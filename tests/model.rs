@@ -30,6 +30,8 @@ mod heal;
 mod hearing;
 #[path = "model/laws.rs"]
 mod laws;
+#[path = "model/left.rs"]
+mod left;
 #[path = "model/ordering.rs"]
 mod ordering;
 #[path = "model/pair.rs"]

@@ -16,6 +16,7 @@ use super::problem::{Fault, quoted};
 use super::server::Shared;
 use super::{CommandRequest, Order};
 use crate::failover::action::Command;
+use crate::failover::phase::Method;
 use crate::types::{BackendName, ServiceName, WallTime};
 use crate::view::Status;
 
@@ -92,8 +93,8 @@ impl Verb {
                 (Command::Adopt { backend }, reason)
             }
             Self::Rejoin => {
-                let (backend, reason) = named(parse(body)?);
-                (Command::Rejoin { backend }, reason)
+                let Comeback { backend, method, reason } = parse(body)?;
+                (Command::Rejoin { backend, method }, reason)
             }
             Self::Abandon => {
                 let (backend, reason) = named(parse(body)?);
@@ -148,6 +149,16 @@ struct Target {
 #[serde(deny_unknown_fields)]
 struct Named {
     backend: BackendName,
+    #[serde(default)]
+    reason: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Comeback {
+    backend: BackendName,
+    #[serde(default)]
+    method: Option<Method>,
     #[serde(default)]
     reason: Option<String>,
 }

@@ -15,7 +15,7 @@ use prometheus::{GaugeVec, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncod
 use super::health::{active, failovers, is_healthy, recoveries, standbys};
 use super::problem::Fault;
 use super::server::Shared;
-use crate::failover::phase::Phase;
+use crate::failover::phase::{Grade, Phase};
 use crate::types::WallTime;
 use crate::view::{BOUNDS_US, BackendStatus, Counters, Durations, ServiceStatus, Status};
 
@@ -210,6 +210,8 @@ fn sides(sheet: &Sheet, services: &[ServiceStatus]) -> Filled {
     let health = sheet.gauge("pgpivot_backend_health", health, &["service", "backend", "health"])?;
     let quarantined = "1 while the side gets not one byte.";
     let quarantined = sheet.gauge("pgpivot_backend_quarantined", quarantined, two)?;
+    let fence = "1 for what keeps writes from a side that was left and has not come back.";
+    let fence = sheet.gauge("pgpivot_fence", fence, &["service", "backend", "grade"])?;
     let weight = sheet.gauge("pgpivot_backend_weight", "Share within its tier.", two)?;
     let timeline = sheet.gauge("pgpivot_backend_timeline", "Timeline.", two)?;
     let lsn = "Position in the log: primary flushed, standby received.";
@@ -231,6 +233,10 @@ fn sides(sheet: &Sheet, services: &[ServiceStatus]) -> Filled {
         role.with_label_values(&worded(&b.role)).set(1);
         health.with_label_values(&worded(&b.health)).set(1);
         quarantined.with_label_values(&labels).set(i64::from(b.quarantined.is_some()));
+        for grade in b.fence.iter().flat_map(|_| Grade::ALL) {
+            let reached = b.fence.as_deref() == Some(grade.as_str());
+            fence.with_label_values(&worded(grade.as_str())).set(i64::from(reached));
+        }
         weight.with_label_values(&labels).set(i64::from(b.weight));
         armed.with_label_values(&labels).set(i64::from(b.armed));
         if let Some(word) = &b.witness {

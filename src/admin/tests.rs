@@ -55,7 +55,11 @@ fn every_command_has_its_route() {
         ("/failover/switchover", r#"{"to":"us-west"}"#, Order::Command(Command::Switchover { to: Some(backend()) })),
         ("/failover/restore", "{}", Order::Command(Command::Restore { to: None, force: false })),
         ("/failover/adopt", r#"{"backend":"us-west"}"#, Order::Command(Command::Adopt { backend: backend() })),
-        ("/failover/rejoin", r#"{"backend":"us-west"}"#, Order::Command(Command::Rejoin { backend: backend() })),
+        (
+            "/failover/rejoin",
+            r#"{"backend":"us-west"}"#,
+            Order::Command(Command::Rejoin { backend: backend(), method: None }),
+        ),
         ("/failover/abandon", r#"{"backend":"us-west"}"#, Order::Command(Command::Abandon { backend: backend() })),
         ("/failover/pause", "", Order::Command(Command::Pause)),
         ("/failover/resume", "", Order::Command(Command::Resume)),

@@ -322,6 +322,12 @@ pub struct Failover {
     pub fence: Option<Text>,
     /// argv.
     pub fence_command: Option<Texts>,
+    /// Old primaries are made read-only.
+    pub soft_fence: Option<Flag>,
+    /// argv.
+    pub rejoin_command: Option<Texts>,
+    /// Duration.
+    pub rejoin_timeout: Option<Text>,
     /// Sides that always serve.
     pub standby_serves: Option<Flag>,
     /// Word.

@@ -3,6 +3,7 @@
 
 mod across;
 mod admin;
+mod comeback;
 mod command;
 mod failover;
 pub(in crate::config) mod form;

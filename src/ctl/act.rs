@@ -31,7 +31,7 @@ pub(super) struct Order {
 
 impl Order {
     /// The last part of its path.
-    fn verb(&self) -> &'static str {
+    pub(super) fn verb(&self) -> &'static str {
         match self.command {
             Command::Failover { .. } => "trigger",
             Command::Switchover { .. } => "switchover",
@@ -78,7 +78,7 @@ impl Order {
     }
 
     /// The fields of the command; its name is in the path.
-    fn body(&self, reason: Option<&str>) -> Result<Value, CtlError> {
+    pub(super) fn body(&self, reason: Option<&str>) -> Result<Value, CtlError> {
         let mut body = serde_json::to_value(&self.command)?;
         if let Some(fields) = body.as_object_mut() {
             fields.remove("command");
@@ -159,6 +159,11 @@ pub(super) fn show_plan(terminal: &Terminal, plan: &Receipt) -> Result<(), CtlEr
 pub(super) fn planned(plan: &Receipt) -> String {
     let mut text = wrap(&plan.sentence, WIDTH).join("\n");
     for (i, step) in plan.steps.iter().enumerate() {
+        // To be typed as it stands.
+        if step.starts_with("$ ") {
+            text.push_str(&format!("\n    {step}"));
+            continue;
+        }
         let number = format!("{:>4}. ", i + 1);
         let lines = wrap(step, WIDTH - number.len());
         text.push_str(&format!("\n{number}{}", lines.join(&format!("\n{:1$}", "", number.len()))));
@@ -196,7 +201,7 @@ fn last_word(terminal: &Terminal, receipt: &Receipt, ended: Ended, waited: Durat
 }
 
 /// The final sentence. A failure is a result too: it goes where results go.
-fn say(
+pub(super) fn say(
     terminal: &Terminal,
     outcome: &str,
     receipt: &Receipt,

@@ -52,7 +52,7 @@ pub(super) struct Global {
     /// Do not ask before a change
     #[arg(long, short = 'y', global = true, help_heading = "Changes")]
     pub(super) yes: bool,
-    /// How long to wait [default: 2m, clusters 1h]
+    /// How long to wait [default: 2m; rejoin, clusters 1h]
     #[arg(long, global = true, value_name = "DURATION", value_parser = parse_duration, help_heading = "Changes")]
     pub(super) timeout: Option<Duration>,
     /// A note for the history
@@ -131,12 +131,15 @@ pub(super) enum Command {
         #[arg(long)]
         dry_run: bool,
     },
-    /// State that a standby follows, where no probe shows it
-    #[command(after_help = "Example:\n  proxyctl rejoin us-east --reason \"rebuilt with pg_basebackup\"")]
+    /// Make an old primary a standby again
+    #[command(after_help = REJOIN)]
     Rejoin {
-        /// The backend that follows
+        /// The old primary
         #[arg(value_parser = NonEmptyStringValueParser::new())]
         backend: String,
+        /// rewind, basebackup or follow [default: what it needs]
+        #[arg(long, value_enum, hide_possible_values = true)]
+        method: Option<Method>,
         /// Show what would happen, and change nothing
         #[arg(long)]
         dry_run: bool,
@@ -233,6 +236,29 @@ pub(super) enum Command {
     },
     #[command(flatten)]
     Pcr(pcr::Pcr),
+}
+
+const REJOIN: &str = "\
+It says what the old primary needs (a restart as standby, pg_rewind or a new
+base backup) and how many bytes are thrown away, runs rejoin_command, and waits
+until it streams; without a rejoin_command it prints what to type. Interrupted,
+the daemon goes on; typed again, it is watched again. Where no probe shows who
+follows (tcp, startup, http), it states that this backend does.
+
+Examples:
+  proxyctl rejoin us-east --dry-run
+  proxyctl rejoin us-east --yes --reason \"disk replaced\"
+  proxyctl rejoin us-east --method basebackup";
+
+/// How an old primary is made a standby.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Method {
+    /// Restarted as a standby
+    Follow,
+    /// pg_rewind
+    Rewind,
+    /// pg_basebackup
+    Basebackup,
 }
 
 const SERVICE: &str = "\

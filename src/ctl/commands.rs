@@ -4,12 +4,13 @@ use std::net::SocketAddr;
 
 use super::act::{self, Order, backend};
 use super::api::Api;
-use super::args::{Args, Command, Global};
+use super::args::{Args, Command, Global, Method};
 use super::connection_string::{self, Wanted};
 use super::target::{self, Environment, Target};
 use super::terminal::Terminal;
-use super::{CtlError, Done, explain, history, monitor, one_service, pcr, service, services, status, watch};
+use super::{CtlError, Done, explain, history, monitor, one_service, pcr, rejoin, service, services, status, watch};
 use crate::failover::action::Command as Ordered;
+use crate::failover::phase::Method as Way;
 use crate::types::{BackendName, WallTime};
 
 /// Runs one subcommand.
@@ -51,7 +52,7 @@ pub(super) async fn run(args: &Args, environment: &Environment, terminal: &Termi
     }
     if let Some(order) = order(&args.command) {
         leads(&api, ours).await?;
-        return match act::run(&api, terminal, global, &order).await {
+        return match rejoin::run(&api, terminal, global, &order).await {
             Err(error) => pcr::failover::without_daemon(error, &args.command, global, environment, terminal).await,
             done => done,
         };
@@ -122,7 +123,14 @@ pub(super) fn order(command: &Command) -> Option<Order> {
         Command::Switchover { to, dry_run } => (Ordered::Switchover { to: backend(to) }, *dry_run),
         Command::Restore { to, force, dry_run } => (Ordered::Restore { to: backend(to), force: *force }, *dry_run),
         Command::Adopt { backend, dry_run } => (Ordered::Adopt { backend: BackendName::new(backend) }, *dry_run),
-        Command::Rejoin { backend, dry_run } => (Ordered::Rejoin { backend: BackendName::new(backend) }, *dry_run),
+        Command::Rejoin { backend, method, dry_run } => {
+            let method = method.map(|method| match method {
+                Method::Follow => Way::Follow,
+                Method::Rewind => Way::Rewind,
+                Method::Basebackup => Way::BaseBackup,
+            });
+            (Ordered::Rejoin { backend: BackendName::new(backend), method }, *dry_run)
+        }
         Command::Abandon { backend, dry_run } => (Ordered::Abandon { backend: BackendName::new(backend) }, *dry_run),
         Command::Pause => (Ordered::Pause, false),
         Command::Resume => (Ordered::Resume, false),

@@ -121,6 +121,7 @@ fn service() -> ServiceStatus {
         decides_at: None,
         replication: None,
         patroni: None,
+        rejoin: None,
         listeners: vec![ListenerStatus {
             address: "127.0.0.1:26257".parse().unwrap(),
             target: "active".into(),
@@ -146,6 +147,7 @@ fn backend(name: &str, active: bool) -> BackendStatus {
         health: "up".into(),
         health_since: Some(before(7380)),
         quarantined: None,
+        fence: None,
         note: None,
         weight: if active { 100 } else { 10 },
         tier: if active { "active" } else { "backup" }.into(),

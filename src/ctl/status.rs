@@ -73,9 +73,16 @@ fn one(out: &mut String, status: &Status, s: &ServiceStatus, paint: Paint) {
         if let Some(why) = &b.quarantined {
             warn(out, "  quarantine", Level::Bad, &format!("{}: {why}", b.name));
         }
+        if let Some(grade) = &b.fence {
+            let level = if grade == "route" { Level::Warn } else { Level::Ok };
+            warn(out, "  fence", level, &format!("{}: {}", b.name, crate::view::fence_words(grade)));
+        }
         if let Some(note) = &b.note {
             warn(out, "  record", Level::Warn, &format!("{}: {note} (the control plane's word, no failure)", b.name));
         }
+    }
+    if let Some(rejoin) = s.rejoin.as_ref().filter(|rejoin| rejoin.runs()) {
+        warn(out, "  rejoin", Level::Warn, &rejoin.sentence());
     }
     if let Some(trouble) = s.replication.as_ref().and_then(|r| r.trouble.as_ref()) {
         warn(out, "  streams", Level::Warn, &format!("cannot be read now: {trouble}"));

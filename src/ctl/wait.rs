@@ -33,6 +33,12 @@ pub(super) enum Goal {
     NoEpisode,
     /// New decisions are stopped, or are not.
     Paused(bool),
+    /// The rejoin of this backend has ended.
+    Rejoined(BackendName),
+    /// This backend is a standby that streams.
+    Streams(BackendName),
+    /// It could be promoted.
+    Armed(BackendName),
 }
 
 /// How it ended.
@@ -132,12 +138,36 @@ fn look_at(s: &ServiceStatus, before: Epoch, goal: &Goal) -> Look {
         Goal::Paused(paused) => reached(s.paused.is_some() == *paused),
         Goal::Active(backend) => reached(s.episode.is_none() && s.open && s.active.as_ref() == Some(backend)),
         Goal::NoEpisode => reached(s.episode.is_none()),
+        Goal::Armed(backend) => reached(s.backends.iter().any(|b| b.name == *backend && b.armed)),
+        Goal::Streams(backend) if streams(s, backend) => Look::Reached,
+        Goal::Streams(backend) => Look::NotYet(format!("{backend} does not stream yet")),
+        Goal::Rejoined(backend) => match s.rejoin.as_ref().filter(|rejoin| rejoin.backend == *backend) {
+            Some(rejoin) if rejoin.runs() => {
+                let said = rejoin.said.as_ref().map_or_else(String::new, |said| format!(": {said}"));
+                Look::NotYet(format!("rejoin of {backend} by {} ({}){said}", rejoin.method, rejoin.stage))
+            }
+            Some(rejoin) if rejoin.stage == "done" => Look::Reached,
+            // The daemon may have been started again since it ended.
+            None if streams(s, backend) => Look::Reached,
+            _ => Look::Gone,
+        },
         Goal::Episode(id) => match &s.episode {
             Some(e) if e.id <= *id => Look::NotYet(now(s)),
             _ if s.epoch > before => Look::Reached,
             _ => Look::Gone,
         },
     }
+}
+
+/// It is a standby that receives, and is not quarantined.
+pub(super) fn streams(s: &ServiceStatus, backend: &BackendName) -> bool {
+    let receives = |word: &str| matches!(word, "streaming" | "writing" | "idle");
+    s.backends.iter().any(|b| {
+        b.name == *backend
+            && b.role == "standby"
+            && b.quarantined.is_none()
+            && b.witness.as_deref().is_some_and(receives)
+    })
 }
 
 /// What the service does now, in one line.
@@ -155,6 +185,22 @@ async fn ended(api: &Api, watched: &Watched, status: &Status, reached: bool) -> 
         watched.services.iter().filter_map(|(name, _)| status.services.iter().find(|s| s.name == *name)).collect();
     let now = ours.iter().map(|s| stands(s)).collect::<Vec<_>>().join("; ");
     let id = match (&watched.goal, ours.as_slice()) {
+        (Goal::Rejoined(backend), [service]) => {
+            let last = service.rejoin.as_ref().filter(|rejoin| rejoin.backend == *backend);
+            let sentence = last.and_then(|rejoin| rejoin.said.clone());
+            return Ok(match reached {
+                true => Ended::Done { sentence: sentence.unwrap_or_else(|| format!("{backend} streams")), took: None },
+                false => Ended::Cancelled {
+                    sentence: sentence.unwrap_or_else(|| format!("nothing is known of a rejoin of {backend} any more")),
+                },
+            });
+        }
+        (Goal::Streams(backend), [_]) if reached => {
+            return Ok(Ended::Done {
+                sentence: format!("{backend} streams, and is no longer quarantined"),
+                took: None,
+            });
+        }
         (Goal::Episode(id), [_]) => *id,
         _ if reached => {
             return Ok(Ended::Done { sentence: now, took: None });
@@ -269,6 +315,31 @@ mod tests {
         status.services[0].blocked = sample::blocked().services[0].blocked.clone();
         let Look::NotYet(what) = look(&status, &watched(Goal::Episode(5))) else { panic!("it goes on") };
         assert!(what.contains("it lives, we cannot see it"), "{what}");
+    }
+
+    #[test]
+    fn a_rejoin_is_waited_for_until_its_daemon_says_how_it_ended() {
+        let goal = Goal::Rejoined("us-east".into());
+        let with = |stage: &str, said: &str| {
+            let mut status = sample::switched();
+            status.services[0].rejoin = Some(crate::view::RejoinStatus {
+                backend: "us-east".into(),
+                method: "rewind".into(),
+                stage: stage.into(),
+                since: status.at,
+                operator: "alice".into(),
+                parted_at: Some(crate::types::Lsn(0x3000)),
+                bytes_given_up: Some(256),
+                said: Some(said.into()),
+            });
+            look(&status, &watched(goal.clone()))
+        };
+        assert_eq!(with("done", "us-east streams"), Look::Reached);
+        assert_eq!(with("failed", "no such slot"), Look::Gone);
+        for stage in ["ordered", "running", "waiting"] {
+            let Look::NotYet(what) = with(stage, "42% copied") else { panic!("it goes on") };
+            assert_eq!(what, format!("rejoin of us-east by rewind ({stage}): 42% copied"));
+        }
     }
 
     #[test]

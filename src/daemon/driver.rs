@@ -19,7 +19,7 @@ use super::board::Board;
 use super::clock;
 use super::sabotage;
 use super::siblings::{Place, Siblings};
-use crate::admin::{CommandRequest, Order, ServiceEvent};
+use crate::admin::{CommandRequest, ServiceEvent};
 use crate::config::{self, report};
 use crate::connections::Connections;
 use crate::failover::action::{Event, EventKind, Outcome};
@@ -42,6 +42,8 @@ pub(super) struct Shared {
     pub(super) board: Arc<Board>,
     pub(super) events: broadcast::Sender<ServiceEvent>,
     pub(super) siblings: Siblings,
+    /// The state directory.
+    pub(super) state: Arc<std::path::Path>,
 }
 
 /// The way into a driver.
@@ -66,6 +68,10 @@ pub(super) struct Driver {
     pub(super) outcomes: mpsc::UnboundedSender<Outcome>,
     pub(super) tasks: JoinSet<()>,
     pub(super) locks: HashMap<EpisodeId, CancellationToken>,
+    /// Commands that make a side a standby.
+    pub(super) rejoins: HashMap<BackendName, CancellationToken>,
+    /// Who waits until two servers were read.
+    pub(super) reading: Vec<CommandRequest>,
     pub(super) disk: mpsc::UnboundedSender<Result<(), String>>,
     reports: mpsc::Receiver<ProbeReport>,
     report_sender: mpsc::Sender<ProbeReport>,
@@ -139,6 +145,8 @@ impl Driver {
             outcomes,
             tasks: JoinSet::new(),
             locks: HashMap::new(),
+            rejoins: HashMap::new(),
+            reading: Vec::new(),
             disk,
             reports,
             report_sender,
@@ -247,7 +255,7 @@ impl Driver {
                 self.shared.board.task_failed();
                 tracing::error!(pair = %self.key, %backend, %error, "a probe task failed and was started again");
             }
-            Input::Outcome(outcome) => self.machine.handle_outcome(outcome, now),
+            Input::Outcome(outcome) => self.hear_outcome(outcome, now),
             Input::Disk(result) => self.machine.handle_disk(result.err(), now),
             Input::Command(request) => self.command(request, now),
             Input::Config(services) => self.reconfigure(services, now),
@@ -293,19 +301,6 @@ impl Driver {
         for service in &self.services {
             // Nobody listening is no error.
             let _ = self.shared.events.send(ServiceEvent { service: service.name.clone(), event: event.clone() });
-        }
-    }
-
-    fn command(&mut self, request: CommandRequest, now: Now) {
-        if request.reply.is_closed() {
-            return;
-        }
-        if let Order::Command(command) = &request.order {
-            let answer = self.machine.handle_command(command, &request.operator, request.dry_run, now);
-            self.drain_machine();
-            self.show_now(now);
-            // The caller may have given up meanwhile; what was done is in the history.
-            let _ = request.reply.send(answer);
         }
     }
 
@@ -429,7 +424,7 @@ impl Driver {
         }
     }
 
-    fn show_now(&mut self, now: Now) {
+    pub(super) fn show_now(&mut self, now: Now) {
         self.shown = Some(Instant::now());
         let view = self.machine.view(now);
         let statuses: Vec<_> = self.services.iter().map(|service| self.fill(view.clone(), service)).collect();

@@ -74,7 +74,7 @@ impl Driver {
     }
 
     /// The address at which our own orders reach a backend: one that is up, else any.
-    fn address(&self, backend: &BackendName) -> Option<SocketAddr> {
+    pub(super) fn address(&self, backend: &BackendName) -> Option<SocketAddr> {
         self.machine.address_of(backend).or_else(|| self.addresses.get(backend)?.first().map(|(_, address)| *address))
     }
 
@@ -175,6 +175,9 @@ impl Driver {
                     reply(Outcome::ClockRead { episode, result });
                 });
             }
+            other @ (Action::Soften { .. } | Action::Thaw { .. } | Action::Rejoin(_) | Action::StopRejoin { .. }) => {
+                self.tend(other);
+            }
             Action::Persist { .. }
             | Action::Publish(_)
             | Action::Cut { .. }
@@ -186,7 +189,7 @@ impl Driver {
         }
     }
 
-    fn backend(&self, name: &BackendName) -> Option<crate::config::Backend> {
+    pub(super) fn backend(&self, name: &BackendName) -> Option<crate::config::Backend> {
         self.services[0].backends.iter().find(|backend| backend.name == *name).cloned()
     }
 

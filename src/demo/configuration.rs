@@ -22,6 +22,8 @@ pub struct Plan<'a> {
     pub state: &'a Path,
     /// Name and address of each side, the primary first.
     pub sides: [(&'a str, SocketAddr); 2],
+    /// Where each side has a folder of its name with a script `rebuild` in it; `None` = there are none.
+    pub rebuilds: Option<&'a Path>,
 }
 
 /// The text of the file.
@@ -65,10 +67,15 @@ promoter = \"postgres\"
 # So that one can try again and again.
 cooldown = \"5s\"
 max_per_day = 100
-",
+{rejoin}",
         admin = plan.admin,
         state = plan.state.to_string_lossy(),
         listen = plan.listen,
+        rejoin = plan.rebuilds.map_or_else(String::new, |folder| format!(
+            "# `proxyctl rejoin` runs it; here, whatever was asked for, it is a new base backup.\n\
+             rejoin_command = [\"/bin/sh\", {:?}]\n",
+            folder.join("{backend}").join("rebuild").to_string_lossy()
+        )),
     )
 }
 
@@ -206,8 +213,11 @@ mod tests {
             admin: "127.0.0.1:8404".parse().unwrap(),
             state: Path::new("/tmp/with \"quotes\"/state"),
             sides: [("us-east", "127.0.0.1:15433".parse().unwrap()), ("us-west", "127.0.0.1:15434".parse().unwrap())],
+            rebuilds: Some(Path::new("/tmp/with \"quotes\"")),
         };
         let config = built(&text(&plan));
+        let rejoin = config.services[0].failover.rejoin_command.clone().unwrap();
+        assert_eq!(rejoin, ["/bin/sh", "/tmp/with \"quotes\"/{backend}/rebuild"]);
         assert_eq!(config.state.path, plan.state);
         assert_eq!(config.services[0].listeners[0].address, plan.listen);
         assert!(matches!(config.services[0].failover.promoter, Promoter::Postgres { .. }));

@@ -65,8 +65,8 @@ impl Plot {
                 }
                 lines.push((format!("{ctl} failover"), format!("or: promote {} by command", standby.name)));
                 lines.push((format!("{ctl} status"), "which side is active, since when and why".to_owned()));
-                if let Some(rebuild) = &active.rebuild {
-                    lines.push((rebuild.clone(), format!("afterwards: make {} a standby again", active.name)));
+                if let Some(rebuild) = active.rebuild_line(ctl) {
+                    lines.push((rebuild, format!("afterwards: make {} a standby again", active.name)));
                 }
                 lines.push((format!("{ctl} restore"), format!("then: traffic home to {}", active.name)));
             }
@@ -96,7 +96,7 @@ impl Plot {
         let mut text = format!("{} is active now.", side.name);
         match self {
             Self::Servers => {
-                if let Some(rebuild) = &left.rebuild {
+                if let Some(rebuild) = left.rebuild_line(ctl) {
                     text.push_str(&format!(" To make {} a standby again:\n  {rebuild}", left.name));
                 }
                 if now > 0 {

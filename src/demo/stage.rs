@@ -10,7 +10,7 @@ use super::clusters::Simulated;
 use super::configuration::{self, ClusterPlan, Plan};
 use super::plot::Plot;
 use super::postgres::{NAMES, Pair, free_ports};
-use super::story::{Screen, Side};
+use super::story::{Rebuild, Screen, Side};
 use super::{DemoError, Options};
 use crate::sim;
 
@@ -94,7 +94,11 @@ in memory, and prove nothing about CockroachDB. For clusters of your own: docs/c
                 clusters: &simulated.clusters(),
             }),
             Self::Real { .. } | Self::BuiltIn { .. } => {
-                configuration::text(&Plan { listen, admin, state, sides: self.addresses() })
+                let rebuilds = match self {
+                    Self::Real { pair, .. } => pair.servers()[0].data.ancestors().nth(2),
+                    _ => None,
+                };
+                configuration::text(&Plan { listen, admin, state, sides: self.addresses(), rebuilds })
             }
         }
     }
@@ -141,7 +145,7 @@ in memory, and prove nothing about CockroachDB. For clusters of your own: docs/c
                     name: server.name,
                     address: server.address,
                     kill: server.pid().map(|pid| format!("kill -9 {pid}")),
-                    rebuild: Some(Pair::rebuild_script(server).display().to_string()),
+                    rebuild: Some(Rebuild::Rejoin),
                 })
                 .collect(),
             Self::BuiltIn { .. } => {
@@ -154,7 +158,7 @@ in memory, and prove nothing about CockroachDB. For clusters of your own: docs/c
                     address: sides[i].1,
                     kill: Some(steer(i, "crash")),
                     // The one that lives rebuilds the other.
-                    rebuild: Some(steer(1 - i, "rebuild")),
+                    rebuild: Some(Rebuild::Type(steer(1 - i, "rebuild"))),
                 };
                 vec![side(0), side(1)]
             }

@@ -28,8 +28,28 @@ pub struct Side {
     pub address: SocketAddr,
     /// The line that kills it; `None` = it does not run.
     pub kill: Option<String>,
-    /// The line that makes it a standby again.
-    pub rebuild: Option<String>,
+    /// What makes it a standby again; `None` = not by one line.
+    pub rebuild: Option<Rebuild>,
+}
+
+/// What makes a side a standby again.
+#[derive(Debug, Clone)]
+pub enum Rebuild {
+    /// `proxyctl rejoin`.
+    Rejoin,
+    /// This line.
+    Type(String),
+}
+
+impl Side {
+    /// The line to type.
+    pub(super) fn rebuild_line(&self, ctl: &str) -> Option<String> {
+        Some(match self.rebuild.as_ref()? {
+            // Killed, it cannot be asked what it needs.
+            Rebuild::Rejoin => format!("{ctl} rejoin {} --method basebackup", self.name),
+            Rebuild::Type(line) => line.clone(),
+        })
+    }
 }
 
 /// Everything the opening names.
@@ -227,7 +247,7 @@ mod tests {
             name,
             address: SocketAddr::from(([127, 0, 0, 1], port)),
             kill: Some(format!("kill -9 {port}")),
-            rebuild: Some(format!("/tmp/d/{name}/rebuild")),
+            rebuild: Some(Rebuild::Rejoin),
         };
         Scene {
             pair: "A pair.".into(),
@@ -314,7 +334,7 @@ mod tests {
             "psql 'postgresql://demo@127.0.0.1:26257/demo'",
             "kill -9 15433",
             "proxyctl failover",
-            "/tmp/d/us-east/rebuild",
+            "proxyctl rejoin us-east --method basebackup",
             "proxyctl restore",
             "http://127.0.0.1:8404/stats",
         ] {
@@ -341,10 +361,11 @@ mod tests {
     fn once_the_other_side_is_active_the_next_lines_are_told() {
         let scene = scene();
         let text = scene.after_switch(1);
-        let first = "us-west is active now. To make us-east a standby again:\n  /tmp/d/us-east/rebuild\n";
+        let first =
+            "us-west is active now. To make us-east a standby again:\n  proxyctl rejoin us-east --method basebackup\n";
         assert!(text.starts_with(first), "{text}");
         assert!(text.contains("proxyctl restore") && text.contains("kill -9 15434"), "{text}");
         let home = scene.after_switch(0);
-        assert!(home.contains("/tmp/d/us-west/rebuild") && !home.contains("restore"), "{home}");
+        assert!(home.contains("proxyctl rejoin us-west") && !home.contains("restore"), "{home}");
     }
 }

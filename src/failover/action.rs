@@ -1,13 +1,18 @@
 //! What the machine asks its driver to do, what the driver reports back, and what an operator may command.
 //! Every action of an episode carries that episode's id, so that a late outcome cannot touch a newer one.
 
+mod event;
+mod rejoin;
+
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::phase::{EpisodeId, EpisodeKind, Intent, Record, StreamOrder};
+use super::phase::{EpisodeId, Method, Record, StreamOrder};
 use crate::types::{BackendName, Epoch, Lsn, SystemId, Timeline, WallTime};
+
+pub use event::{Change, Event, EventKind};
+pub use rejoin::{RejoinOrder, Rejoining, Softened, Source, Standing, Survey};
 
 /// An order to the driver. It carries them out in the order given; `Publish` and `Cut` before anything that waits.
 #[derive(Debug, Clone, PartialEq)]
@@ -129,6 +134,29 @@ pub enum Action {
         /// The new primary.
         backend: BackendName,
     },
+    /// Make a side that was left read-only, report [`Outcome::Softened`]. Idempotent.
+    Soften {
+        /// Which side.
+        backend: BackendName,
+        /// Whom to find there, by all three; anybody else is left as he is.
+        server: Latched,
+        /// End its clients, too.
+        ends: bool,
+    },
+    /// Undo it where that side is a standby of this system, report [`Outcome::Thawed`]. Idempotent.
+    Thaw {
+        /// Which side.
+        backend: BackendName,
+        /// Whose standby.
+        system_id: SystemId,
+    },
+    /// Run the command that makes an old primary a standby, report [`Outcome::Rejoining`] as it goes.
+    Rejoin(RejoinOrder),
+    /// End that command.
+    StopRejoin {
+        /// Whose.
+        backend: BackendName,
+    },
 }
 
 /// An order to Patroni, with its own names of the members.
@@ -184,7 +212,7 @@ pub enum PatroniSays {
 }
 
 /// The latched server as it was last heard: a server may be swapped before a probe hears it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Latched {
     /// Its system identifier.
     pub system_id: SystemId,
@@ -323,6 +351,34 @@ pub enum Outcome {
         /// `Err` = why not.
         result: Result<(), String>,
     },
+    /// A side that was left takes no writes, as far as it says, or why it could not be had so.
+    Softened {
+        /// Which side.
+        backend: BackendName,
+        /// `Err` = nothing is known to have changed, and why.
+        result: Result<Softened, String>,
+    },
+    /// That was undone on a standby.
+    Thawed {
+        /// Which side.
+        backend: BackendName,
+        /// `Err` = why not.
+        result: Result<(), String>,
+    },
+    /// What two servers show, before one is made a standby of the other.
+    Surveyed {
+        /// The one that shall be a standby.
+        backend: BackendName,
+        /// As of now.
+        survey: Box<Survey>,
+    },
+    /// What is heard of a rejoin's command.
+    Rejoining {
+        /// Whose.
+        backend: BackendName,
+        /// The news.
+        news: Rejoining,
+    },
 }
 
 /// What came of taking the lock.
@@ -397,10 +453,13 @@ pub enum Command {
         /// Which.
         backend: BackendName,
     },
-    /// State that a side follows the active one, where its probe cannot show it.
+    /// Make an old primary a standby of the active side; where probes cannot show it, state that it is one.
     Rejoin {
         /// Which.
         backend: BackendName,
+        /// `None` = what it needs.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        method: Option<Method>,
     },
     /// Stop new automatic decisions.
     Pause,
@@ -434,93 +493,6 @@ pub struct Refusal {
     pub code: String,
     /// Why, and what would be right.
     pub sentence: String,
-}
-
-/// Something that happened, for log, history, metrics and the page.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Event {
-    /// When.
-    pub at: WallTime,
-    /// The episode it belongs to.
-    pub episode: Option<EpisodeId>,
-    /// The epoch it was said in.
-    pub epoch: Epoch,
-    /// A stable word.
-    pub kind: EventKind,
-    /// One sentence, with its evidence.
-    pub sentence: String,
-    /// How long the step took.
-    pub took: Option<Duration>,
-    /// Who commanded it.
-    pub operator: Option<Operator>,
-    /// The active side when it was said.
-    pub active: Option<BackendName>,
-    /// Where an episode is decided or ends: what it changes.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub change: Option<Change>,
-}
-
-/// What an episode changes, before and after.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Change {
-    /// What it is.
-    pub kind: EpisodeKind,
-    /// `automatic` or `operator`.
-    pub trigger: String,
-    /// The active side before; `None` before the first latch.
-    pub from: Option<BackendName>,
-    /// Its epoch; 0 before the first latch.
-    pub from_epoch: Epoch,
-    /// The active side after, if it succeeds.
-    pub to: BackendName,
-    /// The epoch it opens.
-    pub to_epoch: Epoch,
-}
-
-impl Change {
-    /// What this intent changes.
-    pub fn of(intent: &Intent) -> Self {
-        Self {
-            kind: intent.kind,
-            trigger: if intent.operator.is_some() { "operator" } else { "automatic" }.into(),
-            from: intent.from.clone(),
-            from_epoch: Epoch(intent.epoch.0.saturating_sub(1)),
-            to: intent.to.clone(),
-            to_epoch: intent.epoch,
-        }
-    }
-}
-
-/// What kind of event.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum EventKind {
-    /// The daemon took the service up.
-    Started,
-    /// A phase was entered.
-    Phase,
-    /// A backend's health changed.
-    Health,
-    /// An episode was decided.
-    Decided,
-    /// A step of an episode ended.
-    Step,
-    /// An episode was called off before `sent`.
-    Cancelled,
-    /// An episode ended with a new active side.
-    Switched,
-    /// A decision not to act.
-    Blocked,
-    /// A backend was quarantined.
-    Quarantined,
-    /// A quarantine was lifted.
-    Released,
-    /// An operator's command, taken or refused.
-    Command,
-    /// A promotion somebody else made was adopted.
-    Followed,
-    /// Something an operator should look at that changes nothing.
-    Notice,
 }
 
 /// How often probes run now.

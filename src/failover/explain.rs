@@ -101,6 +101,7 @@ impl Machine {
             decides_at: self.decides_at(now),
             replication: self.replication_status(now),
             patroni: self.patroni_status(),
+            rejoin: self.rejoin_status(),
         }
     }
 
@@ -192,6 +193,7 @@ impl Machine {
             health: side.state().as_str().into(),
             health_since: side.state_since().map(|at| wall_of(at, now)),
             quarantined: side.quarantine.clone(),
+            fence: self.grade_of(&side.name).map(|grade| grade.as_str().into()),
             note: side.note.clone(),
             weight: side.config.weight,
             tier: if active || self.serves_beside(side) { "active" } else { "backup" }.into(),

@@ -9,6 +9,7 @@ mod command_special;
 mod episode;
 mod gate;
 mod latch;
+mod left;
 mod others;
 mod outcome;
 pub(super) mod patroni;
@@ -17,6 +18,7 @@ mod phases;
 mod promotion;
 mod reads;
 mod rejoin;
+mod rejoining;
 mod resume;
 mod route;
 mod start;
@@ -84,6 +86,10 @@ pub struct Machine {
     owed: Option<Moment>,
     /// A release from read-only was ordered at that time.
     releasing: Option<Moment>,
+    /// Orders to sides that were left.
+    tending: left::Tending,
+    /// The rejoin under way, or the last one.
+    rejoining: rejoining::Rejoining,
     /// A try was called off: none before that moment, for this reason.
     setback: Option<(Moment, BlockReason, String)>,
     /// When the latch last changed: what a side said before says nothing about its claims now.
@@ -156,6 +162,8 @@ impl Machine {
             woke: now.at,
             owed: None,
             releasing: None,
+            tending: left::Tending::default(),
+            rejoining: rejoining::Rejoining::default(),
             setback: None,
             latched_at: None,
             next_record: None,
@@ -274,6 +282,10 @@ impl Machine {
             Outcome::Cut { backend, connections, bytes } => self.was_cut(&backend, connections, bytes, now),
             Outcome::PatroniSaid { episode, says } => self.patroni_said(episode, says, now),
             Outcome::Unfrozen { episode, result } => self.unfrozen(episode, result, now),
+            Outcome::Softened { backend, result } => self.softened(&backend, result, now),
+            Outcome::Thawed { backend, result } => self.thawed(&backend, result, now),
+            Outcome::Surveyed { backend, survey } => self.surveyed(backend, *survey, now),
+            Outcome::Rejoining { backend, news } => self.hear_rejoining(&backend, news, now),
             other => self.episode_outcome(other, now),
         }
         self.advance(now);
@@ -393,6 +405,8 @@ impl Machine {
             }
         }
         self.judge_readers(now);
+        self.tend_left(now);
+        self.tend_rejoin(now);
         self.sync_gate(now);
         self.sync_phase(now);
         self.sync_cadence(now);

@@ -1,12 +1,18 @@
 //! What is persisted (latch, intent) and the phases that are derived from it and shown.
 //! Holds no transition: those are `transition`'s.
 
+mod left;
+mod rejoin;
+
 use serde::{Deserialize, Serialize};
 
 use super::action::Operator;
 use super::observation::Ancestor;
 use super::replication::Activation;
 use crate::types::{BackendName, Epoch, Lsn, SystemId, Timeline, WallTime};
+
+pub use left::{Grade, Left};
+pub use rejoin::{Method, Process, Rejoin, RejoinStage};
 
 /// The number of an episode: one run through intent, promotion and latch. Never reused.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -36,13 +42,20 @@ pub struct Record {
     pub paused: Option<Pause>,
     /// When another daemon was last seen on this pair.
     pub other_daemon_seen: Option<WallTime>,
-    /// Sides that a switchover made read-only; the active one is released before it is opened.
+    /// Sides that were made read-only: by a switchover, or since they were left. The active one is released before it is
+    /// opened, another one when it streams as a standby.
     #[serde(default)]
     pub frozen: Vec<BackendName>,
     /// Where probes do not show whom a standby follows: the sides of which an operator said so since the active one last
     /// changed; `None` = it never did, and the configuration's word counts.
     #[serde(default)]
     pub vouched: Option<Vec<BackendName>>,
+    /// Sides that were left and have not come back as standbys.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub left: Vec<Left>,
+    /// The one that is being made a standby again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rejoin: Option<Rejoin>,
 }
 
 /// The persisted decision which backend is active.
@@ -124,6 +137,9 @@ pub struct Intent {
     /// Clusters: the stream that is failed over.
     #[serde(default)]
     pub stream: Option<StreamOrder>,
+    /// The node fence succeeded.
+    #[serde(default)]
+    pub fenced: bool,
 }
 
 /// Which replication stream is failed over, and to what.

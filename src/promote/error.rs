@@ -68,6 +68,9 @@ pub enum EffectError {
     /// The server is a standby.
     #[error("the server is in recovery: it is no primary")]
     NotPrimary,
+    /// The server is a primary.
+    #[error("the server is not in recovery: it is no standby")]
+    NotStandby,
     /// The address leads to another server than the probes last found there.
     #[error("this is not the server that is latched: it shows {shown}, latched is {latched}")]
     Stranger {

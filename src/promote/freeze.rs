@@ -25,12 +25,12 @@ use crate::failover::action::Latched;
 use crate::net::session::Session;
 use crate::types::{BackendName, Lsn};
 
-const READ_ONLY: Setting = Setting {
+pub(super) const READ_ONLY: Setting = Setting {
     name: "default_transaction_read_only",
     wanted: "on",
     sql: "ALTER SYSTEM SET default_transaction_read_only = on",
 };
-const READ_WRITE: Setting = Setting {
+pub(super) const READ_WRITE: Setting = Setting {
     name: "default_transaction_read_only",
     wanted: "off",
     sql: "ALTER SYSTEM RESET default_transaction_read_only",
@@ -77,7 +77,7 @@ pub(super) async fn freeze(
     Clients::within_reach(&mut session, Instant::now() + SUPERUSERS).await?;
     order(&mut session, READ_ONLY, deadline).await?;
     let newcomer = shown_to_newcomers(access, backend, address, READ_ONLY, deadline).await?;
-    end_clients(&mut session, newcomer, Instant::now() + SESSIONS).await?;
+    end_clients(&mut session, newcomer, Instant::now() + SESSIONS).await.1?;
     let deadline = Instant::now() + STILL;
     flush(&mut session, deadline).await?;
     let lsn = still(&mut session, deadline).await;
@@ -134,7 +134,7 @@ pub(super) async fn read_flush(
     end.map(|end| end.flushed)
 }
 
-async fn must_be_primary(session: &mut Session, deadline: Instant) -> Result<(), EffectError> {
+pub(super) async fn must_be_primary(session: &mut Session, deadline: Instant) -> Result<(), EffectError> {
     match setting::text(session.query("SELECT pg_is_in_recovery()", deadline).await?, "pg_is_in_recovery()")?.as_str() {
         "f" => Ok(()),
         _ => Err(EffectError::NotPrimary),
@@ -142,7 +142,7 @@ async fn must_be_primary(session: &mut Session, deadline: Instant) -> Result<(),
 }
 
 /// Without the right to see other people's sessions none of them would be found, let alone ended.
-async fn must_see_sessions(session: &mut Session, deadline: Instant) -> Result<(), EffectError> {
+pub(super) async fn must_see_sessions(session: &mut Session, deadline: Instant) -> Result<(), EffectError> {
     let roles = [
         ("pg_read_all_stats", "other users' sessions may not be seen"),
         ("pg_signal_backend", "other users' sessions may not be ended"),
@@ -160,7 +160,7 @@ async fn must_see_sessions(session: &mut Session, deadline: Instant) -> Result<(
 }
 
 /// A value set for a role or a database outranks the server's.
-async fn must_bind_everybody(session: &mut Session, deadline: Instant) -> Result<(), EffectError> {
+pub(super) async fn must_bind_everybody(session: &mut Session, deadline: Instant) -> Result<(), EffectError> {
     let sql = "SELECT concat_ws(' in ', 'role ' || nullif(r.rolname, ''), 'database ' || d.datname) \
         FROM pg_db_role_setting s LEFT JOIN pg_roles r ON r.oid = s.setrole LEFT JOIN pg_database d ON d.oid = s.setdatabase \
         CROSS JOIN unnest(s.setconfig) AS c(entry) WHERE entry LIKE 'default\\_transaction\\_read\\_only=%' \
@@ -217,15 +217,32 @@ impl Clients {
     }
 }
 
-/// Ends every client session until none is left that began before the newcomer: those after it are read-only.
-async fn end_clients(session: &mut Session, mut newcomer: Session, deadline: Instant) -> Result<(), EffectError> {
+/// Ends every client session until none is left that began before the newcomer: those after it are read-only. How many
+/// were there at first, too.
+pub(super) async fn end_clients(
+    session: &mut Session,
+    newcomer: Session,
+    deadline: Instant,
+) -> (u64, Result<(), EffectError>) {
+    let mut first = None;
+    let result = end_all(session, newcomer, &mut first, deadline).await;
+    (first.unwrap_or_default(), result)
+}
+
+async fn end_all(
+    session: &mut Session,
+    mut newcomer: Session,
+    first: &mut Option<u64>,
+    deadline: Instant,
+) -> Result<(), EffectError> {
     let began = Instant::now();
     let sql = "SELECT backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()";
     let since = setting::text(newcomer.query(sql, deadline).await?, "backend_start")?;
     newcomer.close(deadline).await;
     let end = format!("SELECT pg_terminate_backend(a.pid) {CLIENTS} AND {OURS_TO_END}");
     loop {
-        session.query(&end, deadline + ANSWER).await?;
+        let ended = session.query(&end, deadline + ANSWER).await?;
+        first.get_or_insert(ended.len() as u64);
         let left = Clients::count(session, &since, deadline + ANSWER).await?;
         if left.all == 0 {
             return Ok(());

@@ -33,6 +33,16 @@ pub(super) struct Values<'a> {
     pub(super) epoch: Epoch,
 }
 
+impl Values<'_> {
+    fn pairs(&self) -> [(&'static str, String); 3] {
+        [
+            ("{backend}", self.backend.to_string()),
+            ("{address}", self.address.clone()),
+            ("{epoch}", self.epoch.to_string()),
+        ]
+    }
+}
+
 /// How it ended, and the last line it wrote to stderr.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Finished {
@@ -42,21 +52,19 @@ pub(super) struct Finished {
 
 /// Puts the values in. Each argument stays one argument, whatever a value contains.
 pub(super) fn argv(template: &[String], values: &Values<'_>) -> Vec<String> {
+    filled(template, &values.pairs())
+}
+
+/// The same with any placeholders.
+pub(super) fn filled(template: &[String], values: &[(&'static str, String)]) -> Vec<String> {
     let fill = |arg: &String| {
         let (mut out, mut rest) = (String::new(), arg.as_str());
         while let Some(at) = rest.find('{') {
             let (before, from) = rest.split_at(at);
             out.push_str(before);
-            let (text, length) = if from.starts_with("{backend}") {
-                (values.backend.to_string(), 9)
-            } else if from.starts_with("{address}") {
-                (values.address.clone(), 9)
-            } else if from.starts_with("{epoch}") {
-                (values.epoch.to_string(), 7)
-            } else {
-                ("{".to_owned(), 1)
-            };
-            out.push_str(&text);
+            let known = values.iter().find(|(name, _)| from.starts_with(name));
+            let (text, length) = known.map_or(("{", 1), |(name, value)| (value.as_str(), name.len()));
+            out.push_str(text);
             rest = &from[length..];
         }
         out + rest
@@ -115,7 +123,7 @@ async fn end(child: &mut Child, patience: Duration) -> Ended {
     ended
 }
 
-fn of_status(status: ExitStatus) -> Ended {
+pub(super) fn of_status(status: ExitStatus) -> Ended {
     match (status.code(), status.signal()) {
         (Some(code), _) => Ended::Exit(code),
         (None, Some(signal)) => Ended::Signal(signal),

@@ -117,8 +117,8 @@ async fn the_demo_shows_a_death_a_failover_a_rebuild_and_the_way_home_and_leaves
 
     let (done, talk) = demo.proxyctl(&["restore", "--yes"]);
     assert!(!done, "restored to a side that was not rebuilt: {talk}");
-    let rebuilt = Command::new(format!("{folder}/us-east/rebuild")).output().unwrap();
-    assert!(rebuilt.status.success(), "{}", String::from_utf8_lossy(&rebuilt.stderr));
+    let (done, talk) = demo.proxyctl(&["rejoin", "us-east", "--method", "basebackup", "--yes"]);
+    assert!(done && talk.contains("us-east streams from us-west again"), "{talk}");
     let before = demo.said().len();
     eventually("traffic is home", STORY, async || match demo.proxyctl(&["restore", "--yes"]) {
         (true, _) => Ok(()),

@@ -3,9 +3,9 @@
 use std::net::SocketAddr;
 
 use pgpivot::config::Promoter;
-use pgpivot::failover::action::{Action, Latched, LockResult, Outcome, PromotionResult};
+use pgpivot::failover::action::{Action, Latched, LockResult, Outcome, PromotionResult, Softened};
 use pgpivot::failover::phase::EpisodeId;
-use pgpivot::types::{BackendName, Lsn};
+use pgpivot::types::{BackendName, Lsn, SystemId};
 
 use crate::core::Input;
 use crate::faults::Fix;
@@ -33,6 +33,14 @@ impl World {
             Action::Unfreeze { episode, backend, latched } => {
                 let result = self.unfreeze(d, &backend, latched.as_ref());
                 Outcome::Unfrozen { episode, result }
+            }
+            Action::Soften { backend, server, .. } => {
+                let result = self.soften(d, &backend, &server);
+                Outcome::Softened { backend, result }
+            }
+            Action::Thaw { backend, system_id } => {
+                let result = self.thaw(d, &backend, system_id);
+                Outcome::Thawed { backend, result }
             }
             Action::ReadFlush { episode, backend, latched } => {
                 let result = self.read_flush(d, &backend, latched.as_ref());
@@ -231,6 +239,27 @@ impl World {
             }
         };
         self.is_meant(index, latched)?;
+        self.servers[index].frozen = false;
+        if self.chance.one_in(8) { Err("no answer in time".into()) } else { Ok(()) }
+    }
+
+    /// A side that was left.
+    fn soften(&mut self, d: usize, backend: &BackendName, server: &Latched) -> Result<Softened, String> {
+        let index = self.obedient(d, backend)?;
+        if !self.servers[index].primary {
+            return Err("it is no primary".into());
+        }
+        self.is_meant(index, Some(server))?;
+        self.servers[index].frozen = true;
+        let gaps = if self.chance.one_in(6) { vec!["somebody stays".into()] } else { Vec::new() };
+        Ok(Softened { ended: 0, gaps })
+    }
+
+    fn thaw(&mut self, d: usize, backend: &BackendName, system: SystemId) -> Result<(), String> {
+        let index = self.obedient(d, backend)?;
+        if self.servers[index].primary || self.servers[index].system != system.0 {
+            return Err("it is no standby of this system".into());
+        }
         self.servers[index].frozen = false;
         if self.chance.one_in(8) { Err("no answer in time".into()) } else { Ok(()) }
     }

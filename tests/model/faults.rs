@@ -488,7 +488,7 @@ impl World {
             13 | 14 => Command::Adopt { backend },
             15 => Command::Pause,
             16 | 17 => Command::Resume,
-            18 if self.follows_unseen(&backend) => Command::Rejoin { backend },
+            18 if self.follows_unseen(&backend) => Command::Rejoin { backend, method: None },
             18 => Command::CheckHealth,
             _ => Command::Abandon { backend },
         }

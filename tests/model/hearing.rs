@@ -151,6 +151,9 @@ impl Laws {
         {
             self.froze.remove(&backend);
         }
+        if let Outcome::Thawed { backend, result: Ok(()) } = outcome {
+            self.froze.remove(backend);
+        }
         let Some(course) = self.course.as_mut().filter(|c| outcome.episode() == Some(c.intent.id)) else { return };
         match outcome {
             Outcome::Fenced { result, .. } => course.fenced = Some(result.is_ok()),
@@ -237,7 +240,7 @@ impl Laws {
         match command {
             Command::Pause => self.paused = true,
             Command::Resume => self.paused = false,
-            Command::Rejoin { backend } => {
+            Command::Rejoin { backend, .. } => {
                 // Where nothing was doubted, it doubts nobody else.
                 if let Some(vouched) = &mut self.vouched {
                     vouched.insert(backend.clone());

@@ -268,6 +268,8 @@ impl Laws {
             Action::Publish(gate) => self.publishes(gate),
             Action::Cut { backend } => self.cuts(backend, scene),
             Action::DrainReaders { .. } | Action::ProbeNow { .. } | Action::Unlock { .. } => {}
+            Action::Soften { backend, server, .. } => self.orders_softening(backend, server, scene),
+            Action::Thaw { backend, .. } => self.orders_thaw(backend),
             Action::Unfreeze { backend, latched, .. } => self.orders_release(backend, latched.as_ref()),
             other => self.orders_deed(other, scene),
         }

@@ -158,6 +158,8 @@ fn sql(service: &mut Service, chance: &mut Chance) {
         2 | 3 => failover.promoter = Promoter::Command(vec!["promote".into()]),
         _ => failover.promoter = Promoter::Postgres { login: login() },
     }
+    let promotes = failover.promoter != Promoter::None;
+    failover.soft_fence = promotes && failover.authority == Authority::SelfDecides && !chance.one_in(4);
 }
 
 fn http(service: &mut Service, chance: &mut Chance) {
@@ -265,6 +267,9 @@ fn policy() -> Failover {
         authority: Authority::SelfDecides,
         fence_command: None,
         fence_required: false,
+        soft_fence: false,
+        rejoin_command: None,
+        rejoin_timeout: ms(1_800_000),
         standby_serves: false,
         foreign_promotion: None,
         sync_after_failover: SyncRule::Report,

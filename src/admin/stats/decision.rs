@@ -151,6 +151,10 @@ fn notices(s: &ServiceStatus, now: WallTime) -> Vec<Notice> {
             notices.push(Notice { level: BAD, title, text: reason.clone(), since: None });
         }
     }
+    if let Some(rejoin) = s.rejoin.as_ref().filter(|rejoin| rejoin.runs()) {
+        let title = format!("{} is being made a standby again", rejoin.backend);
+        notices.push(Notice { level: WARN, title, text: rejoin.sentence(), since: Some(Time::of(rejoin.since, now)) });
+    }
     let told = s.blocked.as_ref().is_some_and(|b| words(&b.reason) == BlockReason::BudgetExhausted.as_str());
     if is_exhausted(s) && !told {
         let text = format!(

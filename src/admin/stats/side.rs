@@ -111,6 +111,10 @@ fn side_rows(b: &BackendStatus, odd: bool, clusters: bool) -> Vec<Fact> {
         let (word, level) = if b.armed { ("yes", OK) } else { ("no", WARN) };
         rows.push(row("Armed", word.to_owned(), level));
     }
+    if let Some(grade) = &b.fence {
+        let level = if grade == "route" { WARN } else { OK };
+        rows.push(row("Fence", crate::view::fence_words(grade), level));
+    }
     if let Some(note) = &b.note {
         rows.push(row("Control plane", note.clone(), WARN));
     }

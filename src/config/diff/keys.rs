@@ -47,13 +47,14 @@ pub(in crate::config) fn policy(service: &Service) -> Vec<Line> {
 }
 
 /// The commands of a service in full, for comparing only: arguments may hold what must not be shown.
-pub(in crate::config) fn commands(service: &Service) -> [(&'static str, &[String]); 2] {
+pub(in crate::config) fn commands(service: &Service) -> [(&'static str, &[String]); 3] {
     let promote = match &service.failover.promoter {
         Promoter::Command(argv) => argv.as_slice(),
         _ => &[],
     };
     let fence = service.failover.fence_command.as_deref().unwrap_or_default();
-    [("failover.promote_command", promote), ("failover.fence_command", fence)]
+    let rejoin = service.failover.rejoin_command.as_deref().unwrap_or_default();
+    [("failover.promote_command", promote), ("failover.fence_command", fence), ("failover.rejoin_command", rejoin)]
 }
 
 /// `[[service.NAME.listener]]` but for its address.
@@ -164,6 +165,9 @@ pub(in crate::config) fn failover(service: &Service) -> Vec<Line> {
         line("authority", quote(authority_word(failover.authority))),
         line("fence", quote(if failover.fence_required { "required" } else { "optional" })),
         line("fence_command", argv(failover.fence_command.as_deref())),
+        line("soft_fence", failover.soft_fence.to_string()),
+        line("rejoin_command", argv(failover.rejoin_command.as_deref())),
+        line("rejoin_timeout", time(failover.rejoin_timeout)),
         line("standby_serves", failover.standby_serves.to_string()),
         line("foreign_promotion", option(failover.foreign_promotion.map(foreign_word).map(quote))),
         line("sync_after_failover", quote(sync_word(failover.sync_after_failover))),

@@ -6,9 +6,22 @@ use super::section::{Section, shown};
 
 /// What is replaced in the arguments of every command.
 const PLACEHOLDERS: [&str; 3] = ["{backend}", "{address}", "{epoch}"];
+/// The same of the one that makes an old primary a standby.
+pub(super) const REJOIN_PLACEHOLDERS: [&str; 6] =
+    ["{backend}", "{address}", "{primary}", "{primary_address}", "{method}", "{epoch}"];
 
 /// An argv: a program and its arguments.
 pub(super) fn argv(section: &mut Section<'_>, key: &str, value: &Option<Texts>) -> Option<Vec<String>> {
+    argv_with(section, key, value, &PLACEHOLDERS)
+}
+
+/// The same with placeholders of its own.
+pub(super) fn argv_with(
+    section: &mut Section<'_>,
+    key: &str,
+    value: &Option<Texts>,
+    placeholders: &[&'static str],
+) -> Option<Vec<String>> {
     let Texts(words) = value.as_ref()?;
     let words: Vec<String> = words.iter().map(|Text(word)| word.clone()).collect();
     let example = "write the program and its arguments, for example [\"/usr/local/bin/promote\", \"{backend}\"]";
@@ -25,22 +38,23 @@ pub(super) fn argv(section: &mut Section<'_>, key: &str, value: &Option<Texts>) 
         return None;
     }
     for word in &words {
-        check_placeholders(section, key, word);
+        check_placeholders(section, key, word, placeholders);
     }
     Some(words)
 }
 
-fn check_placeholders(section: &mut Section<'_>, key: &str, word: &str) {
+fn check_placeholders(section: &mut Section<'_>, key: &str, word: &str, placeholders: &[&'static str]) {
     // Braces that hold no plain word belong to the command (JSON, for example).
     for (at, _) in word.match_indices('{') {
         let inner = &word[at + 1..];
         let length = inner.find(|c: char| !c.is_ascii_alphabetic() && c != '_').unwrap_or(inner.len());
         let found = format!("{{{}}}", &inner[..length]);
-        let known = PLACEHOLDERS.contains(&found.as_str());
+        let known = placeholders.contains(&found.as_str());
         match (inner[length..].starts_with('}'), known) {
             (true, false) => {
-                let meant = nearest(&found, PLACEHOLDERS).map_or(String::new(), |m| format!("did you mean {m}? "));
-                let list = PLACEHOLDERS.join(", ");
+                let meant = nearest(&found, placeholders.iter().copied());
+                let meant = meant.map_or(String::new(), |meant| format!("did you mean {meant}? "));
+                let list = placeholders.join(", ");
                 section.problem(key, format!("has the unknown placeholder {}; {meant}known are {list}", shown(&found)));
             }
             (false, true) => section

@@ -8,13 +8,14 @@ use super::super::{
     Authority, Failover, ForeignPromotion, HttpProbe, Kind, Login, Probe, ProbeKind, Promoter, Replication, SyncRule,
     WitnessRule,
 };
+use super::comeback::Comeback;
 use super::replication::Table;
 use super::section::{Section, parse_size, shown};
 use super::service::Defaults;
 use super::{Problems, command, probe};
 
 #[derive(Clone, Copy, PartialEq)]
-enum Word {
+pub(super) enum Word {
     None,
     Command,
     Postgres,
@@ -23,11 +24,11 @@ enum Word {
 
 /// What depends on nothing but itself.
 #[derive(Clone, Copy)]
-struct Policy {
+pub(super) struct Policy {
     automatic: bool,
-    authority: Authority,
+    pub(super) authority: Authority,
     witness: WitnessRule,
-    standby_serves: bool,
+    pub(super) standby_serves: bool,
 }
 
 /// What is known of the service already.
@@ -102,6 +103,7 @@ pub(super) fn build(
     }
     let foreign = [("follow", ForeignPromotion::Follow), ("block", ForeignPromotion::Block)];
     let sync = [("report", SyncRule::Report), ("clear", SyncRule::Clear)];
+    let comeback = Comeback::build(s, service, raw, policy, word, sees_lines(defaults, probe));
     let waits = Waits::build(s, raw, defaults);
     let lag = Lag::build(s, raw, defaults.kind);
     let max_held = s.number("max_held", &raw.max_held, 0..=1_000_000, 1000);
@@ -124,6 +126,9 @@ pub(super) fn build(
         authority: policy.authority,
         fence_command,
         fence_required,
+        soft_fence: comeback.soft_fence,
+        rejoin_command: comeback.rejoin_command,
+        rejoin_timeout: comeback.rejoin_timeout,
         standby_serves: policy.standby_serves,
         foreign_promotion: s.choice("foreign_promotion", &raw.foreign_promotion, &foreign, &[]),
         sync_after_failover: s
@@ -380,8 +385,11 @@ fn sees_roles(defaults: &Defaults, probe: &Probe) -> bool {
 
 /// A server tells its own; of clusters only the stream does.
 fn sees_replication(defaults: &Defaults, probe: &Probe) -> bool {
-    let asks = defaults.kind == Kind::Postgres && matches!(probe.kind, ProbeKind::Sql { .. });
-    asks || defaults.table.is_some()
+    sees_lines(defaults, probe) || defaults.table.is_some()
+}
+
+fn sees_lines(defaults: &Defaults, probe: &Probe) -> bool {
+    defaults.kind == Kind::Postgres && matches!(probe.kind, ProbeKind::Sql { .. })
 }
 
 /// A failover without an operator needs somebody who saw the primary die.

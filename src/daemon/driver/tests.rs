@@ -27,6 +27,7 @@ fn shared(config: &config::Config) -> Shared {
         board: Arc::new(Board::new("s-1".into(), clock::now())),
         events: broadcast::channel(16).0,
         siblings: Siblings::default(),
+        state: Arc::from(config.state.path.as_path()),
     }
 }
 

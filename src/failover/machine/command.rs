@@ -31,7 +31,7 @@ impl Machine {
             Command::Switchover { to } => self.command_switchover(to.as_ref(), operator, dry_run, now),
             Command::Restore { to, force } => self.command_restore(to.as_ref(), *force, operator, dry_run, now),
             Command::Adopt { backend } => self.command_adopt(backend, operator, dry_run, now),
-            Command::Rejoin { backend } => self.command_rejoin(backend, dry_run, now),
+            Command::Rejoin { backend, method } => self.command_rejoin(backend, *method, operator, dry_run, now),
             Command::Pause => Ok(self.command_pause(operator, dry_run, now)),
             Command::Resume => Ok(self.command_resume(dry_run, now)),
             Command::CheckHealth => Ok(self.command_check(dry_run)),

@@ -56,6 +56,7 @@ impl Machine {
         });
         record.intent = None;
         self.void_vouchers(&mut record, &intent);
+        self.note_left(&mut record, &intent);
         if intent.from.is_some() && intent.kind != EpisodeKind::Follow {
             record.cooldown_until = Some(now.wall.plus(self.service.failover.cooldown));
         }
@@ -127,6 +128,7 @@ impl Machine {
             (Some(_), _) => said.push_str("; that no row was lost could not be proven"),
             (None, _) => said.push_str(&self.loss_sentence(&run.intent)),
         }
+        said.push_str(&self.tell_fence(&run.intent));
         said.push_str(&self.tell_beside(&run.intent, left, now));
         self.latched_at = Some(now.at);
         self.count_anew(&to);

@@ -24,6 +24,9 @@ impl Machine {
         let routes = run.intent.kind == EpisodeKind::Route;
         if matches!((&outcome, &step), (Outcome::Fenced { result: Ok(()), .. }, Step::Fencing)) {
             self.note_stopped();
+            if let Some(run) = self.run_mut() {
+                run.intent.fenced = true;
+            }
         }
         match (outcome, step) {
             (Outcome::Fenced { result: Ok(()), .. }, Step::Fencing) if routes => self.route_fenced(now),
@@ -203,7 +206,12 @@ impl Outcome {
     /// Whose it is; `None` for a write or a cut.
     pub fn episode(&self) -> Option<EpisodeId> {
         match self {
-            Self::Persisted { .. } | Self::Cut { .. } => None,
+            Self::Persisted { .. }
+            | Self::Cut { .. }
+            | Self::Softened { .. }
+            | Self::Thawed { .. }
+            | Self::Surveyed { .. }
+            | Self::Rejoining { .. } => None,
             Self::Fenced { episode, .. }
             | Self::Locked { episode, .. }
             | Self::Promotion { episode, .. }

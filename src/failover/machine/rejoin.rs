@@ -4,11 +4,11 @@
 use super::Machine;
 use super::command::{Answer, refusal};
 use crate::config::Kind;
-use crate::failover::action::{Receipt, Refusal};
+use crate::failover::action::{Operator, Receipt, Refusal};
 use crate::failover::analysis;
 use crate::failover::health::State as Health;
 use crate::failover::observation::Role;
-use crate::failover::phase::{Intent, Latch, Record};
+use crate::failover::phase::{Intent, Latch, Method, Record};
 use crate::failover::side::Side;
 use crate::types::{BackendName, Epoch, Now};
 
@@ -51,7 +51,14 @@ impl Machine {
         }
     }
 
-    pub(super) fn command_rejoin(&mut self, backend: &BackendName, dry_run: bool, now: Now) -> Answer {
+    pub(super) fn command_rejoin(
+        &mut self,
+        backend: &BackendName,
+        method: Option<Method>,
+        operator: &Operator,
+        dry_run: bool,
+        now: Now,
+    ) -> Answer {
         let latch = self.ready()?;
         let side = self.known(backend)?;
         if *backend == latch.active {
@@ -67,9 +74,20 @@ impl Machine {
             );
             return Err(refusal("needs_stream", said));
         }
-        follows(side, &latch)?;
         if latch.identity.is_some() && self.knows_identity() {
-            return Ok(receipt(format!("{backend} streams from {}: it is a standby of it already", latch.active)));
+            return match follows(side, &latch) {
+                Ok(()) => {
+                    Ok(receipt(format!("{backend} streams from {}: it is a standby of it already", latch.active)))
+                }
+                Err(_) => self.rejoin_server(backend, method, &latch, operator, dry_run, now),
+            };
+        }
+        follows(side, &latch)?;
+        if method.is_some() {
+            return Err(refusal(
+                "needs_sql",
+                "what a server needs is only seen by a probe of kind \"sql\": leave --method out",
+            ));
         }
         if side.state() != Health::Up {
             return Err(refusal("not_up", format!("{backend} is {}", side.state().as_str())));

@@ -116,7 +116,7 @@ impl Machine {
         }
         // An address that leads to another server would have that one released; and beside a successor, which may be
         // another daemon's, a side that takes writes again would be the second primary.
-        if self.astray().is_some() || self.has_rival() {
+        if self.astray().is_some() || self.has_rival() || self.is_tended(&active, now) {
             return;
         }
         if self.releasing.is_none_or(|at| now.at.since(at) >= Duration::from_secs(5)) {

@@ -300,6 +300,7 @@ impl Machine {
             forced: false,
             frozen_at: None,
             stream,
+            fenced: false,
         }
     }
 

@@ -340,6 +340,7 @@ mod crash_points {
                 forced: false,
                 stream: None,
                 frozen_at: None,
+                fenced: false,
             })
         };
         let first = record(1);

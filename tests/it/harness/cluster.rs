@@ -114,7 +114,8 @@ impl Cluster {
         ]);
     }
 
-    fn conninfo_to(&self, primary: &Cluster) -> String {
+    /// What its walreceiver connects to another server with.
+    pub fn conninfo_to(&self, primary: &Cluster) -> String {
         let address = primary.address();
         format!(
             "host={} port={} user=replicator password=replicator application_name={} connect_timeout=2",

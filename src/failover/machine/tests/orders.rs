@@ -84,6 +84,30 @@ impl Stage {
                 let result = self.finds(&backend, latched.as_ref()).map(|()| lsn);
                 self.told(Outcome::FlushRead { episode, result });
             }
+            Action::Soften { backend, server, ends } => {
+                let i = Self::index(&backend);
+                self.freezes.push(format!("soften {backend}{}", if ends { "" } else { " again" }));
+                let found = match self.servers[i].primary {
+                    true => self.finds(&backend, Some(&server)),
+                    false => Err("it is no primary".into()),
+                };
+                let result = found.map(|()| {
+                    self.servers[i].frozen = true;
+                    crate::failover::action::Softened { ended: 3, gaps: self.gaps.clone() }
+                });
+                self.told(Outcome::Softened { backend, result });
+            }
+            Action::Thaw { backend, .. } => {
+                let i = Self::index(&backend);
+                self.freezes.push(format!("thaw {backend}"));
+                let result = match self.servers[i].primary {
+                    true => Err("it is no standby".into()),
+                    false => Ok(self.servers[i].frozen = false),
+                };
+                self.told(Outcome::Thawed { backend, result });
+            }
+            Action::Rejoin(order) => self.rejoins.push(order),
+            Action::StopRejoin { backend } => self.stopped.push(backend),
             Action::ClearSync { episode, backend } => {
                 let i = Self::index(&backend);
                 self.servers[i].sync_names.clear();

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use super::plan::service;
 use crate::config::{ProbeKind, Service};
-use crate::failover::action::{Action, Cadence, Command, Event, Gate, Operator, Outcome, Receipt, Refusal};
+use crate::failover::action::{
+    Action, Cadence, Command, Event, Gate, Operator, Outcome, Receipt, Refusal, RejoinOrder,
+};
 use crate::failover::machine::Machine;
 use crate::failover::observation::{
     Ancestor, Evidence, Facts, Failure, Observation, Receiver, ReceiverRow, Role, Unknown, Verdict,
@@ -77,6 +79,11 @@ pub(crate) struct Stage {
     pub(super) relayed: u64,
     pub(crate) promotions: Vec<BackendName>,
     pub(crate) freezes: Vec<String>,
+    /// What a setting does not bind.
+    pub(super) gaps: Vec<String>,
+    /// Commands that were ordered to be run, and to be ended.
+    pub(super) rejoins: Vec<RejoinOrder>,
+    pub(super) stopped: Vec<BackendName>,
     pub(crate) fence: Result<(), String>,
     pub(crate) fenced: Vec<BackendName>,
     pub(crate) writes: u64,
@@ -144,6 +151,9 @@ impl Stage {
             relayed: 0,
             promotions: Vec::new(),
             freezes: Vec::new(),
+            gaps: Vec::new(),
+            rejoins: Vec::new(),
+            stopped: Vec::new(),
             fence: Ok(()),
             fenced: Vec::new(),
             writes: 0,
