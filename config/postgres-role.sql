@@ -12,6 +12,10 @@ GRANT pg_signal_backend TO pgpivot;
 GRANT EXECUTE ON FUNCTION pg_reload_conf() TO pgpivot;
 GRANT ALTER SYSTEM ON PARAMETER default_transaction_read_only, synchronous_standby_names TO pgpivot;
 
+-- With more than one standby, to point the others at a new primary (PostgreSQL 15 and newer):
+GRANT pg_read_all_settings TO pgpivot;
+GRANT ALTER SYSTEM ON PARAMETER primary_conninfo TO pgpivot;
+
 -- A hang of the primary is told from a slow one by the standby's silence: half of this time and half a second.
 -- On each standby:
 --   ALTER SYSTEM SET wal_receiver_timeout = '3s'; SELECT pg_reload_conf();

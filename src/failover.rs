@@ -4,6 +4,7 @@
 pub mod action;
 pub mod analysis;
 pub mod candidate;
+pub mod durability;
 pub mod explain;
 pub mod health;
 pub mod machine;
@@ -12,5 +13,7 @@ pub mod phase;
 pub mod relayed;
 pub mod replication;
 pub mod side;
+pub mod survivors;
+pub mod sync_names;
 pub mod transition;
 pub mod witness;

@@ -1,6 +1,7 @@
 //! Sockets and our own connections: options, names, TLS, dialling, and a minimal PostgreSQL session.
 //! Clients' bytes are `relay`'s; what a reply means is `probe`'s.
 
+pub mod conninfo;
 pub mod dial;
 pub mod fault;
 pub mod resolve;

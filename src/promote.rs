@@ -14,6 +14,7 @@ pub mod lock;
 mod none;
 mod postgres;
 mod process;
+mod repoint;
 mod service;
 mod setting;
 
@@ -22,7 +23,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::config::{Backend, CockroachSql, Failover, ProbeKind, Promoter as Configured, Replication, Service};
-use crate::failover::action::{Latched, LockResult, PromotionResult};
+use crate::failover::action::{Latched, LockResult, PromotionResult, Repoint};
 use crate::failover::phase::StreamOrder;
 use crate::types::{BackendName, Epoch, HostPort, Lsn, WallTime};
 
@@ -55,6 +56,7 @@ pub struct Effects {
     /// Self-hosted clusters: the virtual cluster that is stopped and served.
     virtual_cluster: Option<CockroachSql>,
     fence_command: Option<Vec<String>>,
+    follow_command: Option<Vec<String>>,
     promote_timeout: Duration,
 }
 
@@ -98,6 +100,7 @@ impl Effects {
             promoter,
             virtual_cluster,
             fence_command: fence_command.clone(),
+            follow_command: service.failover.follow_command.clone(),
             promote_timeout: *promote_timeout,
         }
     }
@@ -192,9 +195,20 @@ impl Effects {
         said(freeze::read_flush(&self.access, backend, address, latched).await)
     }
 
-    /// Empties `synchronous_standby_names`. At most 6 s.
-    pub async fn clear_sync(&self, backend: &BackendName, address: SocketAddr) -> Result<(), String> {
-        said(setting::clear_sync(&self.access, backend, address).await)
+    /// Sets `synchronous_standby_names`. At most 6 s.
+    pub async fn set_sync(&self, backend: &BackendName, address: SocketAddr, names: &str) -> Result<(), String> {
+        said(setting::set_sync(&self.access, backend, address, names).await)
+    }
+
+    /// Points the standby at `at` to the new primary, which this daemon reaches at `primary`. At most 15 s by SQL, then
+    /// 65 s by `follow_command`.
+    pub async fn repoint(
+        &self,
+        order: &Repoint,
+        at: SocketAddr,
+        primary: Option<SocketAddr>,
+    ) -> Result<String, String> {
+        repoint::repoint(&self.access, order, at, primary, self.follow_command.as_deref()).await
     }
 
     /// Runs the node fence, at most 30 s and (for one that will not end) 5 s more; or where there is no command for it,

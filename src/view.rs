@@ -4,6 +4,7 @@
 pub mod dsn;
 mod durations;
 pub mod sides;
+mod standbys;
 pub mod url;
 
 use std::net::SocketAddr;
@@ -13,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::types::{BackendName, Epoch, HostPort, Lsn, ServiceName, SystemId, Timeline, WallTime};
 
 pub use durations::{BOUNDS_US, Durations};
+pub use standbys::{Durability, Following};
 
 /// `GET /failover/status`: everything the page shows.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -110,6 +112,9 @@ pub struct ServiceStatus {
     /// Clusters: what was read of their replication.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replication: Option<ReplicationStatus>,
+    /// PostgreSQL: what an acknowledged commit is worth now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub durability: Option<Durability>,
 }
 
 impl ServiceStatus {
@@ -287,6 +292,9 @@ pub struct BackendStatus {
     pub armed: bool,
     /// Why not, one sentence each, with the statement to type.
     pub unarmed_why: Vec<String>,
+    /// Standby of PostgreSQL: how it stands to the active side.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub following: Option<Following>,
     /// Consecutive failures.
     pub failures: u32,
     /// Total failed probes since the start.

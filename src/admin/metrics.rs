@@ -1,6 +1,7 @@
 //! `GET /metrics`: the published view as Prometheus text. Every scrape fills a registry of its own, so that a backend
 //! that a reload removed is gone at once and nothing global is shared.
 
+mod following;
 mod streams;
 
 use std::sync::Arc;
@@ -34,6 +35,7 @@ pub(super) fn render(status: &Status) -> Result<String, prometheus::Error> {
     decision(&sheet, &status.services)?;
     sides(&sheet, &status.services)?;
     streams::streams(&sheet, &status.services)?;
+    following::fill(&sheet, &status.services)?;
     probes(&sheet, &status.services)?;
     traffic(&sheet, &status.services)?;
     let mut families = sheet.0.gather();

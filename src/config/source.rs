@@ -261,7 +261,9 @@ fn check_named_files(config: &Config, warnings: &mut Vec<String>) -> Vec<Problem
             Promoter::Command(argv) => Some(argv),
             Promoter::None | Promoter::Postgres { .. } | Promoter::CockroachCloud | Promoter::CockroachSql => None,
         };
-        let commands = [("promote_command", promote), ("fence_command", service.failover.fence_command.as_ref())];
+        let (fence, follow) = (&service.failover.fence_command, &service.failover.follow_command);
+        let commands =
+            [("promote_command", promote), ("fence_command", fence.as_ref()), ("follow_command", follow.as_ref())];
         for (key, argv) in commands.into_iter().filter_map(|(key, argv)| Some((key, argv?.first()?))) {
             let program = Path::new(argv);
             let executable = |metadata: Metadata| metadata.is_file() && metadata.mode() & 0o111 != 0;

@@ -10,6 +10,7 @@ mod probe;
 mod replication;
 mod section;
 mod service;
+mod standbys;
 
 use std::path::PathBuf;
 

@@ -22,6 +22,7 @@ mod stream_command;
 mod stream_episode;
 mod streams;
 mod surroundings;
+mod survivors;
 mod switchover;
 mod wake;
 mod watch;
@@ -83,6 +84,9 @@ pub struct Machine {
     pub(super) latched_at: Option<Moment>,
     /// The record that is being written as the new latch.
     next_record: Option<Box<Record>>,
+    /// What was done for the standbys that a change of the latch left behind.
+    pub(super) care: BTreeMap<BackendName, survivors::Care>,
+    awaited: Option<survivors::Awaited>,
     aside: Option<Aside>,
     /// A side's switch to `Healthy` or not, to tell changes.
     told: BTreeMap<BackendName, Health>,
@@ -150,6 +154,8 @@ impl Machine {
             setback: None,
             latched_at: None,
             next_record: None,
+            care: BTreeMap::new(),
+            awaited: None,
             aside: None,
             told: BTreeMap::new(),
             evidence: "nothing was heard yet".into(),
@@ -263,6 +269,8 @@ impl Machine {
             Outcome::Persisted { ticket, result } => self.persisted(ticket, result, now),
             Outcome::Cut { backend, connections, bytes } => self.was_cut(&backend, connections, bytes, now),
             Outcome::Unfrozen { episode, result } => self.unfrozen(episode, result, now),
+            Outcome::Repointed { backend, epoch, result } => self.repointed(&backend, epoch, result, now),
+            Outcome::SyncSet { episode: None, result } => self.relieved(result, now),
             other => self.episode_outcome(other, now),
         }
         self.advance(now);
@@ -378,6 +386,7 @@ impl Machine {
                 break;
             }
         }
+        self.mind_survivors(now);
         self.sync_gate(now);
         self.sync_phase(now);
         self.sync_cadence(now);

@@ -26,5 +26,6 @@ mod relay;
 mod restart;
 mod self_hosted;
 mod siblings;
+mod standbys;
 mod streams;
 mod threads;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::board::{BAD, CALM, Fact, OK, Time, WARN, mark, words};
+use super::board::{BAD, CALM, Fact, OK, Time, WARN, class, mark, words};
 use crate::admin::words::{ago, bytes, count, fine_span};
 use crate::types::WallTime;
 use crate::view::{BackendStatus, Counters, EndpointStatus, ListenerStatus, ProbeStatus};
@@ -108,6 +108,9 @@ fn side_rows(b: &BackendStatus, odd: bool, clusters: bool) -> Vec<Fact> {
         rows.push(row("Witness", known(b.witness.clone()), witness_level(b.witness.as_deref())));
         let (word, level) = if b.armed { ("yes", OK) } else { ("no", WARN) };
         rows.push(row("Armed", word.to_owned(), level));
+    }
+    if let Some(f) = &b.following {
+        rows.push(row("Follows", format!("{}: {}", f.state, f.sentence), class(f.level())));
     }
     if let Some(note) = &b.note {
         rows.push(row("Control plane", note.clone(), WARN));

@@ -5,10 +5,22 @@ use super::super::raw::{Text, Texts};
 use super::section::{Section, shown};
 
 /// What is replaced in the arguments of every command.
-const PLACEHOLDERS: [&str; 3] = ["{backend}", "{address}", "{epoch}"];
+pub(super) const PLACEHOLDERS: &[&str] = &["{backend}", "{address}", "{epoch}"];
+/// And of the one that points a standby at the new primary.
+pub(super) const OF_FOLLOWING: &[&str] = &["{backend}", "{primary}", "{address}", "{epoch}"];
 
 /// An argv: a program and its arguments.
 pub(super) fn argv(section: &mut Section<'_>, key: &str, value: &Option<Texts>) -> Option<Vec<String>> {
+    argv_with(section, key, value, PLACEHOLDERS)
+}
+
+/// The same, with other placeholders.
+pub(super) fn argv_with(
+    section: &mut Section<'_>,
+    key: &str,
+    value: &Option<Texts>,
+    known: &[&str],
+) -> Option<Vec<String>> {
     let Texts(words) = value.as_ref()?;
     let words: Vec<String> = words.iter().map(|Text(word)| word.clone()).collect();
     let example = "write the program and its arguments, for example [\"/usr/local/bin/promote\", \"{backend}\"]";
@@ -25,12 +37,12 @@ pub(super) fn argv(section: &mut Section<'_>, key: &str, value: &Option<Texts>) 
         return None;
     }
     for word in &words {
-        check_placeholders(section, key, word);
+        check_placeholders(section, key, word, known);
     }
     Some(words)
 }
 
-fn check_placeholders(section: &mut Section<'_>, key: &str, word: &str) {
+fn check_placeholders(section: &mut Section<'_>, key: &str, word: &str, known: &[&str]) {
     let mut rest = word;
     while let Some((_, inner)) = rest.split_once('{') {
         let Some((name, after)) = inner.split_once('}') else {
@@ -38,11 +50,12 @@ fn check_placeholders(section: &mut Section<'_>, key: &str, word: &str) {
         };
         let found = format!("{{{name}}}");
         // Braces that hold no plain word belong to the command (JSON, for example).
-        if name.chars().all(|c| c.is_ascii_alphabetic() || c == '_') && !PLACEHOLDERS.contains(&found.as_str()) {
-            let meant = nearest(&found, PLACEHOLDERS).map_or(String::new(), |meant| format!("did you mean {meant}? "));
+        if name.chars().all(|c| c.is_ascii_alphabetic() || c == '_') && !known.contains(&found.as_str()) {
+            let meant =
+                nearest(&found, known.iter().copied()).map_or(String::new(), |meant| format!("did you mean {meant}? "));
             section.problem(
                 key,
-                format!("has the unknown placeholder {}; {meant}known are {}", shown(&found), PLACEHOLDERS.join(", ")),
+                format!("has the unknown placeholder {}; {meant}known are {}", shown(&found), known.join(", ")),
             );
         }
         rest = after;

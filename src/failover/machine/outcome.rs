@@ -82,9 +82,9 @@ impl Machine {
                     run.flush_after = Some(result);
                 }
             }
-            (Outcome::SyncCleared { result, .. }, Step::ClearingSync { .. }) => {
+            (Outcome::SyncSet { result, .. }, Step::SettingSync { .. }) => {
                 if let (Err(why), Some(run)) = (result, self.run_mut()) {
-                    run.notes.push(format!("synchronous_standby_names could not be cleared: {why}"));
+                    run.notes.push(format!("synchronous_standby_names could not be set: {why}"));
                 }
                 self.latch_new(now);
             }
@@ -203,15 +203,15 @@ impl Outcome {
     /// Whose it is; `None` for a write or a cut.
     pub fn episode(&self) -> Option<EpisodeId> {
         match self {
-            Self::Persisted { .. } | Self::Cut { .. } => None,
+            Self::Persisted { .. } | Self::Cut { .. } | Self::Repointed { .. } => None,
+            Self::SyncSet { episode, .. } => *episode,
             Self::Fenced { episode, .. }
             | Self::Locked { episode, .. }
             | Self::Promotion { episode, .. }
             | Self::Frozen { episode, .. }
             | Self::Unfrozen { episode, .. }
             | Self::FlushRead { episode, .. }
-            | Self::ClockRead { episode, .. }
-            | Self::SyncCleared { episode, .. } => Some(*episode),
+            | Self::ClockRead { episode, .. } => Some(*episode),
         }
     }
 }

@@ -94,6 +94,14 @@ impl DaemonPlan {
         self.set("probe", key, value)
     }
 
+    /// A key of one `[[service.main.backend]]`.
+    pub fn backend(mut self, name: &str, key: &str, value: impl Into<Value>) -> Self {
+        let backends = self.service()["backend"].as_array_mut().unwrap();
+        let backend = backends.iter_mut().find(|backend| backend["name"].as_str() == Some(name)).unwrap();
+        backend.as_table_mut().unwrap().insert(key.into(), value.into());
+        self
+    }
+
     fn set(mut self, section: &str, key: &str, value: impl Into<Value>) -> Self {
         let table = self.service().entry(section).or_insert_with(|| Value::Table(Table::new()));
         table.as_table_mut().unwrap().insert(key.into(), value.into());

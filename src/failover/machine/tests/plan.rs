@@ -12,6 +12,8 @@ pub(crate) fn service(backends: usize) -> Service {
         role: Some(if i == 0 { config::ConfiguredRole::Primary } else { config::ConfiguredRole::Standby }),
         weight: 100,
         priority: 100,
+        promote: true,
+        replication_address: None,
         tls: config::Tls { mode: config::TlsMode::Disable, ca_file: None, server_name: None },
         cluster_id: None,
     };
@@ -57,6 +59,8 @@ pub(crate) fn service(backends: usize) -> Service {
             standby_serves: false,
             foreign_promotion: None,
             sync_after_failover: config::SyncRule::Report,
+            survivors: config::Survivors::Report,
+            follow_command: None,
             recovery_patience: seconds(30),
             restart_grace: seconds(10),
             hung_grace: seconds(10),
