@@ -15,6 +15,9 @@ GRANT ALTER SYSTEM ON PARAMETER default_transaction_read_only, synchronous_stand
 
 -- For `proxyctl rejoin`: is the log still there that the old primary would need? Without it that is said to be unseen.
 GRANT EXECUTE ON FUNCTION pg_ls_waldir() TO pgpivot;
+-- With more than one standby, to point the others at a new primary (PostgreSQL 15 and newer):
+GRANT pg_read_all_settings TO pgpivot;
+GRANT ALTER SYSTEM ON PARAMETER primary_conninfo TO pgpivot;
 
 -- A hang of the primary is told from a slow one by the standby's silence: half of this time and half a second.
 -- On each standby:

@@ -9,7 +9,10 @@ pub mod raw;
 pub mod report;
 mod sight;
 pub mod source;
+mod standbys;
 pub mod validate;
+
+pub use standbys::Survivors;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -146,6 +149,10 @@ pub struct Backend {
     pub weight: u32,
     /// Order among equally advanced candidates, lower first; 0 to 65535, default 100.
     pub priority: u32,
+    /// `false`: never a candidate, not by force either; default true.
+    pub promote: bool,
+    /// Where the other servers reach it for replication; default the address that this daemon reaches it at.
+    pub replication_address: Option<HostPort>,
     /// TLS of our own connections (probes, promoters).
     pub tls: Tls,
     /// The Cloud API's id of this cluster, a UUID in lower case; set where replication is steered through that API.
@@ -341,6 +348,11 @@ pub struct Failover {
     pub foreign_promotion: Option<ForeignPromotion>,
     /// What to do with unsatisfied synchronous replication after a promotion.
     pub sync_after_failover: SyncRule,
+    /// What to do with standbys that do not follow the new primary; default `repoint` where this daemon promotes by
+    /// `pg_promote` or has a `follow_command`.
+    pub survivors: Survivors,
+    /// argv that points a standby at the new primary, where SQL may not.
+    pub follow_command: Option<Vec<String>>,
     /// How long a recovering primary freezes the fall counter; default 30 s; at most 1 h.
     pub recovery_patience: Duration,
     /// How long a restart announced by 57P01/57P03 is waited for; default 10 s; at most 1 h.
@@ -387,6 +399,8 @@ pub enum SyncRule {
     Report,
     /// Empty `synchronous_standby_names` on the new side.
     Clear,
+    /// Set it for the standbys that are left; empty if none is.
+    Adapt,
 }
 
 /// `promoter`.

@@ -4,6 +4,7 @@
 pub mod action;
 pub mod analysis;
 pub mod candidate;
+pub mod durability;
 pub mod explain;
 pub mod health;
 pub mod machine;
@@ -15,5 +16,7 @@ pub mod reads;
 pub mod relayed;
 pub mod replication;
 pub mod side;
+pub mod survivors;
+pub mod sync_names;
 pub mod transition;
 pub mod witness;

@@ -4,6 +4,7 @@
 #[cfg(test)]
 pub(crate) mod certificates;
 pub mod channel;
+pub mod conninfo;
 pub mod dial;
 pub mod fault;
 pub mod resolve;

@@ -16,6 +16,7 @@ mod patroni;
 mod postgres;
 mod process;
 mod rejoin;
+mod repoint;
 mod service;
 mod setting;
 mod soft;
@@ -29,7 +30,9 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Backend, CockroachSql, Failover, ProbeKind, Promoter as Configured, Replication, Service};
-use crate::failover::action::{Latched, LockResult, PromotionResult, RejoinOrder, Rejoining, Softened, Survey};
+use crate::failover::action::{
+    Latched, LockResult, PromotionResult, RejoinOrder, Rejoining, Repoint, Softened, Survey,
+};
 use crate::failover::phase::StreamOrder;
 use crate::types::{BackendName, Epoch, HostPort, Lsn, SystemId, WallTime};
 
@@ -66,6 +69,7 @@ pub struct Effects {
     patroni: Option<crate::patroni::Client>,
     rejoin_command: Option<Vec<String>>,
     rejoin_timeout: Duration,
+    follow_command: Option<Vec<String>>,
     promote_timeout: Duration,
 }
 
@@ -113,6 +117,7 @@ impl Effects {
             patroni: service.patroni.as_ref().and_then(|settings| crate::patroni::Client::build(settings).ok()),
             rejoin_command: service.failover.rejoin_command.clone(),
             rejoin_timeout: service.failover.rejoin_timeout,
+            follow_command: service.failover.follow_command.clone(),
             promote_timeout: *promote_timeout,
         }
     }
@@ -259,9 +264,20 @@ impl Effects {
         rejoin::run(&argv, file, order.running, self.rejoin_timeout, off, &tell).await;
     }
 
-    /// Empties `synchronous_standby_names`. At most 6 s.
-    pub async fn clear_sync(&self, backend: &BackendName, address: SocketAddr) -> Result<(), String> {
-        said(setting::clear_sync(&self.access, backend, address).await)
+    /// Sets `synchronous_standby_names`. At most 6 s.
+    pub async fn set_sync(&self, backend: &BackendName, address: SocketAddr, names: &str) -> Result<(), String> {
+        said(setting::set_sync(&self.access, backend, address, names).await)
+    }
+
+    /// Points the standby at `at` to the new primary, which this daemon reaches at `primary`. At most 15 s by SQL, then
+    /// 65 s by `follow_command`.
+    pub async fn repoint(
+        &self,
+        order: &Repoint,
+        at: SocketAddr,
+        primary: Option<SocketAddr>,
+    ) -> Result<String, String> {
+        repoint::repoint(&self.access, order, at, primary, self.follow_command.as_deref()).await
     }
 
     /// Runs the node fence, at most 30 s and (for one that will not end) 5 s more; or where there is no command for it,

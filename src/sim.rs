@@ -309,7 +309,7 @@ mod tests {
         assert_eq!(promoted, PromotionResult::Done);
         assert!(pair.is_primary(Side::West) && guard.is_some_and(|mut guard| guard.is_held()));
         assert_eq!(effects.promote(&backends[1], west.1, Epoch(2), None).await, PromotionResult::Done, "again");
-        effects.clear_sync(&west.0, west.1).await.unwrap();
+        effects.set_sync(&west.0, west.1, "").await.unwrap();
         assert_eq!(pair.ids(Side::West), [1, 2]);
     }
 

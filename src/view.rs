@@ -5,6 +5,7 @@ pub mod dsn;
 mod durations;
 mod patroni;
 pub mod sides;
+mod standbys;
 pub mod url;
 
 use std::net::SocketAddr;
@@ -15,6 +16,7 @@ use crate::types::{BackendName, Epoch, HostPort, Lsn, ServiceName, SystemId, Tim
 
 pub use durations::{BOUNDS_US, Durations};
 pub use patroni::{PatroniMember, PatroniStatus};
+pub use standbys::{Durability, Following};
 
 /// `GET /failover/status`: everything the page shows.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -118,6 +120,9 @@ pub struct ServiceStatus {
     /// The old primary that is being made a standby again, else the last one since the start.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rejoin: Option<RejoinStatus>,
+    /// PostgreSQL: what an acknowledged commit is worth now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub durability: Option<Durability>,
 }
 
 impl ServiceStatus {
@@ -353,6 +358,9 @@ pub struct BackendStatus {
     pub armed: bool,
     /// Why not, one sentence each, with the statement to type.
     pub unarmed_why: Vec<String>,
+    /// Standby of PostgreSQL: how it stands to the active side.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub following: Option<Following>,
     /// Consecutive failures.
     pub failures: u32,
     /// Total failed probes since the start.

@@ -1,6 +1,7 @@
 //! `GET /metrics`: the published view as Prometheus text. Every scrape fills a registry of its own, so that a backend
 //! that a reload removed is gone at once and nothing global is shared.
 
+mod following;
 mod patroni;
 mod streams;
 
@@ -36,6 +37,7 @@ pub(super) fn render(status: &Status) -> Result<String, prometheus::Error> {
     sides(&sheet, &status.services)?;
     streams::streams(&sheet, &status.services)?;
     patroni::patroni(&sheet, &status.services)?;
+    following::fill(&sheet, &status.services)?;
     probes(&sheet, &status.services)?;
     traffic(&sheet, &status.services)?;
     let mut families = sheet.0.gather();

@@ -201,6 +201,10 @@ pub struct Backend {
     pub weight: Option<Number>,
     /// Order.
     pub priority: Option<Number>,
+    /// May be promoted.
+    pub promote: Option<Flag>,
+    /// `host:port`.
+    pub replication_address: Option<Text>,
     /// A UUID.
     pub cluster_id: Option<Text>,
     /// Its name in Patroni.
@@ -334,6 +338,10 @@ pub struct Failover {
     pub foreign_promotion: Option<Text>,
     /// Word.
     pub sync_after_failover: Option<Text>,
+    /// Word.
+    pub survivors: Option<Text>,
+    /// argv.
+    pub follow_command: Option<Texts>,
     /// Duration.
     pub recovery_patience: Option<Text>,
     /// Duration.

@@ -269,6 +269,7 @@ fn check_named_files(config: &Config, warnings: &mut Vec<String>) -> Vec<Problem
             ("promote_command", promote),
             ("fence_command", service.failover.fence_command.as_ref()),
             ("rejoin_command", service.failover.rejoin_command.as_ref()),
+            ("follow_command", service.failover.follow_command.as_ref()),
         ];
         for (key, argv) in commands.into_iter().filter_map(|(key, argv)| Some((key, argv?.first()?))) {
             let program = Path::new(argv);

@@ -14,6 +14,7 @@ mod read_only;
 mod replication;
 mod section;
 mod service;
+mod standbys;
 
 use std::path::PathBuf;
 

@@ -122,6 +122,7 @@ fn service() -> ServiceStatus {
         replication: None,
         patroni: None,
         rejoin: None,
+        durability: None,
         listeners: vec![ListenerStatus {
             address: "127.0.0.1:26257".parse().unwrap(),
             target: "active".into(),
@@ -162,6 +163,7 @@ fn backend(name: &str, active: bool) -> BackendStatus {
         witness: (!active).then(|| "streaming".into()),
         armed: !active,
         unarmed_why: Vec::new(),
+        following: None,
         failures: 0,
         failed_probes: 0,
         probes: 3690,

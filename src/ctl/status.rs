@@ -4,7 +4,8 @@ use std::fmt::Write as _;
 
 use super::render::{Paint, bytes, duration, plain, table, wall, words};
 use crate::view::{
-    BackendStatus, Level, PatroniMember, PatroniStatus, ReplicationStatus, ServiceStatus, Status, StreamStatus,
+    BackendStatus, Following, Level, PatroniMember, PatroniStatus, ReplicationStatus, ServiceStatus, Status,
+    StreamStatus,
 };
 
 /// Columns of the labels.
@@ -84,6 +85,17 @@ fn one(out: &mut String, status: &Status, s: &ServiceStatus, paint: Paint) {
     if let Some(rejoin) = s.rejoin.as_ref().filter(|rejoin| rejoin.runs()) {
         warn(out, "  rejoin", Level::Warn, &rejoin.sentence());
     }
+    if let Some(d) = &s.durability {
+        warn(out, "  commits", d.level, &d.sentence);
+    }
+    for b in s.backends.iter().filter(|b| !b.active && b.quarantined.is_none()) {
+        if let Some(f) = b.following.as_ref().filter(|f| f.level() != Level::Ok) {
+            warn(out, "  standby", f.level(), &named(&b.name, &f.sentence));
+        }
+        if let Some(why) = b.unarmed_why.first().filter(|_| s.authority == "self" && s.promoter != "none") {
+            warn(out, "  not armed", Level::Warn, &named(&b.name, why));
+        }
+    }
     if let Some(trouble) = s.replication.as_ref().and_then(|r| r.trouble.as_ref()) {
         warn(out, "  streams", Level::Warn, &format!("cannot be read now: {trouble}"));
     }
@@ -108,6 +120,11 @@ fn one(out: &mut String, status: &Status, s: &ServiceStatus, paint: Paint) {
         out.push('\n');
         out.push_str(&listeners(s, paint));
     }
+}
+
+/// A reason, with whose it is where it does not say so itself.
+fn named(backend: &crate::types::BackendName, why: &str) -> String {
+    if why.starts_with(backend.as_str()) { why.to_owned() } else { format!("{backend}: {why}") }
 }
 
 /// The phase, with the state's word where it says more.
@@ -165,17 +182,22 @@ fn backends(s: &ServiceStatus, paint: Paint) -> String {
                 (lag(s, b), None),
                 (b.timeline.map_or_else(|| "-".to_owned(), |t| t.to_string()), None),
                 armed(b),
+                (following(b), b.following.as_ref().map(Following::level)),
                 (b.weight.to_string(), None),
                 (b.connections.to_string(), None),
             ]
         })
         .collect();
-    table(paint, &["  BACKEND", "ROLE", "HEALTH", "LAG", "TIMELINE", "ARMED", "WEIGHT", "OPEN"], &rows)
+    table(paint, &["  BACKEND", "ROLE", "HEALTH", "LAG", "TIMELINE", "ARMED", "FOLLOWS", "WEIGHT", "OPEN"], &rows)
 }
 
 fn lag(s: &ServiceStatus, b: &BackendStatus) -> String {
     let of_stream = || s.stream_lag_ms(&b.name).map(|ms| duration(std::time::Duration::from_millis(ms)));
     b.lag_bytes.map(bytes).or_else(of_stream).unwrap_or_else(|| "-".to_owned())
+}
+
+fn following(b: &BackendStatus) -> String {
+    b.following.as_ref().map_or_else(|| "-".to_owned(), |f| f.state.clone())
 }
 
 fn armed(b: &BackendStatus) -> (String, Option<Level>) {
@@ -318,9 +340,9 @@ main  postgres  steady
   automatic   armed, promoter postgres, 3 of 3 left in 24 h; a crash is decided
               within 500 ms, a hang within 3.00 s
 
-  BACKEND  ROLE     HEALTH  LAG      TIMELINE  ARMED  WEIGHT  OPEN
-* us-east  primary  up      -        1         -      100     12
-  us-west  standby  up      1.5 KiB  1         yes    10      0
+  BACKEND  ROLE     HEALTH  LAG      TIMELINE  ARMED  FOLLOWS  WEIGHT  OPEN
+* us-east  primary  up      -        1         -      -        100     12
+  us-west  standby  up      1.5 KiB  1         yes    -        10      0
 
   LISTENER         TARGET  OPEN         TOTAL  IN       OUT      ERRORS
   127.0.0.1:26257  active  12 of 10000  4211   3.0 MiB  9.0 GiB  2

@@ -152,14 +152,25 @@ impl Driver {
                     reply(Outcome::FlushRead { episode, result });
                 });
             }
-            Action::ClearSync { episode, backend } => {
+            Action::SetSync { episode, backend, names } => {
                 let address = self.address(&backend);
                 self.tasks.spawn(async move {
                     let result = match address {
-                        Some(address) => effects.clear_sync(&backend, address).await,
+                        Some(address) => effects.set_sync(&backend, address, &names).await,
                         None => Err(no_address(&backend)),
                     };
-                    reply(Outcome::SyncCleared { episode, result });
+                    reply(Outcome::SyncSet { episode, result });
+                });
+            }
+            Action::Repoint(order) => {
+                let (at, primary) = (self.address(&order.backend), self.address(&order.primary));
+                self.tasks.spawn(async move {
+                    let result = match at {
+                        Some(at) => effects.repoint(&order, at, primary).await,
+                        None => Err(no_address(&order.backend)),
+                    };
+                    let (backend, epoch) = (order.backend, order.epoch);
+                    reply(Outcome::Repointed { backend, epoch, result });
                 });
             }
             Action::OrderPatroni { episode, order } => {

@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
 use super::phase::{EpisodeId, Method, Record, StreamOrder};
+pub use super::survivors::Repoint;
 use crate::types::{BackendName, Epoch, Lsn, SystemId, Timeline, WallTime};
 
 pub use event::{Change, Event, EventKind};
@@ -127,12 +128,14 @@ pub enum Action {
     },
     /// Read Patroni at once.
     ReadPatroni,
-    /// Empty `synchronous_standby_names` on the new primary, report [`Outcome::SyncCleared`].
-    ClearSync {
-        /// Whose.
-        episode: EpisodeId,
+    /// Set `synchronous_standby_names` on the new primary, report [`Outcome::SyncSet`].
+    SetSync {
+        /// Whose; `None` = after its end.
+        episode: Option<EpisodeId>,
         /// The new primary.
         backend: BackendName,
+        /// Empty = nobody is waited for.
+        names: String,
     },
     /// Make a side that was left read-only, report [`Outcome::Softened`]. Idempotent.
     Soften {
@@ -209,6 +212,9 @@ pub enum PatroniSays {
     NotSent(String),
     /// Nobody knows.
     Unknown(String),
+    /// Point a standby at the new primary, report [`Outcome::Repointed`]. Belongs to no episode. Idempotent: the standby
+    /// itself must still prove to be on the line that was left.
+    Repoint(Box<Repoint>),
 }
 
 /// The latched server as it was last heard: a server may be swapped before a probe hears it.
@@ -344,10 +350,19 @@ pub enum Outcome {
         /// What it says.
         says: PatroniSays,
     },
-    /// The new side waits for no synchronous standby any more, or why it still does.
-    SyncCleared {
-        /// Whose.
-        episode: EpisodeId,
+    /// A standby was pointed at the new primary, or why not: one sentence without a secret.
+    Repointed {
+        /// Which.
+        backend: BackendName,
+        /// Of the order.
+        epoch: Epoch,
+        /// `Err` = what to type.
+        result: Result<String, String>,
+    },
+    /// The new side waits for those synchronous standbys alone, or why it still does not.
+    SyncSet {
+        /// Whose; `None` = after its end.
+        episode: Option<EpisodeId>,
         /// `Err` = why not.
         result: Result<(), String>,
     },

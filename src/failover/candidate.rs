@@ -87,6 +87,9 @@ fn fitness(
     t0: Option<Moment>,
 ) -> Verdict {
     let name = &side.name;
+    if !side.config.promote {
+        return Verdict::Unfit(format!("{name} is kept from being promoted by promote = false in its [[backend]]"));
+    }
     if let Some(why) = &side.quarantine {
         return Verdict::Unfit(format!("{name} is quarantined: {why}"));
     }
@@ -185,6 +188,20 @@ pub fn strays(side: &Side, identity: &Identity) -> Option<String> {
     Some(format!("{name} streamed on timeline {other} last, the latch is on {}", identity.timeline))
 }
 
+/// Who was passed over for `to` and why, for the history; `None` where there is nobody else.
+pub fn passed_over(ranked: &[(&Side, Verdict)], to: &BackendName) -> Option<String> {
+    let others: Vec<String> = ranked
+        .iter()
+        .filter(|(side, _)| side.name != *to)
+        .map(|(side, verdict)| match verdict {
+            Verdict::Fit { .. } => format!("{} could as well ({verdict})", side.name),
+            Verdict::Stale(why) | Verdict::Unfit(why) => why.clone(),
+        })
+        .collect();
+    let chosen = ranked.iter().find(|(side, _)| side.name == *to)?;
+    (!others.is_empty()).then(|| format!("{to} was chosen ({}); {}", chosen.1, others.join("; ")))
+}
+
 /// The sentence when nobody is fit.
 pub fn refusal(ranked: &[(&Side, Verdict)]) -> (BlockReason, String) {
     let stale: Vec<String> =
@@ -204,7 +221,8 @@ pub fn refusal(ranked: &[(&Side, Verdict)]) -> (BlockReason, String) {
 
 /// Where sides always serve: the best one that does.
 pub fn best_server<'a>(sides: &'a [Side], active: &BackendName) -> Option<&'a Side> {
-    sides.iter().filter(|side| side.name != *active && side.quarantine.is_none() && side.serves()).min_by_key(|side| {
+    let takes = |side: &&Side| side.config.promote && side.quarantine.is_none() && side.serves();
+    sides.iter().filter(|side| side.name != *active).filter(takes).min_by_key(|side| {
         let tier = u8::from(side.config.role != Some(ConfiguredRole::Primary));
         (tier, side.config.priority, std::cmp::Reverse(side.config.weight), side.name.clone())
     })

@@ -7,6 +7,7 @@ use std::fmt::Write as _;
 
 use super::analysis::Lineage;
 use super::candidate;
+use super::durability;
 use super::health::State as Health;
 use super::machine::Machine;
 use super::observation::{Role, Unknown};
@@ -16,7 +17,8 @@ use super::transition;
 use crate::config::{Authority, ConfiguredRole, Kind, Promoter, Target};
 use crate::types::{Lsn, Now};
 use crate::view::{
-    BackendStatus, Blocked, EndpointStatus, Episode, Level, ListenerStatus, ProbeStatus, ServiceStatus, SwitchCount,
+    BackendStatus, Blocked, Durability, EndpointStatus, Episode, Following, Level, ListenerStatus, ProbeStatus,
+    ServiceStatus, SwitchCount,
 };
 
 /// The phases and their edges as a Mermaid state diagram.
@@ -58,6 +60,8 @@ impl Machine {
         };
         let failover = &self.service.failover;
         let backends: Vec<BackendStatus> = self.sides.iter().map(|side| self.backend(side, now)).collect();
+        let sees = latch.filter(|_| self.knows_identity());
+        let durability = sees.and_then(|latch| durability::judge(&self.service, &self.sides, latch, now.at));
         ServiceStatus {
             name: self.service.name.clone(),
             kind: match self.service.kind {
@@ -66,7 +70,7 @@ impl Machine {
             },
             phase: self.phase.as_str().into(),
             state: self.public_state().into(),
-            level: self.level(&backends, now),
+            level: self.level(&backends, now).max(self.level_of_standbys(&backends, durability.as_ref())),
             active: latch.map(|latch| latch.active.clone()),
             epoch: latch.map(|latch| latch.epoch).unwrap_or_default(),
             since: latch.map(|latch| latch.since),
@@ -102,6 +106,7 @@ impl Machine {
             replication: self.replication_status(now),
             patroni: self.patroni_status(),
             rejoin: self.rejoin_status(),
+            durability,
         }
     }
 
@@ -179,8 +184,8 @@ impl Machine {
         let flushed = flushed.map(|(lsn, _)| lsn);
         let facts = side.facts.as_ref().map(|heard| &heard.facts);
         let standby = !active && facts.is_some_and(|facts| facts.role == Role::Standby);
-        let unarmed_why =
-            if standby || !self.knows_identity() && !active { self.unarmed(side, flushed, now) } else { Vec::new() };
+        // Every other side has its reason, what it is now and what it says of itself notwithstanding.
+        let unarmed_why = if active || latch.is_none() { Vec::new() } else { self.unarmed(side, flushed, now) };
         BackendStatus {
             name: side.name.clone(),
             active,
@@ -215,6 +220,9 @@ impl Machine {
             witness: standby.then(|| self.witness_word(side)),
             armed: (standby || !self.knows_identity() && !active) && unarmed_why.is_empty(),
             unarmed_why,
+            following: self
+                .standing_now(side)
+                .map(|(standing, sentence)| Following { state: standing.as_str().into(), sentence }),
             failures: side.failures(),
             failed_probes: side.failed_probes,
             recoveries: side.recoveries,
@@ -292,6 +300,15 @@ impl Machine {
             self.decides() && !self.service.failover.standby_serves && !backends.iter().any(|backend| backend.armed);
         let busy = !matches!(self.phase, Phase::Steady | Phase::Settling);
         if busy || unarmed || down || self.block.is_some() { Level::Warn } else { Level::Ok }
+    }
+
+    /// A standby that cannot follow any more is no standby, and commits that wait for nobody wait for ever.
+    fn level_of_standbys(&self, backends: &[BackendStatus], durability: Option<&Durability>) -> Level {
+        let lost = |backend: &BackendStatus| {
+            backend.following.as_ref().is_some_and(|f| matches!(f.state.as_str(), "orphan" | "adrift"))
+        };
+        let standbys = if backends.iter().any(lost) { Level::Warn } else { Level::Ok };
+        standbys.max(durability.map(|durability| durability.level).unwrap_or_default())
     }
 
     /// What would happen next, one sentence.

@@ -27,6 +27,7 @@ mod stream_command;
 mod stream_episode;
 mod streams;
 mod surroundings;
+mod survivors;
 mod switchover;
 mod wake;
 mod watch;
@@ -96,6 +97,9 @@ pub struct Machine {
     pub(super) latched_at: Option<Moment>,
     /// The record that is being written as the new latch.
     next_record: Option<Box<Record>>,
+    /// What was done for the standbys that a change of the latch left behind.
+    pub(super) care: BTreeMap<BackendName, survivors::Care>,
+    awaited: Option<survivors::Awaited>,
     aside: Option<Aside>,
     /// A side's switch to `Healthy` or not, to tell changes.
     told: BTreeMap<BackendName, Health>,
@@ -167,6 +171,8 @@ impl Machine {
             setback: None,
             latched_at: None,
             next_record: None,
+            care: BTreeMap::new(),
+            awaited: None,
             aside: None,
             told: BTreeMap::new(),
             evidence: "nothing was heard yet".into(),
@@ -286,6 +292,8 @@ impl Machine {
             Outcome::Thawed { backend, result } => self.thawed(&backend, result, now),
             Outcome::Surveyed { backend, survey } => self.surveyed(backend, *survey, now),
             Outcome::Rejoining { backend, news } => self.hear_rejoining(&backend, news, now),
+            Outcome::Repointed { backend, epoch, result } => self.repointed(&backend, epoch, result, now),
+            Outcome::SyncSet { episode: None, result } => self.relieved(result, now),
             other => self.episode_outcome(other, now),
         }
         self.advance(now);
@@ -407,6 +415,7 @@ impl Machine {
         self.judge_readers(now);
         self.tend_left(now);
         self.tend_rejoin(now);
+        self.mind_survivors(now);
         self.sync_gate(now);
         self.sync_phase(now);
         self.sync_cadence(now);

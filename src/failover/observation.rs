@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::sync_names::SyncNames;
 use crate::types::{BackendName, Lsn, Moment, SystemId, Timeline, WallTime};
 
 /// The result of one probe of one address.
@@ -182,12 +183,22 @@ pub struct SyncState {
     pub names: String,
     /// Standbys that count as synchronous now.
     pub synchronous: Vec<String>,
+    /// `synchronous_commit` as it is by default: `off` and `local` wait for nobody.
+    pub commit: String,
 }
 
 impl SyncState {
     /// Would a commit wait for ever?
     pub fn blocks_commits(&self) -> bool {
-        !self.names.trim().is_empty() && self.synchronous.is_empty()
+        self.synchronous.len() < self.needed()
+    }
+
+    /// How many standbys a commit waits for.
+    pub fn needed(&self) -> usize {
+        match SyncNames::parse(&self.names) {
+            Ok(names) => names.map_or(0, |names| names.number as usize),
+            Err(_) => 1,
+        }
     }
 }
 
@@ -218,6 +229,8 @@ pub struct ReceiverRow {
     pub received: Option<WallTime>,
     /// `sender_host:sender_port`.
     pub sender: Option<String>,
+    /// As the sender lists it: from `conninfo`.
+    pub application_name: Option<String>,
 }
 
 /// What the data plane and the probes' kept connections saw without asking.

@@ -11,6 +11,7 @@ use super::observation::{Facts, Failure, Observation, Receiver, Role, Unknown, V
 use super::phase::Identity;
 use super::relayed::{CutOff, Relayed, StandbySeen};
 use super::replication::Known;
+use super::survivors::Upstream;
 use super::witness::Witness;
 use crate::config;
 use crate::types::{BackendName, HostPort, Lsn, Moment, Now, SystemId, Timeline, WallTime};
@@ -29,6 +30,8 @@ pub struct Side {
     pub facts: Option<Heard>,
     /// As primary: its replication stream is not asked; as standby: what it testifies.
     pub witness: Witness,
+    /// As standby: from whom it last streamed.
+    pub upstream: Option<Upstream>,
     /// Clusters: the one stream that leads to it from the active side, or why there is none; `None` = nothing was read.
     pub inbound: Option<Result<Known, String>>,
     /// Clusters: what the control plane records of it, beside its normal state.
@@ -162,6 +165,7 @@ impl Side {
             addresses: BTreeMap::new(),
             facts: None,
             witness: Witness::default(),
+            upstream: None,
             inbound: None,
             note: None,
             quarantine: None,
@@ -272,6 +276,7 @@ impl Side {
             self.stopping = None;
         }
         self.replays(seen, facts);
+        Upstream::note(&mut self.upstream, facts);
         self.facts = Some(Heard::of(seen, facts));
     }
 

@@ -394,6 +394,7 @@ mod tests {
                 sent: Some(wall(heard)),
                 received: Some(wall(heard)),
                 sender: None,
+                application_name: None,
             }),
             ..Facts::default()
         }

@@ -25,7 +25,8 @@ impl Command {
 
 impl Promoter for Command {
     async fn promote(&self, order: &Order<'_>) -> PromotionResult {
-        let values = Values { backend: order.backend, address: order.address.to_string(), epoch: order.epoch };
+        let values =
+            Values { backend: order.backend, primary: None, address: order.address.to_string(), epoch: order.epoch };
         let argv = process::argv(&self.argv, &values);
         let finished = match process::run(&argv, self.timeout).await {
             Ok(finished) => finished,

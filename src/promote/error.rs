@@ -87,7 +87,7 @@ pub enum EffectError {
         /// Its name.
         name: &'static str,
         /// What it should be.
-        wanted: &'static str,
+        wanted: String,
         /// What a fresh session shows.
         found: String,
     },

@@ -17,7 +17,7 @@ pub(super) async fn fence(command: Option<&[String]>, backend: &Backend, epoch: 
     let command = command.ok_or(EffectError::NoFence)?;
     // A fence acts on a server that may answer nothing: it gets the name as configured, not an address proven long ago.
     let address = backend.addresses.first().map(ToString::to_string).unwrap_or_default();
-    let argv = process::argv(command, &Values { backend: &backend.name, address, epoch });
+    let argv = process::argv(command, &Values { backend: &backend.name, primary: None, address, epoch });
     let finished = process::run(&argv, TIMEOUT).await?;
     match finished.ended {
         Ended::Exit(0) => Ok(()),
@@ -41,6 +41,8 @@ mod tests {
             role: None,
             weight: 100,
             priority: 100,
+            promote: true,
+            replication_address: None,
             tls: Tls { mode: TlsMode::Disable, ca_file: None, server_name: None },
             cluster_id: None,
             member: None,

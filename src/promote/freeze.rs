@@ -25,12 +25,12 @@ use crate::failover::action::Latched;
 use crate::net::session::Session;
 use crate::types::{BackendName, Lsn};
 
-pub(super) const READ_ONLY: Setting = Setting {
+pub(super) const READ_ONLY: Setting<'static> = Setting {
     name: "default_transaction_read_only",
     wanted: "on",
     sql: "ALTER SYSTEM SET default_transaction_read_only = on",
 };
-pub(super) const READ_WRITE: Setting = Setting {
+pub(super) const READ_WRITE: Setting<'static> = Setting {
     name: "default_transaction_read_only",
     wanted: "off",
     sql: "ALTER SYSTEM RESET default_transaction_read_only",

@@ -25,21 +25,25 @@ const AFTERWARDS: Duration = Duration::from_millis(200);
 const SAID: usize = 500;
 const POLL: Duration = Duration::from_millis(20);
 
-/// What is put in place of `{backend}`, `{address}` and `{epoch}`.
+/// What is put in place of `{backend}`, `{primary}`, `{address}` and `{epoch}`.
 #[derive(Debug)]
 pub(super) struct Values<'a> {
     pub(super) backend: &'a BackendName,
+    /// Only where there is one beside it.
+    pub(super) primary: Option<&'a BackendName>,
     pub(super) address: String,
     pub(super) epoch: Epoch,
 }
 
 impl Values<'_> {
-    fn pairs(&self) -> [(&'static str, String); 3] {
-        [
+    fn pairs(&self) -> Vec<(&'static str, String)> {
+        let primary = self.primary.map(|primary| ("{primary}", primary.to_string()));
+        let rest = [
             ("{backend}", self.backend.to_string()),
             ("{address}", self.address.clone()),
             ("{epoch}", self.epoch.to_string()),
-        ]
+        ];
+        rest.into_iter().chain(primary).collect()
     }
 }
 
@@ -273,7 +277,7 @@ mod tests {
     fn values_stay_within_their_argument() {
         let template = ["x", "--to={backend}", "{address}/{epoch}", "{unknown} {", "{{epoch}}"].map(str::to_owned);
         let backend = BackendName::new("we st; {epoch}");
-        let values = Values { backend: &backend, address: "10.0.0.1:5432".into(), epoch: Epoch(7) };
+        let values = Values { backend: &backend, primary: None, address: "10.0.0.1:5432".into(), epoch: Epoch(7) };
         let expected = ["x", "--to=we st; {epoch}", "10.0.0.1:5432/7", "{unknown} {", "{7}"];
         assert_eq!(argv(&template, &values), expected);
     }

@@ -14,34 +14,37 @@ use crate::types::BackendName;
 const POLL: Duration = Duration::from_millis(25);
 /// Beyond the time that is waited for a setting, for the last answer about it.
 const ANSWER: Duration = Duration::from_secs(1);
-const CLEAR_SYNC: Duration = Duration::from_secs(5);
+const SET_SYNC: Duration = Duration::from_secs(5);
 
 /// One setting and what it shall become.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Setting {
+pub(super) struct Setting<'a> {
     pub(super) name: &'static str,
     /// What `SHOW` says once it is so.
-    pub(super) wanted: &'static str,
+    pub(super) wanted: &'a str,
     /// The statement.
-    pub(super) sql: &'static str,
+    pub(super) sql: &'a str,
 }
 
-/// Nobody is waited for at a commit.
-const NO_SYNC: Setting =
-    Setting { name: "synchronous_standby_names", wanted: "", sql: "ALTER SYSTEM SET synchronous_standby_names = ''" };
-
-/// Empties `synchronous_standby_names`.
-pub(super) async fn clear_sync(access: &Access, backend: &BackendName, address: SocketAddr) -> Result<(), EffectError> {
-    let deadline = Instant::now() + CLEAR_SYNC;
+/// Who is waited for at a commit; empty = nobody.
+pub(super) async fn set_sync(
+    access: &Access,
+    backend: &BackendName,
+    address: SocketAddr,
+    names: &str,
+) -> Result<(), EffectError> {
+    let sql = format!("ALTER SYSTEM SET synchronous_standby_names = '{}'", names.replace('\'', "''"));
+    let setting = Setting { name: "synchronous_standby_names", wanted: names, sql: &sql };
+    let deadline = Instant::now() + SET_SYNC;
     let mut session = access.open(backend, address, deadline).await?;
-    order(&mut session, NO_SYNC, deadline).await?;
-    let shown = shown_to_newcomers(access, backend, address, NO_SYNC, deadline).await;
+    order(&mut session, setting, deadline).await?;
+    let shown = shown_to_newcomers(access, backend, address, setting, deadline).await;
     session.close(deadline).await;
     shown.map(drop)
 }
 
 /// Writes the setting and tells the server to read it.
-pub(super) async fn order(session: &mut Session, setting: Setting, deadline: Instant) -> Result<(), EffectError> {
+pub(super) async fn order(session: &mut Session, setting: Setting<'_>, deadline: Instant) -> Result<(), EffectError> {
     if let Err(error) = session.query(setting.sql, deadline).await {
         let what = format!("ALTER SYSTEM ON PARAMETER {}", setting.name);
         return Err(denied(session, error, "ALTER SYSTEM is not allowed", &what, deadline).await);
@@ -93,7 +96,7 @@ pub(super) async fn shown_to_newcomers(
     access: &Access,
     backend: &BackendName,
     address: SocketAddr,
-    setting: Setting,
+    setting: Setting<'_>,
     deadline: Instant,
 ) -> Result<Session, EffectError> {
     let sql = format!("SELECT current_setting('{}')", setting.name);
@@ -105,7 +108,7 @@ pub(super) async fn shown_to_newcomers(
         }
         session.close(deadline).await;
         if Instant::now() + POLL >= deadline {
-            return Err(EffectError::SettingStays { name: setting.name, wanted: setting.wanted, found });
+            return Err(EffectError::SettingStays { name: setting.name, wanted: setting.wanted.to_owned(), found });
         }
         sleep(POLL).await;
     }

@@ -33,6 +33,7 @@ mod reload;
 mod restart;
 mod self_hosted;
 mod siblings;
+mod standbys;
 mod streams;
 mod threads;
 mod tls;

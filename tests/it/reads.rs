@@ -28,7 +28,7 @@ async fn readers_are_spread_over_standbys_by_their_weight() {
     let pair = Pair::start().await;
     let north = pair.add_standby("north").await;
     let (plan, readers) = Daemon::plan(&[&pair.east, &pair.west, &north]).read_only_listener();
-    let daemon = plan.weight("west", 300).weight("north", 100).start().await;
+    let daemon = plan.backend("west", "weight", 300).backend("north", "weight", 100).start().await;
     fit(&daemon, &["west", "north"]).await;
     let mut shares: BTreeMap<u16, u32> = BTreeMap::new();
     for _ in 0..200 {

@@ -3,9 +3,9 @@
 use std::net::SocketAddr;
 
 use pgpivot::config::Promoter;
-use pgpivot::failover::action::{Action, Latched, LockResult, Outcome, PromotionResult, Softened};
+use pgpivot::failover::action::{Action, Latched, LockResult, Outcome, PromotionResult, Repoint, Softened};
 use pgpivot::failover::phase::EpisodeId;
-use pgpivot::types::{BackendName, Lsn, SystemId};
+use pgpivot::types::{BackendName, Lsn, SystemId, Timeline};
 
 use crate::core::Input;
 use crate::faults::Fix;
@@ -46,9 +46,13 @@ impl World {
                 let result = self.read_flush(d, &backend, latched.as_ref());
                 Outcome::FlushRead { episode, result }
             }
-            Action::ClearSync { episode, backend } => {
-                let result = self.clear_sync(d, &backend);
-                Outcome::SyncCleared { episode, result }
+            Action::SetSync { episode, backend, names } => {
+                let result = self.set_sync(d, &backend, names);
+                Outcome::SyncSet { episode, result }
+            }
+            Action::Repoint(order) => {
+                let result = self.repoint(d, &order);
+                Outcome::Repointed { backend: order.backend, epoch: order.epoch, result }
             }
             _ => return,
         };
@@ -270,10 +274,23 @@ impl World {
         if self.servers[index].primary { Ok(Lsn(self.servers[index].flush)) } else { Err("it is no primary".into()) }
     }
 
-    fn clear_sync(&mut self, d: usize, backend: &BackendName) -> Result<(), String> {
+    fn set_sync(&mut self, d: usize, backend: &BackendName, names: String) -> Result<(), String> {
         let index = self.obedient(d, backend)?;
-        self.servers[index].sync_names.clear();
+        self.servers[index].sync_names = names;
         Ok(())
+    }
+
+    /// The standby itself is asked once more, and its receiver begins anew: it streams if it can.
+    fn repoint(&mut self, d: usize, order: &Repoint) -> Result<String, String> {
+        let (index, to) = (self.obedient(d, &order.backend)?, self.target(d, &order.primary).ok_or("no address")?);
+        let server = &mut self.servers[index];
+        if server.primary || server.system != order.system_id.0 {
+            return Err("it is no standby of this pair".into());
+        }
+        order.allows(Timeline(server.timeline), Some(Lsn(server.replay)))?;
+        server.upstream = Some(to);
+        server.stream = None;
+        Ok(format!("{} is pointed at {}", order.backend, order.primary))
     }
 
     /// The server's processes run again: what stood in its sockets is done first.

@@ -2,7 +2,7 @@
 //! order when.
 
 use pgpivot::config::Promoter;
-use pgpivot::failover::action::{Action, Command, Latched};
+use pgpivot::failover::action::{Action, Command, Latched, Repoint};
 use pgpivot::failover::observation::Role;
 use pgpivot::failover::phase::{EpisodeKind, Intent, Latch, Record, Stage};
 use pgpivot::types::{BackendName, Epoch};
@@ -242,8 +242,10 @@ impl Laws {
             | Action::Promote { episode, backend, .. }
             | Action::Freeze { episode, backend, .. }
             | Action::ReadFlush { episode, backend, .. }
-            | Action::ClearSync { episode, backend } => (*episode, backend.clone()),
+            | Action::SetSync { episode: Some(episode), backend, .. } => (*episode, backend.clone()),
             Action::Lock { episode, backends, .. } => (*episode, backends[0].clone()),
+            Action::SetSync { episode: None, backend, .. } => return self.belongs_to_latch(backend, scene),
+            Action::Repoint(order) => return self.points(order, scene),
             _ => return,
         };
         let disk = scene.disk.intent.clone().filter(|intent| intent.id == episode);
@@ -277,6 +279,29 @@ impl Laws {
             }
             _ => {}
         }
+    }
+
+    /// What follows from the latch alone waits until no episode is under way.
+    fn belongs_to_latch(&mut self, primary: &BackendName, scene: &Scene<'_>) {
+        let active = scene.disk.latch.as_ref().map(|latch| latch.active.clone());
+        let calm = self.course.is_none() && scene.disk.intent.is_none();
+        self.demand(Law::WriteThenAct, calm && active.as_ref() == Some(primary), || {
+            format!("standbys are led to {primary}, on disk {active:?} is active")
+        });
+    }
+
+    /// A standby is pointed at the latched side, and only one that last said that it is a standby.
+    fn points(&mut self, order: &Repoint, scene: &Scene<'_>) {
+        self.belongs_to_latch(&order.primary, scene);
+        let standby =
+            self.ears.get(&order.backend).and_then(Ear::facts).is_some_and(|facts| facts.role == Role::Standby);
+        self.demand(Law::WriteThenAct, standby && order.backend != order.primary, || {
+            format!("{} is pointed at {} and is no standby", order.backend, order.primary)
+        });
+        let line = self.identity().map(|identity| (identity.system_id, identity.timeline));
+        self.demand(Law::Timeline, line == Some((order.system_id, order.timeline)), || {
+            format!("{} is pointed at a line that is not the latched one", order.backend)
+        });
     }
 
     /// An order to the latched side says whom it is meant for.

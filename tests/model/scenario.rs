@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use pgpivot::config::{
     Authority, Backend, ConfiguredRole, Connection, Failover, ForeignPromotion, HttpProbe, Kind, Login, Probe,
-    ProbeKind, Promoter, ReadOnly, Service, SyncRule, Tls, TlsMode, WitnessRule,
+    ProbeKind, Promoter, ReadOnly, Service, Survivors, SyncRule, Tls, TlsMode, WitnessRule,
 };
 
 use crate::chance::Chance;
@@ -122,7 +122,8 @@ fn vary(service: &mut Service, chance: &mut Chance) {
     failover.recovery_patience = ms(chance.weighed(&[(1, 3000), (2, 30_000)]));
     failover.restart_grace = ms(chance.weighed(&[(1, 2000), (2, 10_000)]));
     failover.hung_grace = ms(chance.weighed(&[(1, 2000), (2, 10_000)]));
-    failover.sync_after_failover = chance.pick(&[SyncRule::Report, SyncRule::Clear]);
+    failover.sync_after_failover = chance.pick(&[SyncRule::Report, SyncRule::Clear, SyncRule::Adapt]);
+    failover.survivors = if service.backends.len() > 2 { Survivors::Repoint } else { Survivors::Report };
     failover.foreign_promotion =
         chance.weighed(&[(3, None), (1, Some(ForeignPromotion::Follow)), (1, Some(ForeignPromotion::Block))]);
     if chance.one_in(4) {
@@ -212,6 +213,8 @@ pub fn service(backends: usize) -> Service {
         role: Some(if i == 0 { ConfiguredRole::Primary } else { ConfiguredRole::Standby }),
         weight: 100,
         priority: 100,
+        promote: true,
+        replication_address: None,
         tls: Tls { mode: TlsMode::Disable, ca_file: None, server_name: None },
         cluster_id: None,
         member: None,
@@ -273,6 +276,8 @@ fn policy() -> Failover {
         standby_serves: false,
         foreign_promotion: None,
         sync_after_failover: SyncRule::Report,
+        survivors: Survivors::Report,
+        follow_command: None,
         recovery_patience: ms(30_000),
         restart_grace: ms(10_000),
         hung_grace: ms(10_000),

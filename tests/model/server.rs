@@ -234,6 +234,7 @@ impl Server {
             sent: Some(WallTime(stream.sent)),
             received: Some(WallTime(stream.received)),
             sender: Some(nodes[stream.from].clone()),
+            application_name: None,
         });
         let receiver = match row {
             _ if self.primary || !self.readable => Receiver::Unknown,
@@ -259,7 +260,11 @@ impl Server {
             daemons,
             may_promote: Some(true),
             may_read_stats: Some(self.readable),
-            sync: self.primary.then(|| SyncState { names: self.sync_names.clone(), synchronous: Vec::new() }),
+            sync: self.primary.then(|| SyncState {
+                names: self.sync_names.clone(),
+                synchronous: Vec::new(),
+                commit: "on".into(),
+            }),
             standbys: Vec::new(),
         }
     }

@@ -6,10 +6,10 @@ use super::board::{BAD, CALM, Fact, OK, Time, WARN, class, is_exhausted, level, 
 use super::patroni::Patroni;
 use super::replication::Replication;
 use super::side::{Endpoint, Listener, Side};
-use crate::admin::words::{count, fine_span, plural, until};
+use crate::admin::words::{bytes, count, fine_span, plural, until};
 use crate::failover::phase::{BlockReason, Phase};
 use crate::types::WallTime;
-use crate::view::ServiceStatus;
+use crate::view::{Level, ServiceStatus};
 
 pub(super) struct Service {
     pub(super) id: usize,
@@ -267,8 +267,22 @@ fn facts(s: &ServiceStatus, now: WallTime) -> Vec<Fact> {
         "patroni" => "Patroni".to_owned(),
         _ => "this daemon".to_owned(),
     };
+    let commits = s.durability.as_ref().map(|d| {
+        let value = match (d.waiting, d.at_risk, d.loss_bytes) {
+            (true, ..) => "wait".to_owned(),
+            (_, false, _) => "none can be lost".to_owned(),
+            (_, true, Some(n)) => format!("{} and more at risk", bytes(n)),
+            (_, true, None) => "at risk".to_owned(),
+        };
+        fact(
+            "Acknowledged commits",
+            value,
+            d.sentence.clone(),
+            if d.at_risk && d.level == Level::Ok { CALM } else { class(d.level) },
+        )
+    });
     let switched: u64 = s.switches.iter().filter(|w| w.outcome == "switched").map(|w| w.count).sum();
-    vec![
+    let facts = vec![
         fact("Clients connected", count(connected), allowed, CALM),
         fact("Clients waiting", count(s.held), gate.1.to_owned(), gate.0),
         fact("Standby armed", armed.1.to_owned(), armed.2.to_owned(), armed.0),
@@ -282,5 +296,6 @@ fn facts(s: &ServiceStatus, now: WallTime) -> Vec<Fact> {
             format!("{} in all", plural(s.episodes, "episode", "episodes")),
             CALM,
         ),
-    ]
+    ];
+    facts.into_iter().chain(commits).collect()
 }

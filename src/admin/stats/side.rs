@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::board::{BAD, CALM, Fact, OK, Time, WARN, mark, words};
+use super::board::{BAD, CALM, Fact, OK, Time, WARN, class, mark, words};
 use crate::admin::words::{ago, bytes, count, fine_span};
 use crate::types::WallTime;
 use crate::view::{BackendStatus, Counters, EndpointStatus, ListenerStatus, ListenerTls, ProbeStatus};
@@ -114,6 +114,9 @@ fn side_rows(b: &BackendStatus, odd: bool, clusters: bool) -> Vec<Fact> {
     if let Some(grade) = &b.fence {
         let level = if grade == "route" { WARN } else { OK };
         rows.push(row("Fence", crate::view::fence_words(grade), level));
+    }
+    if let Some(f) = &b.following {
+        rows.push(row("Follows", format!("{}: {}", f.state, f.sentence), class(f.level())));
     }
     if let Some(note) = &b.note {
         rows.push(row("Control plane", note.clone(), WARN));

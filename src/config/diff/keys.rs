@@ -7,7 +7,7 @@ use super::super::validate::form::time_text;
 use super::super::validate::size_text;
 use super::super::{
     Authority, Backend, ConfiguredRole, Connection, ForeignPromotion, Kind, Listener, ListenerTls, Login, Patroni,
-    Probe, ProbeKind, Promoter, Replication, Service, SyncRule, Target, TlsMode, WitnessRule,
+    Probe, ProbeKind, Promoter, Replication, Service, Survivors, SyncRule, Target, TlsMode, WitnessRule,
 };
 
 /// A key below its table, and its value as text.
@@ -47,14 +47,20 @@ pub(in crate::config) fn policy(service: &Service) -> Vec<Line> {
 }
 
 /// The commands of a service in full, for comparing only: arguments may hold what must not be shown.
-pub(in crate::config) fn commands(service: &Service) -> [(&'static str, &[String]); 3] {
+pub(in crate::config) fn commands(service: &Service) -> [(&'static str, &[String]); 4] {
     let promote = match &service.failover.promoter {
         Promoter::Command(argv) => argv.as_slice(),
         _ => &[],
     };
     let fence = service.failover.fence_command.as_deref().unwrap_or_default();
     let rejoin = service.failover.rejoin_command.as_deref().unwrap_or_default();
-    [("failover.promote_command", promote), ("failover.fence_command", fence), ("failover.rejoin_command", rejoin)]
+    let follow = service.failover.follow_command.as_deref().unwrap_or_default();
+    [
+        ("failover.promote_command", promote),
+        ("failover.fence_command", fence),
+        ("failover.rejoin_command", rejoin),
+        ("failover.follow_command", follow),
+    ]
 }
 
 /// `[[service.NAME.listener]]` but for its address.
@@ -94,6 +100,8 @@ pub(in crate::config) fn backend(backend: &Backend) -> Vec<Line> {
         line("role", role),
         line("weight", backend.weight.to_string()),
         line("priority", backend.priority.to_string()),
+        line("promote", backend.promote.to_string()),
+        line("replication_address", option(backend.replication_address.as_ref().map(|a| quote(&a.to_string())))),
     ]
 }
 
@@ -171,6 +179,8 @@ pub(in crate::config) fn failover(service: &Service) -> Vec<Line> {
         line("standby_serves", failover.standby_serves.to_string()),
         line("foreign_promotion", option(failover.foreign_promotion.map(foreign_word).map(quote))),
         line("sync_after_failover", quote(sync_word(failover.sync_after_failover))),
+        line("survivors", quote(survivors_word(failover.survivors))),
+        line("follow_command", argv(failover.follow_command.as_deref())),
         line("recovery_patience", time(failover.recovery_patience)),
         line("restart_grace", time(failover.restart_grace)),
         line("hung_grace", time(failover.hung_grace)),
@@ -330,5 +340,13 @@ fn sync_word(sync: SyncRule) -> &'static str {
     match sync {
         SyncRule::Report => "report",
         SyncRule::Clear => "clear",
+        SyncRule::Adapt => "adapt",
+    }
+}
+
+fn survivors_word(survivors: Survivors) -> &'static str {
+    match survivors {
+        Survivors::Repoint => "repoint",
+        Survivors::Report => "report",
     }
 }

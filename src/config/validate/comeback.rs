@@ -44,8 +44,7 @@ impl Comeback {
             };
             s.problem("soft_fence", format!("makes an old primary read-only, and {because}; {way}"));
         }
-        let rejoin_command =
-            command::argv_with(s, "rejoin_command", &raw.rejoin_command, &command::REJOIN_PLACEHOLDERS);
+        let rejoin_command = command::argv_with(s, "rejoin_command", &raw.rejoin_command, command::OF_REJOINING);
         if rejoin_command.is_some() && !sees_lines {
             s.problem(
                 "rejoin_command",

@@ -5,22 +5,24 @@ use super::super::raw::{Text, Texts};
 use super::section::{Section, shown};
 
 /// What is replaced in the arguments of every command.
-const PLACEHOLDERS: [&str; 3] = ["{backend}", "{address}", "{epoch}"];
-/// The same of the one that makes an old primary a standby.
-pub(super) const REJOIN_PLACEHOLDERS: [&str; 6] =
-    ["{backend}", "{address}", "{primary}", "{primary_address}", "{method}", "{epoch}"];
+pub(super) const PLACEHOLDERS: &[&str] = &["{backend}", "{address}", "{epoch}"];
+/// And of the one that points a standby at the new primary.
+pub(super) const OF_FOLLOWING: &[&str] = &["{backend}", "{primary}", "{address}", "{epoch}"];
+/// And of the one that makes an old primary a standby.
+pub(super) const OF_REJOINING: &[&str] =
+    &["{backend}", "{address}", "{primary}", "{primary_address}", "{method}", "{epoch}"];
 
 /// An argv: a program and its arguments.
 pub(super) fn argv(section: &mut Section<'_>, key: &str, value: &Option<Texts>) -> Option<Vec<String>> {
-    argv_with(section, key, value, &PLACEHOLDERS)
+    argv_with(section, key, value, PLACEHOLDERS)
 }
 
-/// The same with placeholders of its own.
+/// The same, with other placeholders.
 pub(super) fn argv_with(
     section: &mut Section<'_>,
     key: &str,
     value: &Option<Texts>,
-    placeholders: &[&'static str],
+    known: &[&'static str],
 ) -> Option<Vec<String>> {
     let Texts(words) = value.as_ref()?;
     let words: Vec<String> = words.iter().map(|Text(word)| word.clone()).collect();
@@ -38,7 +40,7 @@ pub(super) fn argv_with(
         return None;
     }
     for word in &words {
-        check_placeholders(section, key, word, placeholders);
+        check_placeholders(section, key, word, known);
     }
     Some(words)
 }

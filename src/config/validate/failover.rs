@@ -12,7 +12,7 @@ use super::comeback::Comeback;
 use super::replication::Table;
 use super::section::{Section, parse_size, shown};
 use super::service::Defaults;
-use super::{Problems, command, probe};
+use super::{Problems, command, probe, standbys};
 
 #[derive(Clone, Copy, PartialEq)]
 pub(super) enum Word {
@@ -102,8 +102,9 @@ pub(super) fn build(
         );
     }
     let foreign = [("follow", ForeignPromotion::Follow), ("block", ForeignPromotion::Block)];
-    let sync = [("report", SyncRule::Report), ("clear", SyncRule::Clear)];
     let comeback = Comeback::build(s, service, raw, policy, word, sees_lines(defaults, probe));
+    let sync = [("report", SyncRule::Report), ("clear", SyncRule::Clear), ("adapt", SyncRule::Adapt)];
+    let standbys = standbys::build(s, service, raw, policy, word == Word::Postgres, defaults.kind, probe);
     let waits = Waits::build(s, raw, defaults);
     let lag = Lag::build(s, raw, defaults.kind);
     let max_held = s.number("max_held", &raw.max_held, 0..=1_000_000, 1000);
@@ -134,6 +135,8 @@ pub(super) fn build(
         sync_after_failover: s
             .choice("sync_after_failover", &raw.sync_after_failover, &sync, &[])
             .unwrap_or(SyncRule::Report),
+        survivors: standbys.survivors,
+        follow_command: standbys.follow_command,
         recovery_patience: waits.recovery_patience,
         restart_grace: waits.restart_grace,
         hung_grace: waits.hung_grace,

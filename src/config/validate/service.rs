@@ -9,7 +9,7 @@ use super::super::{
 };
 use super::replication::{self, Table};
 use super::section::{Section, shown};
-use super::{Problems, admin, check_name, failover, listener_tls, patroni, probe, read_only, service_path};
+use super::{Problems, admin, check_name, failover, listener_tls, patroni, probe, read_only, service_path, standbys};
 use crate::types::{BackendName, HostPort, ServiceName};
 
 /// What a service is when its file says no more than its kind.
@@ -119,6 +119,7 @@ pub(super) fn build(name: &str, raw: &raw::Service, files: &Raw, cores: usize, p
     };
     check_roles(&path, &service, problems);
     replication::check(&path, &service, problems);
+    standbys::check(&path, &service, problems);
     service
 }
 
@@ -167,6 +168,8 @@ fn backends(path: &str, raw: &raw::Service, table: Option<Table>, problems: &mut
         let weight = section.number("weight", &one.weight, 0..=65535, 100);
         let priority = section.number("priority", &one.priority, 0..=65535, 100);
         let member = section.text("member", &one.member);
+        let promote = section.flag(&one.promote, true);
+        let replication_address = standbys::replication_address(&mut section, &one.replication_address);
         let tls = tls(path, &backend_path, &raw.probe.tls, &one.tls, problems);
         let Some(Text(name)) = &one.name else {
             problems.missing(format!("{backend_path}.name"), "is missing; write for example name = \"us-east\"");
@@ -177,7 +180,18 @@ fn backends(path: &str, raw: &raw::Service, table: Option<Table>, problems: &mut
             problems.add(&backend_path, format!("is the name of two backends of {path}; give each its own"));
         }
         let name = BackendName::new(name);
-        backends.push(Backend { name, addresses, role, weight, priority, tls, cluster_id, member });
+        backends.push(Backend {
+            name,
+            addresses,
+            role,
+            weight,
+            priority,
+            promote,
+            replication_address,
+            tls,
+            cluster_id,
+            member,
+        });
     }
     backends
 }

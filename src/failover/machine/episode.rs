@@ -47,7 +47,7 @@ impl Machine {
                 self.unanswered(BlockReason::LockBusy, "the lock between daemons", now);
             }
             Step::Promoting { since } => self.prove(since, now),
-            Step::ClearingSync { until } if now.at >= until => self.latch_new(now),
+            Step::SettingSync { until } if now.at >= until => self.latch_new(now),
             Step::Latching { ticket: None, retry } if now.at >= retry => self.latch_new(now),
             Step::Cancelling { ticket: None, retry, why } if now.at >= retry => self.cancel(why, now),
             _ => {}

@@ -131,6 +131,7 @@ impl Machine {
         said.push_str(&self.tell_fence(&run.intent));
         said.push_str(&self.tell_beside(&run.intent, left, now));
         self.latched_at = Some(now.at);
+        self.await_standbys(now);
         self.count_anew(&to);
         for note in &run.notes {
             said.push_str("; ");

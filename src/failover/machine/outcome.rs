@@ -85,9 +85,9 @@ impl Machine {
                     run.flush_after = Some(result);
                 }
             }
-            (Outcome::SyncCleared { result, .. }, Step::ClearingSync { .. }) => {
+            (Outcome::SyncSet { result, .. }, Step::SettingSync { .. }) => {
                 if let (Err(why), Some(run)) = (result, self.run_mut()) {
-                    run.notes.push(format!("synchronous_standby_names could not be cleared: {why}"));
+                    run.notes.push(format!("synchronous_standby_names could not be set: {why}"));
                 }
                 self.latch_new(now);
             }
@@ -211,7 +211,9 @@ impl Outcome {
             | Self::Softened { .. }
             | Self::Thawed { .. }
             | Self::Surveyed { .. }
-            | Self::Rejoining { .. } => None,
+            | Self::Rejoining { .. }
+            | Self::Repointed { .. } => None,
+            Self::SyncSet { episode, .. } => *episode,
             Self::Fenced { episode, .. }
             | Self::Locked { episode, .. }
             | Self::Promotion { episode, .. }
@@ -219,7 +221,6 @@ impl Outcome {
             | Self::Unfrozen { episode, .. }
             | Self::FlushRead { episode, .. }
             | Self::ClockRead { episode, .. }
-            | Self::SyncCleared { episode, .. }
             | Self::PatroniSaid { episode, .. } => Some(*episode),
         }
     }

@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use super::latch::identity_of;
 use super::{Lock, Machine, Step};
+use crate::config::SyncRule;
 use crate::failover::action::{Action, EventKind, LockResult, PromotionResult, Rechecked};
 use crate::failover::analysis::{self, Lineage};
 use crate::failover::candidate;
 use crate::failover::health::State as Health;
-use crate::failover::observation::Role;
+use crate::failover::observation::{Role, SyncState};
 use crate::failover::phase::{BlockReason, EpisodeKind};
 use crate::failover::side::{Claim, Side};
 use crate::types::{BackendName, Moment, Now};
@@ -280,30 +281,48 @@ impl Machine {
         let Some(run) = self.run() else { return };
         let (episode, to) = (run.intent.id, run.intent.to.clone());
         let blocked = self.side(&to).and_then(|side| side.facts.as_ref()).and_then(|heard| heard.facts.sync.clone());
-        match blocked.filter(|sync| sync.blocks_commits()) {
-            Some(sync) if self.service.failover.sync_after_failover == crate::config::SyncRule::Clear => {
+        let Some(sync) = blocked.filter(SyncState::blocks_commits) else {
+            self.tell(now, EventKind::Step, said);
+            return self.latch_new(now);
+        };
+        match self.sync_wanted(&to, &sync) {
+            Ok(names) if names != sync.names => {
                 let until = now.at + Duration::from_secs(5);
-                self.step(
-                    Step::ClearingSync { until },
-                    format!("{said}; clearing synchronous_standby_names ({})", sync.names),
-                    now,
-                );
-                self.actions.push_back(Action::ClearSync { episode, backend: to });
+                let step = Step::SettingSync { until };
+                let what = if names.is_empty() { "emptied".into() } else { format!("set to '{names}'") };
+                self.step(step, format!("{said}; synchronous_standby_names ('{}') is being {what}", sync.names), now);
+                let adapts = self.service.failover.sync_after_failover == SyncRule::Adapt;
+                if let (true, Some(run)) = (names.is_empty() && adapts, self.run_mut()) {
+                    run.notes.push(format!(
+                        "no standby is left that commits on {to} could wait for: synchronous_standby_names was '{}' and is empty now",
+                        sync.names
+                    ));
+                }
+                self.actions.push_back(Action::SetSync { episode: Some(episode), backend: to, names });
             }
-            Some(sync) => {
+            kept => {
+                let why = match kept {
+                    Ok(_) => "until its standbys follow".to_owned(),
+                    Err(why) => why,
+                };
                 if let Some(run) = self.run_mut() {
                     run.notes.push(format!(
-                        "commits on {to} wait for a synchronous standby that is not there (synchronous_standby_names = '{}')",
+                        "commits on {to} wait for a synchronous standby that is not there (synchronous_standby_names = '{}'): {why}",
                         sync.names
                     ));
                 }
                 self.tell(now, EventKind::Step, said);
                 self.latch_new(now);
             }
-            None => {
-                self.tell(now, EventKind::Step, said);
-                self.latch_new(now);
-            }
+        }
+    }
+
+    /// What `synchronous_standby_names` shall become, or why it stays.
+    fn sync_wanted(&self, to: &BackendName, sync: &SyncState) -> Result<String, String> {
+        match self.service.failover.sync_after_failover {
+            SyncRule::Clear => Ok(String::new()),
+            SyncRule::Adapt => self.narrowed(to, sync),
+            SyncRule::Report => Err("sync_after_failover is \"report\"".into()),
         }
     }
 

@@ -98,8 +98,8 @@ pub(in crate::failover) enum Step {
     Sending { ticket: u64 },
     /// Ordered; until a probe proves it.
     Promoting { since: Moment },
-    /// `synchronous_standby_names` is being emptied.
-    ClearingSync { until: Moment },
+    /// `synchronous_standby_names` is being set.
+    SettingSync { until: Moment },
     /// The latch is being written; `None`: the last write failed, again at `retry`.
     Latching { ticket: Option<u64>, retry: Moment },
     /// The end without a change is being written.
@@ -152,7 +152,7 @@ impl Run {
             Step::Deciding { .. } if self.intent.kind == EpisodeKind::Follow && self.intent.stream.is_none() => {
                 Phase::Switching
             }
-            Step::ClearingSync { .. } | Step::Latching { .. } => Phase::Switching,
+            Step::SettingSync { .. } | Step::Latching { .. } => Phase::Switching,
             _ => Phase::Fencing,
         }
     }

@@ -27,6 +27,7 @@ mod servers;
 mod siblings;
 mod stage;
 mod stale;
+mod survivors;
 mod swapped;
 mod unproven;
 

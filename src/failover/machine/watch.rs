@@ -6,6 +6,7 @@ use super::{Block, Machine, Run, State, Step};
 use crate::config::Authority;
 use crate::failover::action::{Action, EventKind, Rechecked};
 use crate::failover::analysis::{self, Decision, Finding, Suspicion};
+use crate::failover::candidate;
 use crate::failover::health::State as Health;
 use crate::failover::observation::{Failure, Observation, Unknown, Verdict};
 use crate::failover::phase::{BlockReason, EpisodeId, EpisodeKind, Intent, Phase, Stage};
@@ -324,12 +325,26 @@ impl Machine {
             run.intent.why
         );
         let operator = run.intent.operator.clone();
+        let passed_over = self.passed_over(&run.intent, now);
         self.block = None;
         self.state = State::Episode(Box::new(run));
         self.tell_as(now, EventKind::Decided, said, None, operator);
+        if let Some(said) = passed_over {
+            self.tell(now, EventKind::Step, said);
+        }
         if let Some(from) = from {
             self.actions.push_back(Action::ProbeNow { backend: from });
         }
+    }
+
+    /// The other standbys' reasons at the decision.
+    fn passed_over(&self, intent: &Intent, now: Now) -> Option<String> {
+        let promotes = matches!(intent.kind, EpisodeKind::Failover | EpisodeKind::Switchover);
+        let latch = self.latch().filter(|_| promotes)?;
+        let t0 = self.suspicion.as_ref().map(|suspicion| suspicion.t0);
+        let identity = latch.identity.as_ref();
+        let ranked = candidate::rank(&self.service, &self.sides, &latch.active, identity, t0, now.at);
+        candidate::passed_over(&ranked, &intent.to)
     }
 
     pub(super) fn set_block(&mut self, block: Option<(BlockReason, String)>, now: Now) {

@@ -178,6 +178,8 @@ pub(in crate::listener) fn service() -> Service {
             standby_serves: false,
             foreign_promotion: None,
             sync_after_failover: SyncRule::Report,
+            survivors: crate::config::Survivors::Report,
+            follow_command: None,
             recovery_patience: seconds(30),
             restart_grace: seconds(10),
             hung_grace: seconds(10),

@@ -46,7 +46,9 @@ SELECT
   (SELECT string_agg(application_name, chr(10)) FROM walsender WHERE sync_state IN ('sync', 'quorum')),
   (SELECT string_agg(application_name, chr(10)) FROM walsender WHERE state = 'streaming'),
   (SELECT string_agg(DISTINCT application_name, chr(10)) FROM pg_stat_activity
-    WHERE application_name LIKE 'pgpivot/%' AND split_part(application_name, '/', 2) <> self.daemon)
+    WHERE application_name LIKE 'pgpivot/%' AND split_part(application_name, '/', 2) <> self.daemon),
+  receiver.j->>'conninfo',
+  current_setting('synchronous_commit')
 FROM self LEFT JOIN receiver ON true";
 
 /// The part of [`PROBE_SQL`] that an administrator may have revoked.
@@ -79,13 +81,14 @@ pub(super) fn parse(rows: &[Vec<Option<String>>]) -> Result<Facts, BadRow> {
 
     let rows_of_receiver: u64 = number(next()?)?.ok_or(BadRow)?;
     let status = next()?;
-    let receiver = ReceiverRow {
+    let mut receiver = ReceiverRow {
         streaming: status == Some("streaming"),
         timeline: number(next()?)?.map(Timeline),
         lsn: lsn(next()?)?,
         sent: number(next()?)?.map(WallTime),
         received: number(next()?)?.map(WallTime),
         sender: next()?.map(str::to_owned),
+        application_name: None,
     };
     let receiver_timeout = number(next()?)?.map(Duration::from_millis);
     let may_promote = truth(next()?)?;
@@ -95,6 +98,8 @@ pub(super) fn parse(rows: &[Vec<Option<String>>]) -> Result<Facts, BadRow> {
     let synchronous = lines(next()?);
     let standbys = lines(next()?);
     facts.daemons = lines(next()?);
+    receiver.application_name = next()?.and_then(application_name);
+    let commit = next()?.unwrap_or_default().to_owned();
 
     if standby {
         facts.timeline = receiver.timeline;
@@ -109,10 +114,33 @@ pub(super) fn parse(rows: &[Vec<Option<String>>]) -> Result<Facts, BadRow> {
         facts.timeline = timeline.map(Timeline);
         // Who is synchronous cannot be seen without the privilege, and nobody would be a false alarm.
         let visible = may_read_stats || sync_names.trim().is_empty();
-        facts.sync = visible.then(|| SyncState { names: sync_names.to_owned(), synchronous });
+        facts.sync = visible.then(|| SyncState { names: sync_names.to_owned(), synchronous, commit });
         facts.standbys = standbys;
     }
     Ok(facts)
+}
+
+/// Under which name a standby is listed at its upstream. `pg_stat_wal_receiver` shows the options of the connection one
+/// after the other and quotes nothing.
+fn application_name(conninfo: &str) -> Option<String> {
+    option(conninfo, "application_name").or_else(|| option(conninfo, "fallback_application_name"))
+}
+
+fn option(conninfo: &str, key: &str) -> Option<String> {
+    let is_key = |word: &str| !word.is_empty() && word.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
+    let mut found: Option<String> = None;
+    for word in conninfo.split(' ') {
+        match (word.split_once('='), &mut found) {
+            (Some((known, _)), Some(_)) if is_key(known) => break,
+            (Some((known, value)), None) if known == key => found = Some(value.to_owned()),
+            (_, Some(value)) => {
+                value.push(' ');
+                value.push_str(word);
+            }
+            (_, None) => {}
+        }
+    }
+    found.filter(|value| !value.is_empty())
 }
 
 fn truth(value: Option<&str>) -> Result<Option<bool>, BadRow> {
@@ -149,7 +177,7 @@ mod tests {
     fn a_streaming_standby_tells_what_it_receives_and_from_whom() {
         let facts = parse(&row(
             "t|7710212129376727583|~|0/3003260|0/3003258|127.0.0.1:5542|1763637653488119|1|streaming|1|0/3003260|\
-             1763637653400000|1763637653400500|127.0.0.1:5541|60000|t|t||~|~|~",
+             1763637653400000|1763637653400500|127.0.0.1:5541|60000|t|t||~|~|~|user=r application_name=north 1 sslmode=prefer|on",
         ))
         .unwrap();
         assert_eq!(facts.role, Role::Standby);
@@ -161,20 +189,21 @@ mod tests {
         assert!(receiver.streaming);
         assert_eq!(receiver.sent, Some(WallTime(1_763_637_653_400_000)));
         assert_eq!(receiver.sender.as_deref(), Some("127.0.0.1:5541"));
+        assert_eq!(receiver.application_name.as_deref(), Some("north 1"));
     }
 
     #[test]
     fn a_receiver_that_is_gone_is_told_from_one_that_must_not_be_seen() {
-        let gone = "t|1|~|0/1|0/1|~|1|0|~|~|~|~|~|~|60000|f|f||~|~|~";
+        let gone = "t|1|~|0/1|0/1|~|1|0|~|~|~|~|~|~|60000|f|f||~|~|~|~|on";
         assert_eq!(parse(&row(gone)).unwrap().receiver, Receiver::Gone);
-        let hidden = "t|1|~|0/1|0/1|~|1|1|~|~|~|~|~|~|60000|f|f||~|~|~";
+        let hidden = "t|1|~|0/1|0/1|~|1|1|~|~|~|~|~|~|60000|f|f||~|~|~|~|on";
         assert_eq!(parse(&row(hidden)).unwrap().receiver, Receiver::Unknown);
     }
 
     #[test]
     fn a_primary_tells_its_timeline_its_standbys_and_the_other_daemons() {
         let facts = parse(&row(
-            "f|5|0000000A|2/0|~|10.0.0.1:5432|1|0|~|~|~|~|~|~|0|~|t|ANY 1 (s1,s2)|s1|s1\\ns2|pgpivot/b/main/3",
+            "f|5|0000000A|2/0|~|10.0.0.1:5432|1|0|~|~|~|~|~|~|0|~|t|ANY 1 (s1,s2)|s1|s1\\ns2|pgpivot/b/main/3|~|remote_apply",
         ))
         .unwrap();
         assert_eq!((facts.role, facts.timeline), (Role::Primary, Some(Timeline(10))));
@@ -184,11 +213,12 @@ mod tests {
         assert_eq!(facts.daemons, ["pgpivot/b/main/3"]);
         let sync = facts.sync.unwrap();
         assert_eq!((sync.names.as_str(), sync.blocks_commits()), ("ANY 1 (s1,s2)", false));
+        assert_eq!(sync.commit, "remote_apply");
     }
 
     #[test]
     fn a_login_that_cannot_see_synchronous_standbys_raises_no_false_alarm() {
-        let blind = "f|5|00000001|2/0|~|~|1|0|~|~|~|~|~|~|0|~|f|s1|~|~|~";
+        let blind = "f|5|00000001|2/0|~|~|1|0|~|~|~|~|~|~|0|~|f|s1|~|~|~|~|on";
         assert_eq!(parse(&row(blind)).unwrap().sync, None);
     }
 
@@ -196,7 +226,7 @@ mod tests {
     fn a_row_of_another_shape_is_refused() {
         assert_eq!(parse(&[]), Err(BadRow));
         assert_eq!(parse(&row("t|1")), Err(BadRow));
-        assert_eq!(parse(&row("maybe|1|~|~|~|~|1|0|~|~|~|~|~|~|0|~|t||~|~|~")), Err(BadRow));
+        assert_eq!(parse(&row("maybe|1|~|~|~|~|1|0|~|~|~|~|~|~|0|~|t||~|~|~|~|on")), Err(BadRow));
     }
 
     #[test]

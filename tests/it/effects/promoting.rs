@@ -102,11 +102,11 @@ async fn nobody_is_waited_for_at_a_commit_once_sync_is_cleared() {
     let commit = tokio::spawn(async move { client.batch_execute("INSERT INTO ledger VALUES (1, 1, 1, 1)").await });
     let effects = effects(&pair);
     for _ in 0..2 {
-        effects.clear_sync(&east(), pair.east.address()).await.unwrap();
+        effects.set_sync(&east(), pair.east.address(), "").await.unwrap();
     }
     tokio::time::timeout(SOON, commit).await.expect("the commit still waits").unwrap().unwrap();
     pair.east.run("REVOKE ALTER SYSTEM ON PARAMETER synchronous_standby_names FROM pgpivot").await;
-    let error = effects.clear_sync(&east(), pair.east.address()).await.unwrap_err();
+    let error = effects.set_sync(&east(), pair.east.address(), "").await.unwrap_err();
     assert!(error.contains("GRANT ALTER SYSTEM ON PARAMETER synchronous_standby_names TO pgpivot"), "{error}");
 }
 

@@ -100,17 +100,17 @@ impl DaemonPlan {
         self.set("read_only", key, value)
     }
 
-    /// The share of the backend with this name.
-    pub fn weight(mut self, name: &str, weight: i64) -> Self {
-        let backends = self.service().get_mut("backend").and_then(Value::as_array_mut).unwrap();
-        let backend = backends.iter_mut().find(|backend| backend["name"].as_str() == Some(name)).unwrap();
-        backend.as_table_mut().unwrap().insert("weight".into(), weight.into());
-        self
-    }
-
     /// A key of `[service.main.cockroach_sql]`.
     pub fn replication(self, key: &str, value: impl Into<Value>) -> Self {
         self.set("cockroach_sql", key, value)
+    }
+
+    /// A key of one `[[service.main.backend]]`.
+    pub fn backend(mut self, name: &str, key: &str, value: impl Into<Value>) -> Self {
+        let backends = self.service()["backend"].as_array_mut().unwrap();
+        let backend = backends.iter_mut().find(|backend| backend["name"].as_str() == Some(name)).unwrap();
+        backend.as_table_mut().unwrap().insert(key.into(), value.into());
+        self
     }
 
     pub(super) fn set(mut self, section: &str, key: &str, value: impl Into<Value>) -> Self {

@@ -1,7 +1,7 @@
 //! How the stage carries out what the machine orders.
 
 use super::stage::{Mood, Stage};
-use crate::failover::action::{Action, Latched, LockResult, Outcome, PromotionResult};
+use crate::failover::action::{Action, Latched, LockResult, Outcome, PromotionResult, Repoint};
 use crate::types::{BackendName, Lsn, SystemId, Timeline};
 
 impl Stage {
@@ -108,12 +108,35 @@ impl Stage {
             }
             Action::Rejoin(order) => self.rejoins.push(order),
             Action::StopRejoin { backend } => self.stopped.push(backend),
-            Action::ClearSync { episode, backend } => {
+            Action::SetSync { episode, backend, names } => {
                 let i = Self::index(&backend);
-                self.servers[i].sync_names.clear();
-                self.told(Outcome::SyncCleared { episode, result: Ok(()) });
+                self.servers[i].sync_names = names;
+                self.told(Outcome::SyncSet { episode, result: Ok(()) });
+            }
+            Action::Repoint(order) => {
+                let (backend, epoch) = (order.backend.clone(), order.epoch);
+                let result = self.repoint(&order);
+                self.told(Outcome::Repointed { backend, epoch, result });
             }
         }
+    }
+
+    /// `ALTER SYSTEM SET primary_conninfo` on a standby that answers.
+    fn repoint(&mut self, order: &Repoint) -> Result<String, String> {
+        let (i, to) = (Self::index(&order.backend), Self::index(&order.primary));
+        self.repointed.push(order.backend.clone());
+        if let Some(why) = &self.repoint_refused {
+            return Err(why.clone());
+        }
+        let server = &self.servers[i];
+        if server.mood != Mood::Well || server.primary {
+            return Err("no answer in time".into());
+        }
+        order.allows(Timeline(server.timeline), Some(Lsn(server.lsn)))?;
+        let source = self.servers[to].clone();
+        let server = &mut self.servers[i];
+        (server.upstream, server.timeline, server.ancestors) = (Some(to), source.timeline, source.ancestors);
+        Ok(format!("{} is pointed at {}", order.backend, order.primary))
     }
 
     /// A server that answers, and is the one that the order is meant for.

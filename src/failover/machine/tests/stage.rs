@@ -86,6 +86,9 @@ pub(crate) struct Stage {
     pub(super) stopped: Vec<BackendName>,
     pub(crate) fence: Result<(), String>,
     pub(crate) fenced: Vec<BackendName>,
+    /// Standbys that were pointed at a new primary, and why that is refused.
+    pub(super) repointed: Vec<BackendName>,
+    pub(super) repoint_refused: Option<String>,
     pub(crate) writes: u64,
     pub(super) next_probe: Vec<u64>,
     pending: Vec<(u64, Observation)>,
@@ -156,6 +159,8 @@ impl Stage {
             stopped: Vec::new(),
             fence: Ok(()),
             fenced: Vec::new(),
+            repointed: Vec::new(),
+            repoint_refused: None,
             writes: 0,
             next_probe: vec![now; count],
             pending: Vec::new(),
@@ -382,6 +387,7 @@ impl Stage {
             sent: Some(wall(server.last_message)),
             received: Some(wall(server.last_message)),
             sender: server.upstream.map(|up| self.servers[up].node.clone()),
+            application_name: Some(NAMES[i].into()),
         };
         Facts {
             role: if server.primary { Role::Primary } else { Role::Standby },
@@ -404,6 +410,7 @@ impl Stage {
             sync: server.primary.then(|| crate::failover::observation::SyncState {
                 names: server.sync_names.clone(),
                 synchronous: Vec::new(),
+                commit: "on".into(),
             }),
             standbys: Vec::new(),
         }

@@ -167,7 +167,7 @@ fn an_older_daemon_keeps_deciding_beside_a_synchronous_standby_that_may_be_anoth
         }
         let mut east = stage.facts(0);
         east.standbys = names(standbys);
-        east.sync = Some(SyncState { names: "ANY 1 (*)".into(), synchronous: names(synchronous) });
+        east.sync = Some(SyncState { names: "ANY 1 (*)".into(), synchronous: names(synchronous), commit: "on".into() });
         stage.hears(0, stage.now, Verdict::Answered(Box::new(east)));
         stage.hears(1, stage.now, Verdict::Answered(Box::new(west)));
         stage.machine.older_decider().is_none()
