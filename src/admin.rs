@@ -17,6 +17,7 @@ mod csv;
 mod events;
 mod health;
 mod metrics;
+mod openapi;
 mod problem;
 mod routes;
 mod server;

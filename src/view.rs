@@ -1,6 +1,7 @@
 //! The read model: what server, page, CLI and client library show. Plain data that (de)serialises, and how an
 //! application is told to connect; no logic beyond that.
 
+pub mod databases;
 pub mod dsn;
 mod durations;
 mod patroni;

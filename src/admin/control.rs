@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::{Request, State};
+use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Json, Response};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -15,6 +16,7 @@ use super::auth::{Peer, note};
 use super::problem::{Fault, quoted};
 use super::server::Shared;
 use super::{CommandRequest, Order};
+use crate::config::validate::is_name;
 use crate::failover::action::Command;
 use crate::failover::phase::Method;
 use crate::types::{BackendName, ServiceName, WallTime};
@@ -73,20 +75,21 @@ impl Verb {
     }
 
     fn order(self, body: &[u8]) -> Result<(Order, Option<String>), Fault> {
-        let named = |body: Named| (body.backend, body.reason);
+        let named = |body: Named| (body.backend.0, body.reason);
+        let side = |to: Option<Side>| to.map(|side| side.0);
         let (command, reason) = match self {
             Self::Trigger => {
                 let Trigger { to, force, route_only, at, reason } = parse(body)?;
                 let at = at.map(|at| WallTime(at.as_microsecond()));
-                (Command::Failover { to, force, route_only, at }, reason)
+                (Command::Failover { to: side(to), force, route_only, at }, reason)
             }
             Self::Switchover => {
                 let Target { to, reason } = parse(body)?;
-                (Command::Switchover { to }, reason)
+                (Command::Switchover { to: side(to) }, reason)
             }
             Self::Restore => {
                 let Home { to, force, reason } = parse(body)?;
-                (Command::Restore { to, force }, reason)
+                (Command::Restore { to: side(to), force }, reason)
             }
             Self::Adopt => {
                 let (backend, reason) = named(parse(body)?);
@@ -109,11 +112,28 @@ impl Verb {
     }
 }
 
+/// A backend's name. What the configuration would not take as one goes no further: it would fill log and history.
+#[derive(Deserialize)]
+#[serde(try_from = "String")]
+struct Side(BackendName);
+
+impl TryFrom<String> for Side {
+    type Error = String;
+
+    fn try_from(name: String) -> Result<Self, String> {
+        if is_name(&name) {
+            Ok(Self(BackendName::new(name)))
+        } else {
+            Err(format!("{:?} cannot be the name of a backend", quoted(&name)))
+        }
+    }
+}
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Trigger {
     #[serde(default)]
-    to: Option<BackendName>,
+    to: Option<Side>,
     #[serde(default)]
     force: bool,
     #[serde(default)]
@@ -129,7 +149,7 @@ struct Trigger {
 #[serde(deny_unknown_fields)]
 struct Home {
     #[serde(default)]
-    to: Option<BackendName>,
+    to: Option<Side>,
     #[serde(default)]
     force: bool,
     #[serde(default)]
@@ -140,7 +160,7 @@ struct Home {
 #[serde(deny_unknown_fields)]
 struct Target {
     #[serde(default)]
-    to: Option<BackendName>,
+    to: Option<Side>,
     #[serde(default)]
     reason: Option<String>,
 }
@@ -148,7 +168,7 @@ struct Target {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Named {
-    backend: BackendName,
+    backend: Side,
     #[serde(default)]
     reason: Option<String>,
 }
@@ -178,15 +198,12 @@ struct Asked {
     dry_run: Option<String>,
 }
 
-impl Asked {
-    fn dry_run(&self) -> Result<bool, Fault> {
-        match self.dry_run.as_deref() {
-            None | Some("false" | "0") => Ok(false),
-            Some("" | "true" | "1") => Ok(true),
-            Some(other) => {
-                Err(Fault::BadQuery { detail: format!("dry_run is true or false, not {:?}", quoted(other)) })
-            }
-        }
+/// A switch in a query: `?NAME` alone turns it on.
+pub(super) fn switch(name: &str, value: Option<&str>) -> Result<bool, Fault> {
+    match value {
+        None | Some("false" | "0") => Ok(false),
+        Some("" | "true" | "1") => Ok(true),
+        Some(other) => Err(Fault::BadQuery { detail: format!("{name} is true or false, not {:?}", quoted(other)) }),
     }
 }
 
@@ -206,9 +223,13 @@ async fn carry_out(verb: Verb, shared: &Shared, request: Request) -> Result<Resp
     let peer = *parts.extensions.get::<Peer>().ok_or(Fault::NoAuthority)?;
     let mut operator = shared.trust.load().operator(peer, &parts.headers)?;
     let asked: Asked = query(parts.uri.query())?;
-    let dry_run = asked.dry_run()?;
+    let dry_run = switch("dry_run", asked.dry_run.as_deref())?;
     let service = service(&shared.state.status.load(), asked.service.as_deref(), verb.is_specific())?;
-    let (order, reason) = verb.order(&read(body, shared.patience.body).await?)?;
+    let body = read(body, shared.patience.body).await?;
+    if !body.is_empty() {
+        json(&parts.headers)?;
+    }
+    let (order, reason) = verb.order(&body)?;
     if let Some(reason) = reason.as_deref().map(note).filter(|r| !r.is_empty()) {
         operator.note = Some(operator.note.map_or_else(|| reason.clone(), |who| format!("{who}: {reason}")));
     }
@@ -247,11 +268,28 @@ fn is_length_limit(error: &axum::Error) -> bool {
     false
 }
 
-/// An empty body is an empty object.
+/// What is called a form or a text is not taken for JSON; what is called nothing may be.
+fn json(headers: &HeaderMap) -> Result<(), Fault> {
+    let Some(kind) = headers.get(header::CONTENT_TYPE) else { return Ok(()) };
+    let kind = String::from_utf8_lossy(kind.as_bytes());
+    let essence = kind.split(';').next().unwrap_or_default().trim();
+    if essence.eq_ignore_ascii_case("application/json") {
+        return Ok(());
+    }
+    Err(Fault::NotJson { kind: quoted(essence) })
+}
+
+/// An empty body is an empty object. Nothing but an object will do: a list would be read as its fields in order.
 fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Fault> {
-    let body = if body.trim_ascii().is_empty() { b"{}" } else { body };
-    serde_json::from_slice(body)
-        .map_err(|e| Fault::BadBody { detail: format!("the body is not the JSON this command takes: {e}") })
+    let bad = |why: &dyn std::fmt::Display| Fault::BadBody {
+        detail: format!("the body is not the JSON this command takes: {why}"),
+    };
+    match body.trim_ascii() {
+        b"" => serde_json::from_slice(b"{}"),
+        [b'{', ..] => serde_json::from_slice(body),
+        _ => return Err(bad(&"an object is expected, as in {\"reason\": \"maintenance\"}")),
+    }
+    .map_err(|e| bad(&e))
 }
 
 /// Reads the query, refusing keys it does not know.

@@ -14,6 +14,7 @@ use tokio::sync::{broadcast, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::server::{Patience, serve_with};
+use super::tests::document;
 use super::{Admin, AdminState, CommandRequest, ServiceEvent, Settings};
 use crate::failover::action::{Event, EventKind, Receipt, Refusal};
 use crate::types::{BackendName, Epoch, Secret, Timeline, WallTime};
@@ -102,20 +103,19 @@ impl Served {
         let events = broadcast::channel(16).0;
         let ready = Arc::new(Mutex::new(Ok(())));
         let checked = Arc::clone(&ready);
-        let line = |n: usize| {
-            json!({ "seq": n, "event": { "at": 1_785_800_000_000_000_u64 + n as u64, "episode": null,
-            "epoch": 7, "kind": "switched", "sentence": format!("line {n}"), "took": null, "operator": null, "active": null } })
+        let line = |n: usize, sentence: String| {
+            let event = json!({ "at": 1_785_800_000_000_000_u64 + n as u64, "episode": null, "epoch": 7,
+                "kind": "switched", "sentence": sentence, "took": null, "operator": null, "active": null });
+            let digest = "0".repeat(64);
+            json!({ "seq": n + 1, "time": "2026-08-03T23:33:20.000Z", "prev": digest, "event": event, "hash": digest })
         };
         let state = AdminState {
             status: Arc::clone(&status),
             commands: sender,
             events: events.clone(),
             history: Arc::new(move |service, limit| {
-                let lines = (0..limit.min(5)).map(line);
-                match service {
-                    None => lines.collect(),
-                    Some(service) => lines.map(|l| json!({ "service": service, "event": l["event"] })).collect(),
-                }
+                let of = service.map(|name| format!(" of {name}")).unwrap_or_default();
+                (0..limit.min(5)).map(|n| line(n, format!("line {n}{of}"))).collect()
             }),
             verify: Arc::new(|| Ok(vec![chain(0), chain(1)])),
             ready: Arc::new(move || checked.lock().unwrap().clone()),
@@ -133,9 +133,11 @@ impl Served {
         stream
     }
 
-    /// One request with `Host: localhost`; `head` holds further header lines.
+    /// One request with `Host: localhost`; `head` holds further header lines. The document must name its reply.
     pub(crate) fn ask(&self, line: &str, head: &str, body: &str) -> Reply {
-        exchange(self.connect(), line, &format!("host: localhost\r\n{head}"), body)
+        let reply = exchange(self.connect(), line, &format!("host: localhost\r\n{head}"), body);
+        document::check(line, &reply);
+        reply
     }
 
     pub(crate) fn get(&self, path: &str) -> Reply {
@@ -163,13 +165,15 @@ impl Served {
         body: &str,
         answer: Result<Receipt, Refusal>,
     ) -> (Reply, CommandRequest) {
-        let (line, head, body) = (line.to_owned(), head.to_owned(), body.to_owned());
+        let (line, head, body, asked) = (line.to_owned(), head.to_owned(), body.to_owned(), line.to_owned());
         let client = std::thread::spawn(move || exchange(stream, &line, &head, &body));
         let mut seen = self.commands.blocking_recv().expect("a command");
         let (unused, _) = tokio::sync::oneshot::channel();
         let reply = std::mem::replace(&mut seen.reply, unused);
         reply.send(answer).expect("a caller that waits");
-        (client.join().unwrap(), seen)
+        let reply = client.join().unwrap();
+        document::check(&asked, &reply);
+        (reply, seen)
     }
 
     pub(crate) fn publish(&self, change: impl FnOnce(&mut Status)) {

@@ -13,8 +13,11 @@ use tokio::time::timeout;
 use super::control::{query, service};
 use super::problem::Fault;
 use super::server::Shared;
-use crate::types::{ServiceName, WallTime};
+use crate::types::ServiceName;
+use crate::view::databases::{Database, Databases, stamp};
 use crate::view::{BackendStatus, ServiceStatus, Status};
+
+pub(super) use crate::view::databases::failovers;
 
 /// Lines of history when nobody says how many, and at most.
 const HISTORY_DEFAULT: usize = 100;
@@ -147,22 +150,28 @@ pub(super) fn is_healthy(backend: &BackendStatus) -> bool {
     connection_word(backend) == CONNECTED
 }
 
-/// Episodes that ended with a new active side.
-pub(super) fn failovers(service: &ServiceStatus) -> u64 {
-    service.switches.iter().filter(|s| s.outcome == "switched").map(|s| s.count).sum()
+/// The whole view, and where it is of one service its databases once more under the names that older scripts read.
+#[derive(Serialize)]
+struct Told<'a> {
+    #[serde(flatten)]
+    status: &'a Status,
+    #[serde(flatten)]
+    databases: Option<Databases>,
 }
 
 /// `GET /failover/status`.
 pub(super) async fn status(State(shared): State<Arc<Shared>>, uri: Uri) -> Result<Response, Fault> {
-    let status = shared.state.status.load_full();
+    let mut status = shared.state.status.load_full();
     let which: Which = query(uri.query())?;
-    if which.service.is_none() {
-        return Ok(Json(&*status).into_response());
+    if which.service.is_some() {
+        let name = service(&status, which.service.as_deref(), false)?;
+        Arc::make_mut(&mut status).services.retain(|s| Some(&s.name) == name.as_ref());
     }
-    let name = service(&status, which.service.as_deref(), false)?;
-    let mut one = Status::clone(&status);
-    one.services.retain(|s| Some(&s.name) == name.as_ref());
-    Ok(Json(one).into_response())
+    let databases = match status.services.as_slice() {
+        [only] => Some(Databases::of(only)),
+        _ => None,
+    };
+    Ok(Json(Told { status: &status, databases }).into_response())
 }
 
 /// `GET /failover/metrics`: counts per service as JSON.
@@ -174,7 +183,7 @@ pub(super) async fn figures(State(shared): State<Arc<Shared>>, uri: Uri) -> Resu
             "state": s.state,
             "phase": s.phase,
             "epoch": s.epoch,
-            "failovers": failovers(s),
+            "failoverCount": failovers(s),
             "episodes": s.episodes,
             "switches": s.switches,
             "recoveries": recoveries(s),
@@ -194,34 +203,45 @@ pub(super) async fn figures(State(shared): State<Arc<Shared>>, uri: Uri) -> Resu
     Ok(per_service(&status, &uri, figures)?.into_response())
 }
 
+/// One side in `/failover/health`: what older scripts read, and what else is known.
+#[derive(Serialize)]
+struct Side<'a> {
+    #[serde(flatten)]
+    database: Database,
+    health: &'a str,
+    role: &'a str,
+    quarantined: Option<&'a str>,
+    last_result: Option<&'a str>,
+    lag_bytes: Option<u64>,
+    witness: Option<&'a str>,
+    why_not: &'a [String],
+}
+
+impl<'a> Side<'a> {
+    fn of(backend: &'a BackendStatus) -> Self {
+        Self {
+            database: Database::of(backend),
+            health: &backend.health,
+            role: &backend.role,
+            quarantined: backend.quarantined.as_deref(),
+            last_result: backend.last_probe.as_ref().map(|p| p.text.as_str()),
+            lag_bytes: backend.lag_bytes,
+            witness: backend.witness.as_deref(),
+            why_not: &backend.unarmed_why,
+        }
+    }
+}
+
 /// `GET /failover/health`: what is known of every side.
 pub(super) async fn detail(State(shared): State<Arc<Shared>>, uri: Uri) -> Result<Response, Fault> {
     let status = shared.state.status.load_full();
-    let side = |b: &BackendStatus| {
-        json!({
-            "name": b.name,
-            "healthy": is_healthy(b),
-            "health": b.health,
-            "role": b.role,
-            "quarantined": b.quarantined,
-            "last_health_check": b.last_probe.as_ref().map(|p| stamp(p.at)),
-            "last_result": b.last_probe.as_ref().map(|p| &p.text),
-            "response_time_ms": b.last_probe.as_ref().map(|p| p.took_us as f64 / 1000.0),
-            "failure_count": b.failures,
-            "down_since": b.health_since.filter(|_| b.health == "down").map(stamp),
-            "lag_bytes": b.lag_bytes,
-            "witness": b.witness,
-            "promotion_eligible": b.armed,
-            "why_not": b.unarmed_why,
-        })
-    };
     let health = |s: &ServiceStatus| {
         json!({
             "service": s.name,
             "state": s.state,
             "evidence": s.evidence,
-            "primary": active(s).map(side),
-            "standbys": standbys(s).map(side).collect::<Vec<_>>(),
+            "primary": active(s).map(Side::of),
+            "standbys": standbys(s).map(Side::of).collect::<Vec<_>>(),
         })
     };
     Ok(per_service(&status, &uri, health)?.into_response())
@@ -237,10 +257,11 @@ pub(super) async fn history(State(shared): State<Arc<Shared>>, uri: Uri) -> Resu
     let status = shared.state.status.load_full();
     let name = page.service.as_deref();
     let name = if name.is_some() { service(&status, name, false)? } else { None };
+    let meant = status.services.iter().filter(|s| name.as_ref().is_none_or(|n| *n == s.name));
+    let failovers: u64 = meant.map(failovers).sum();
     let reader = shared.state.history.clone();
     let lines = from_disk(&shared, move || reader(name.as_ref(), limit)).await?;
-    let failovers: u64 = status.services.iter().map(failovers).sum();
-    Ok(Json(json!({ "failover_count": failovers, "lines": lines })).into_response())
+    Ok(Json(json!({ "failoverCount": failovers, "lines": lines })).into_response())
 }
 
 #[derive(Default, Deserialize)]
@@ -284,11 +305,6 @@ pub(super) fn chosen<'a>(status: &'a Status, uri: &Uri) -> Result<Vec<&'a Servic
     let which: Which = query(uri.query())?;
     let name = service(status, which.service.as_deref(), false)?;
     Ok(status.services.iter().filter(|s| name.as_ref().is_none_or(|n| *n == s.name)).collect())
-}
-
-/// As people read it.
-pub(super) fn stamp(at: WallTime) -> String {
-    at.to_string()
 }
 
 /// Times a side came back up.

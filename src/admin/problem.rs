@@ -22,6 +22,8 @@ pub(super) enum Fault {
     BadQuery { detail: String },
     #[error("{detail}")]
     BadBody { detail: String },
+    #[error("the body is called {kind:?}; send JSON and Content-Type: application/json")]
+    NotJson { kind: String },
     #[error("the Host header names no host")]
     BadHost,
     #[error("the body is longer than {limit} bytes")]
@@ -83,6 +85,7 @@ impl Fault {
             | Self::BadHost
             | Self::ServiceNeeded { .. } => StatusCode::BAD_REQUEST,
             Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::NotJson { .. } => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::SlowBody { .. } => StatusCode::REQUEST_TIMEOUT,
             Self::TokenMissing | Self::TokenUnknown => StatusCode::UNAUTHORIZED,
             Self::ClearPassword | Self::NoAuthority | Self::ForeignHost { .. } | Self::ForeignOrigin { .. } => {
@@ -108,6 +111,7 @@ impl Fault {
             Self::MethodNotAllowed { .. } => "method-not-allowed",
             Self::BadQuery { .. } => "bad-query",
             Self::BadBody { .. } => "bad-body",
+            Self::NotJson { .. } => "not-json",
             Self::BadHost => "bad-host",
             Self::TooLarge { .. } => "too-large",
             Self::SlowBody { .. } => "slow-body",

@@ -8,13 +8,13 @@ use axum::extract::Request;
 use axum::http::request::Parts;
 use axum::http::{HeaderValue, Response, StatusCode, header};
 use axum::response::{IntoResponse, Redirect};
-use axum::routing::{get, post};
+use axum::routing::{MethodRouter, get, post};
 
 use super::auth::Peer;
 use super::control::{BODY_LIMIT, Verb, command};
 use super::problem::{Fault, PROBLEM_JSON, quoted};
 use super::server::Shared;
-use super::{csv, events, health, metrics, sidecar, stats};
+use super::{csv, events, health, metrics, openapi, sidecar, stats};
 
 /// HAProxy takes any path that begins with its stats address; these are what exporters and agents make of one.
 const CSV_PATHS: [&str; 8] = [
@@ -28,29 +28,34 @@ const CSV_PATHS: [&str; 8] = [
     "/;csv;norefresh",
 ];
 
+/// Every path and who answers there; `openapi.json` says the same to others.
+pub(super) fn table() -> Vec<(&'static str, MethodRouter<Arc<Shared>>)> {
+    let mut table = vec![
+        ("/", get(|| async { Redirect::temporary("/stats") })),
+        ("/openapi.json", get(openapi::document)),
+        ("/stats", get(stats::page)),
+        ("/metrics", get(metrics::exposition)),
+        ("/live", get(health::live)),
+        ("/ready", get(health::ready)),
+        ("/health", get(health::summary)),
+        ("/failover/status", get(health::status)),
+        ("/failover/metrics", get(health::figures)),
+        ("/failover/health", get(health::detail)),
+        ("/failover/history", get(health::history)),
+        ("/failover/history/verify", get(health::verify)),
+        ("/connection", get(sidecar::connection)),
+        ("/clusters", get(sidecar::clusters)),
+        ("/events", get(events::follow)),
+    ];
+    table.extend(CSV_PATHS.map(|path| (path, get(csv::table))));
+    let order = |verb: Verb| post(move |state, request: Request| command(verb, state, request));
+    table.extend(Verb::ALL.map(|verb| (verb.path(), order(verb))));
+    table
+}
+
 /// Everything.
 pub(super) fn all(shared: Arc<Shared>) -> Router {
-    let mut router = Router::new()
-        .route("/", get(|| async { Redirect::temporary("/stats") }))
-        .route("/stats", get(stats::page))
-        .route("/metrics", get(metrics::exposition))
-        .route("/live", get(health::live))
-        .route("/ready", get(health::ready))
-        .route("/health", get(health::summary))
-        .route("/failover/status", get(health::status))
-        .route("/failover/metrics", get(health::figures))
-        .route("/failover/health", get(health::detail))
-        .route("/failover/history", get(health::history))
-        .route("/failover/history/verify", get(health::verify))
-        .route("/connection", get(sidecar::connection))
-        .route("/clusters", get(sidecar::clusters))
-        .route("/events", get(events::follow));
-    for path in CSV_PATHS {
-        router = router.route(path, get(csv::table));
-    }
-    for verb in Verb::ALL {
-        router = router.route(verb.path(), post(move |state, request: Request| command(verb, state, request)));
-    }
+    let router = table().into_iter().fold(Router::new(), |router, (path, answer)| router.route(path, answer));
     router.with_state(shared)
 }
 

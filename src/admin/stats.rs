@@ -20,7 +20,7 @@ use sha2::{Digest, Sha256};
 
 use self::board::Board;
 use super::ServiceEvent;
-use super::control::query;
+use super::control::{query, switch};
 use super::problem::Fault;
 use super::server::Shared;
 use crate::view::Status;
@@ -66,7 +66,7 @@ struct Asked {
 pub(super) async fn page(State(shared): State<Arc<Shared>>, uri: Uri) -> Result<Response, Fault> {
     let asked: Asked = query(uri.query())?;
     let status = shared.state.status.load_full();
-    let text = render(&status, &shared.hub.recent(RECENT), asked.fragment.is_some())?;
+    let text = render(&status, &shared.hub.recent(RECENT), switch("fragment", asked.fragment.as_deref())?)?;
     let mut response = ([(header::CONTENT_TYPE, "text/html; charset=utf-8")], text).into_response();
     if let Ok(policy) = HeaderValue::from_str(&POLICY) {
         response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, policy);

@@ -1,5 +1,7 @@
 //! The admin server as its callers see it, over real sockets.
 
+mod api;
+pub(crate) mod document;
 mod limits;
 mod pages;
 
@@ -347,8 +349,8 @@ fn status_is_the_whole_view_or_one_service_of_it() {
     assert_eq!((one["services"].as_array().unwrap().len(), &one["services"][0]["name"]), (1, &json!("billing")));
     assert_eq!(served.get("/failover/status?service=nope").problem(), "unknown-service");
     assert_eq!(served.get("/failover/health").json()["services"][1]["service"], "billing");
-    assert_eq!(served.get("/failover/metrics?service=main").json()["failovers"], 2);
-    assert_eq!(served.get("/failover/health?service=main").json()["standbys"][0]["promotion_eligible"], true);
+    assert_eq!(served.get("/failover/metrics?service=main").json()["failoverCount"], 2);
+    assert_eq!(served.get("/failover/health?service=main").json()["standbys"][0]["promotionEligible"], true);
 }
 
 #[test]
@@ -368,8 +370,10 @@ fn history_is_read_newest_first_as_far_as_asked() {
         (reply["lines"].as_array().unwrap().len(), &reply["lines"][1]["event"]["sentence"]),
         (2, &json!("line 1"))
     );
-    assert_eq!(reply["failover_count"], 4);
-    assert_eq!(served.get("/failover/history?service=billing").json()["lines"][0]["service"], "billing");
+    assert_eq!(reply["failoverCount"], 4);
+    let of_one = served.get("/failover/history?service=billing").json();
+    assert_eq!(of_one["lines"][0]["event"]["sentence"], "line 0 of billing");
+    assert_eq!(of_one["failoverCount"], 2);
     assert_eq!(served.get("/failover/history?limit=0").problem(), "bad-query");
     assert_eq!(served.get("/failover/history?limit=1001").problem(), "bad-query");
 }

@@ -59,11 +59,16 @@ fn state(raw: &Raw, problems: &mut Problems) -> State {
     State { path: section.path("path", &raw.state.path).unwrap_or_else(|| PathBuf::from("./pgpivot-state")) }
 }
 
-/// Is this a name for a service or a backend? If not, what would be right.
-fn check_name(path: &str, name: &str, problems: &mut Problems) {
+/// Is this a name for a service or a backend?
+pub fn is_name(name: &str) -> bool {
     let inner = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, b'_' | b'-');
     let first = name.bytes().next().is_some_and(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
-    if !first || name.len() > 63 || !name.bytes().all(inner) {
+    first && name.len() <= 63 && name.bytes().all(inner)
+}
+
+/// If it is none: what would be right.
+fn check_name(path: &str, name: &str, problems: &mut Problems) {
+    if !is_name(name) {
         problems.add(
             path,
             format!(

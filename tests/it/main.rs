@@ -11,6 +11,7 @@
 
 mod harness;
 
+mod api;
 mod clusters;
 mod controller;
 mod crash;

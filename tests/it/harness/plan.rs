@@ -197,6 +197,16 @@ impl DaemonPlan {
         self
     }
 
+    /// Commands over TCP need this token.
+    pub fn token(mut self, name: &str, token: &str) -> Self {
+        let file = self.home.path().join("tokens");
+        fs::write(&file, format!("{name}:{token}\n")).unwrap();
+        fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+        let admin = self.config["admin"].as_table_mut().unwrap();
+        admin.insert("token_file".into(), file.display().to_string().into());
+        self
+    }
+
     /// Another state directory.
     pub fn state(mut self, path: &Path) -> Self {
         self.config["state"]["path"] = path.display().to_string().into();
