@@ -81,6 +81,18 @@ pub struct ServiceStatus {
     pub budget: u32,
     /// No automatic episode before this.
     pub cooldown_until: Option<WallTime>,
+    /// A standby is promoted without anybody's word, once the active side is proven dead.
+    #[serde(default)]
+    pub automatic: bool,
+    /// `max_lag` of servers: a standby that is further behind is not promoted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_lag_bytes: Option<u64>,
+    /// `max_lag` of clusters, milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_lag_ms: Option<u64>,
+    /// How many clients may wait at one time.
+    #[serde(default)]
+    pub max_held: u64,
     /// `self`, `observe` or `patroni`.
     pub authority: String,
     /// `none`, `command`, `postgres`.

@@ -65,6 +65,16 @@ fn every_command_of_the_guides_is_one() {
                 }
                 ["docker", "build", "-t", "pgpivot", "."] => assert!(Path::new("Dockerfile").is_file()),
                 ["docker", "compose", rest @ ..] => check_compose(rest),
+                ["promtool", "check" | "test", "rules", file] => assert!(Path::new(file).is_file(), "{file}"),
+                ["kubectl", "apply", "-f", file] => assert!(Path::new(file).is_file(), "{file}"),
+                ["kubectl", "exec", "deploy/pgpivot", "--", "proxyctl", rest @ ..] => check_proxyctl(rest, guide),
+                ["kubectl", "create", "secret", "generic", "pgpivot", files @ ..] => {
+                    let mounted = text("docker/kubernetes/self.yaml");
+                    for file in files {
+                        let name = file.strip_prefix("--from-file=").unwrap();
+                        assert!(mounted.contains(&format!("/etc/pgpivot/secret/{name}\"")), "{name}");
+                    }
+                }
                 _ => panic!("{guide}: what is {command}?"),
             }
         }
@@ -127,7 +137,34 @@ fn the_compose_file_watches_alone_and_with_its_profile_serves_applications() {
     assert!(value("volumes.state").is_some() && value("services.service.volumes").is_none());
     // Both are one machine to each other, and from outside only this machine reaches it.
     assert_eq!(value("services.service.network_mode"), Some("service:failover-automation"));
-    assert_eq!(words("services.failover-automation.ports"), ["127.0.0.1:8080:8080"]);
+    let ports = ["127.0.0.1:8080:8080", "127.0.0.1:9090:9090", "127.0.0.1:3000:3000"];
+    assert_eq!(words("services.failover-automation.ports"), ports);
+}
+
+#[test]
+fn the_compose_file_watches_the_watcher_with_the_rules_and_the_dashboard() {
+    let compose = settings(&text("compose.yaml"));
+    let value = |key: &str| compose.iter().find(|(known, _)| known == key).map(|(_, value)| value.as_str());
+    let words = |key: &str| serde_json::from_str::<Vec<String>>(value(key).unwrap()).unwrap();
+    for service in ["prometheus", "grafana"] {
+        let of = |key: &str| format!("services.{service}.{key}");
+        assert_eq!(words(&of("profiles")), ["monitoring"]);
+        // The controller answers on its own loopback alone.
+        assert_eq!(value(&of("network_mode")), Some("service:failover-automation"));
+        let image = value(&of("image")).unwrap();
+        assert!(image.split_once(':').is_some_and(|(_, version)| version != "latest"), "{image}");
+        for volume in words(&of("volumes")) {
+            let (here, _) = volume.split_once(':').unwrap();
+            let known = if here.starts_with("./") {
+                Path::new(env!("CARGO_MANIFEST_DIR")).join(here).exists()
+            } else {
+                value(&format!("volumes.{here}")).is_some()
+            };
+            assert!(known, "{volume}");
+        }
+    }
+    assert!(words("services.prometheus.command").contains(&"--config.file=/etc/prometheus/prometheus.yml".to_owned()));
+    assert!(words("services.prometheus.volumes").contains(&"./docker/prometheus:/etc/prometheus:ro".to_owned()));
 }
 
 #[test]

@@ -49,14 +49,19 @@ pub(super) async fn live(State(shared): State<Arc<Shared>>) -> Response {
 
 /// `GET /ready`: routing is published and the state can be written.
 pub(super) async fn ready(State(shared): State<Arc<Shared>>) -> Response {
+    match is_ready(&shared) {
+        Ok(()) => Json(json!({ "status": "ready" })).into_response(),
+        Err(sentence) => Fault::NotReady { sentence }.into_response(),
+    }
+}
+
+/// Why it is not.
+pub(super) fn is_ready(shared: &Shared) -> Result<(), String> {
     let unwritable = || match &shared.state.status.load().state_error {
         None => Ok(()),
         Some(cause) => Err(format!("the state cannot be written, so nothing can fail over: {cause}")),
     };
-    match (shared.state.ready)().and_then(|()| unwritable()) {
-        Ok(()) => Json(json!({ "status": "ready" })).into_response(),
-        Err(sentence) => Fault::NotReady { sentence }.into_response(),
-    }
+    (shared.state.ready)().and_then(|()| unwritable())
 }
 
 /// `GET /health`: 200 while every configured database serves, 503 otherwise.

@@ -3,6 +3,7 @@
 
 mod following;
 mod patroni;
+mod policy;
 mod streams;
 
 use std::sync::Arc;
@@ -13,27 +14,36 @@ use axum::response::{IntoResponse, Response};
 use prometheus::proto::{Bucket, Histogram, LabelPair, Metric, MetricFamily, MetricType};
 use prometheus::{GaugeVec, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder};
 
-use super::health::{active, failovers, is_healthy, recoveries, standbys};
+use super::health::{self, active, failovers, is_healthy, recoveries, standbys};
 use super::problem::Fault;
 use super::server::Shared;
-use crate::failover::phase::{Grade, Phase};
+use crate::failover::phase::{BlockReason, Grade, Phase};
 use crate::types::WallTime;
 use crate::view::{BOUNDS_US, BackendStatus, Counters, Durations, ServiceStatus, Status};
 
 /// `GET /metrics`.
 pub(super) async fn exposition(State(shared): State<Arc<Shared>>) -> Result<Response, Fault> {
-    let text = render(&shared.state.status.load()).map_err(|e| Fault::Render { cause: e.to_string() })?;
+    let pulse = Pulse { live: (shared.state.live)().is_ok(), ready: health::is_ready(&shared).is_ok() };
+    let text = render(&shared.state.status.load(), pulse).map_err(|e| Fault::Render { cause: e.to_string() })?;
     Ok(([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response())
 }
 
 type Filled = Result<(), prometheus::Error>;
 
+/// What `/live` and `/ready` say now.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Pulse {
+    live: bool,
+    ready: bool,
+}
+
 /// The whole exposition.
-pub(super) fn render(status: &Status) -> Result<String, prometheus::Error> {
+pub(super) fn render(status: &Status, pulse: Pulse) -> Result<String, prometheus::Error> {
     let sheet = Sheet(Registry::new());
-    daemon(&sheet, status)?;
+    daemon(&sheet, status, pulse)?;
     seeds(&sheet, &status.services)?;
     decision(&sheet, &status.services)?;
+    policy::policy(&sheet, &status.services)?;
     sides(&sheet, &status.services)?;
     streams::streams(&sheet, &status.services)?;
     patroni::patroni(&sheet, &status.services)?;
@@ -77,7 +87,7 @@ fn seconds(at: WallTime) -> f64 {
     at.0 as f64 / 1e6
 }
 
-fn daemon(sheet: &Sheet, status: &Status) -> Filled {
+fn daemon(sheet: &Sheet, status: &Status, pulse: Pulse) -> Filled {
     let info = sheet.gauge("pgpivot_build_info", "Always 1; the version is in the label.", &["version"])?;
     info.with_label_values(&[&status.version]).set(1);
     let start = sheet.float("pgpivot_start_time_seconds", "When the daemon started, seconds since 1970.", &[])?;
@@ -86,6 +96,14 @@ fn daemon(sheet: &Sheet, status: &Status) -> Filled {
     generation.with_label_values::<&str>(&[]).set(int(status.generation));
     let writable = sheet.gauge("pgpivot_state_writable", "1 while the state can be written to disk.", &[])?;
     writable.with_label_values::<&str>(&[]).set(i64::from(status.state_error.is_none()));
+    let live = sheet.gauge("pgpivot_live", "1 while every decision loop turns, as /live says.", &[])?;
+    live.with_label_values::<&str>(&[]).set(i64::from(pulse.live));
+    let ready = sheet.gauge(
+        "pgpivot_ready",
+        "1 while newcomers are taken and the state can be written, as /ready says.",
+        &[],
+    )?;
+    ready.with_label_values::<&str>(&[]).set(i64::from(pulse.ready));
     let failures = "Ends of tasks that must not end, since the start.";
     sheet
         .counter("pgpivot_task_failures_total", failures, &[])?
@@ -173,8 +191,9 @@ fn decision(sheet: &Sheet, services: &[ServiceStatus]) -> Filled {
         for p in Phase::ALL.map(Phase::as_str) {
             phase.with_label_values(&[name[0], p]).set(i64::from(p == s.phase));
         }
-        if let Some(b) = &s.blocked {
-            blocked.with_label_values(&[name[0], &b.reason]).set(1);
+        for reason in BlockReason::ALL.map(BlockReason::as_str) {
+            let stands = s.blocked.as_ref().is_some_and(|b| b.reason == reason);
+            blocked.with_label_values(&[name[0], reason]).set(i64::from(stands));
         }
         paused.with_label_values(&name).set(i64::from(s.paused.is_some()));
         open.with_label_values(&name).set(i64::from(s.open));
@@ -403,6 +422,9 @@ impl Moved {
 }
 
 #[cfg(test)]
+const LIVELY: Pulse = Pulse { live: true, ready: true };
+
+#[cfg(test)]
 mod tests {
     use super::super::fixture;
     use super::*;
@@ -415,7 +437,7 @@ mod tests {
 
     #[test]
     fn dashboards_of_older_setups_find_their_names() {
-        let text = render(&fixture::steady()).unwrap();
+        let text = render(&fixture::steady(), LIVELY).unwrap();
         assert_eq!(value(&text, "failover_state "), 1.0);
         assert_eq!(value(&text, "failover_total "), 2.0);
         assert_eq!(value(&text, "failover_recoveries_total "), 1.0);
@@ -426,20 +448,34 @@ mod tests {
     }
 
     #[test]
+    fn a_loop_that_stands_still_shows_although_the_server_answers() {
+        let text = render(&fixture::steady(), Pulse { live: false, ready: true }).unwrap();
+        assert_eq!((value(&text, "pgpivot_live "), value(&text, "pgpivot_ready ")), (0.0, 1.0));
+    }
+
+    #[test]
+    fn every_reason_to_block_is_a_series_so_that_its_end_shows_at_once() {
+        let text = render(&fixture::blocked(), LIVELY).unwrap();
+        assert_eq!(text.matches("\npgpivot_blocked{").count(), BlockReason::ALL.len());
+        let stands = text.lines().filter(|line| line.starts_with("pgpivot_blocked{") && line.ends_with(" 1"));
+        assert_eq!(stands.count(), 1, "{text}");
+    }
+
+    #[test]
     fn two_services_are_told_apart() {
         let mut status = fixture::steady();
         let mut other = status.services[0].clone();
         other.name = "billing".into();
         other.state = "degraded".to_owned();
         status.services.push(other);
-        let text = render(&status).unwrap();
+        let text = render(&status, LIVELY).unwrap();
         assert_eq!(value(&text, "failover_state{service=\"billing\"} "), 2.0);
         assert_eq!(value(&text, "failover_standby_healthy{service=\"main\",standby=\"0\"} "), 1.0);
     }
 
     #[test]
     fn what_the_page_shows_is_there_as_numbers() {
-        let text = render(&fixture::promoting()).unwrap();
+        let text = render(&fixture::promoting(), LIVELY).unwrap();
         assert_eq!(value(&text, "pgpivot_phase{phase=\"promoting\",service=\"main\"} "), 1.0);
         assert_eq!(value(&text, "pgpivot_phase{phase=\"steady\",service=\"main\"} "), 0.0);
         assert_eq!(value(&text, "pgpivot_held_connections{service=\"main\"} "), 87.0);
@@ -453,12 +489,15 @@ mod tests {
     #[test]
     fn how_long_probes_and_connects_took_is_a_histogram_of_each_side() {
         let mut status = fixture::steady();
-        assert!(!render(&status).unwrap().contains("pgpivot_connect_duration_seconds"), "nothing was connected yet");
+        assert!(
+            !render(&status, LIVELY).unwrap().contains("pgpivot_connect_duration_seconds"),
+            "nothing was connected yet"
+        );
         let side = &mut status.services[0].backends[0];
         for ms in [1, 1, 700, 9000] {
             side.connect_durations.add(std::time::Duration::from_millis(ms));
         }
-        let text = render(&status).unwrap();
+        let text = render(&status, LIVELY).unwrap();
         let bucket = |le| {
             format!("pgpivot_connect_duration_seconds_bucket{{backend=\"us-east\",service=\"main\",le=\"{le}\"}} ")
         };
@@ -474,7 +513,7 @@ mod tests {
     fn every_line_is_a_comment_or_a_number_and_hostile_names_are_escaped() {
         let mut status = fixture::steady();
         status.services[0].backends[0].name = "a\"b\\c\nd".into();
-        let text = render(&status).unwrap();
+        let text = render(&status, LIVELY).unwrap();
         for line in text.lines().filter(|l| !l.starts_with('#')) {
             let number = line.rsplit(' ').next().unwrap();
             assert!(number.parse::<f64>().is_ok(), "{line}");

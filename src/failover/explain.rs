@@ -4,6 +4,7 @@ mod patroni;
 mod streams;
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use super::analysis::Lineage;
 use super::candidate;
@@ -85,6 +86,10 @@ impl Machine {
             budget_left: self.budget_left(now.wall),
             budget: failover.max_per_day,
             cooldown_until: self.cooldown_left(now.wall).map(|left| now.wall.plus(left)),
+            automatic: self.decides() && !failover.standby_serves,
+            max_lag_bytes: (self.service.kind == Kind::Postgres).then_some(failover.max_lag),
+            max_lag_ms: self.service.replication.as_ref().map(|_| millis(failover.max_replication_lag)),
+            max_held: failover.max_held as u64,
             authority: match failover.authority {
                 Authority::SelfDecides => "self".into(),
                 Authority::Observe => "observe".into(),
@@ -210,10 +215,7 @@ impl Machine {
             } else {
                 None
             },
-            replay_backlog_ms: side
-                .replays_for()
-                .filter(|_| standby)
-                .map(|takes| u64::try_from(takes.as_millis()).unwrap_or(u64::MAX)),
+            replay_backlog_ms: side.replays_for().filter(|_| standby).map(millis),
             replay_backlog_bytes: side.facts.as_ref().filter(|_| standby).and_then(super::side::Heard::backlog),
             read_age_ms: self.shown_age(side, now).filter(|_| standby),
             no_readers_why: self.no_readers(side).filter(|_| !active),
@@ -428,6 +430,10 @@ impl Machine {
                 && self.lineage_of(side) == Some(Lineage::Descends)
         })
     }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn wall_of(at: crate::types::Moment, now: Now) -> crate::types::WallTime {

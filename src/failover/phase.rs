@@ -298,6 +298,30 @@ pub enum BlockReason {
 }
 
 impl BlockReason {
+    /// Every reason.
+    pub const ALL: [BlockReason; 20] = [
+        BlockReason::WitnessAlive,
+        BlockReason::WitnessUnknown,
+        BlockReason::HungNotDead,
+        BlockReason::StaleStandby,
+        BlockReason::NoCandidate,
+        BlockReason::PromotionPending,
+        BlockReason::SplitBrain,
+        BlockReason::Rewound,
+        BlockReason::SameServer,
+        BlockReason::SecondDecider,
+        BlockReason::FenceFailed,
+        BlockReason::LockBusy,
+        BlockReason::NoLatch,
+        BlockReason::LatchUnproven,
+        BlockReason::Disk,
+        BlockReason::BudgetExhausted,
+        BlockReason::Cooldown,
+        BlockReason::NotAutomatic,
+        BlockReason::IndirectIdentity,
+        BlockReason::RoleMismatch,
+    ];
+
     /// The word in log, metrics and page.
     pub fn as_str(self) -> &'static str {
         match self {

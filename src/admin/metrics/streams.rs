@@ -33,7 +33,7 @@ pub(super) fn streams(sheet: &Sheet, services: &[ServiceStatus]) -> Filled {
 
 #[cfg(test)]
 mod tests {
-    use super::super::render;
+    use super::super::{LIVELY, render};
     use crate::admin::fixture;
 
     #[test]
@@ -42,7 +42,7 @@ mod tests {
         let known = status.services[0].replication.as_mut().unwrap();
         (known.trouble, known.streams[1].lag_ms) = (None, Some(2_500));
         known.streams[1].replicated_at = Some(crate::types::WallTime(1_785_841_733_500_000));
-        let text = render(&status).unwrap();
+        let text = render(&status, LIVELY).unwrap();
         let ids = [0, 1].map(|n| status.services[0].replication.as_ref().unwrap().streams[n].id.clone());
         let line = |name: &str, from: &str, to: &str, status: &str, value: &str| {
             let stream = &ids[usize::from(from == "us-west")];
@@ -62,11 +62,11 @@ mod tests {
 
     #[test]
     fn streams_that_cannot_be_read_are_told_and_servers_have_none() {
-        let unread = render(&fixture::clusters_first_scan()).unwrap();
+        let unread = render(&fixture::clusters_first_scan(), LIVELY).unwrap();
         assert!(unread.contains("pgpivot_replication_readable{service=\"main\"} 0\n"), "{unread}");
         let mut never = fixture::clusters();
         never.services[0].replication.as_mut().unwrap().read_at = None;
-        assert!(render(&never).unwrap().contains("pgpivot_replication_readable{service=\"main\"} 0\n"));
-        assert!(!render(&fixture::steady()).unwrap().contains("pgpivot_replication_"));
+        assert!(render(&never, LIVELY).unwrap().contains("pgpivot_replication_readable{service=\"main\"} 0\n"));
+        assert!(!render(&fixture::steady(), LIVELY).unwrap().contains("pgpivot_replication_"));
     }
 }
