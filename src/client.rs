@@ -12,7 +12,8 @@
 //! # async fn connect(_: String) -> Result<(), std::io::Error> { Ok(()) }
 //! ```
 //!
-//! Use it with `default-features = false`: nothing of the daemon is compiled then.
+//! Use it with `default-features = false`: nothing of the daemon is compiled then. With `features = ["sqlx"]` there is a
+//! `PoolManager` besides, which sends sqlx's statements to a primary or its replicas.
 //!
 //! # What it can know, and what it cannot
 //!
@@ -30,6 +31,8 @@ mod connection_manager;
 mod credentials;
 mod daemon;
 mod error;
+#[cfg(feature = "sqlx")]
+pub mod pool_manager;
 mod settings;
 
 pub use crate::types::{HostPort, Secret};
@@ -39,6 +42,8 @@ pub use cloud::CloudSettings;
 pub use connection_manager::ConnectionManager;
 pub use credentials::Credentials;
 pub use error::{DaemonTrouble, Error, RetryError, SettingsError};
+#[cfg(feature = "sqlx")]
+pub use pool_manager::{PoolBuilder, PoolError, PoolManager, QueryIntent};
 pub use settings::{DEFAULT_DAEMON, Settings};
 
 // Against the simulated cloud and the admin server, which only the daemon's build has.

@@ -2,7 +2,7 @@
 //! after a crash, and find every order again. The schema is `examples/orders.sql`.
 
 use crate::harness::binaries::existing;
-use crate::harness::{Daemon, Pair, SOON, eventually};
+use crate::harness::{Cluster, Daemon, Pair, SOON, eventually};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::{Arc, Mutex};
@@ -11,7 +11,7 @@ use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWriteExt, BufReader};
 use tokio::process::{Child, ChildStdin, Command};
 use tokio::task::JoinSet;
 
-/// For an order that waits through a failover, on two cores that run nine programs.
+/// For an order that waits through a failover, on two cores that run ten programs.
 const ORDER: Duration = Duration::from_secs(60);
 
 #[tokio::test(flavor = "multi_thread")]
@@ -21,7 +21,7 @@ async fn every_example_goes_on_after_a_switchover_and_a_crash_and_finds_all_of_i
     pair.east.run(&format!("{} ALTER TABLE orders OWNER TO app", include_str!("../../examples/orders.sql"))).await;
     pair.east.is_followed_by(&pair.west).await;
     let daemon = Daemon::plan(&[&pair.east, &pair.west]).failover("cooldown", "0s").start().await;
-    let mut all = start_all(&daemon, &pgx).await;
+    let mut all = start_all(&daemon, &pair, &pgx).await;
     let mut goes_on = async |orders: &[u32], what: &str| {
         for &order in orders {
             for example in &mut all {
@@ -139,7 +139,7 @@ fn keep(stream: impl AsyncRead + Unpin + Send + 'static, readers: &mut JoinSet<(
 }
 
 /// One for each driver, with the connection string that proxyctl prints for it.
-async fn start_all(daemon: &Daemon, pgx: &Path) -> Vec<Example> {
+async fn start_all(daemon: &Daemon, pair: &Pair, pgx: &Path) -> Vec<Example> {
     let line = async |more: &[&str]| {
         let arguments = [&["connection-string", "--user", "app", "--database", "app"], more].concat();
         daemon.ctl_done(&arguments).await.out.trim().to_owned()
@@ -153,6 +153,11 @@ async fn start_all(daemon: &Daemon, pgx: &Path) -> Vec<Example> {
         command.envs([("DATABASE_URL", url.as_str()), ("JDBC_URL", &jdbc_url), ("PGPASSWORD", "app")]);
         command.envs([("PGPIVOT_URL", admin.as_str()), ("DB_USERNAME", "app"), ("DB_PASSWORD", "app")]);
         command.env("DB_NAME", "app").env("NODE_PATH", needs().join("node_modules"));
+        if name == "pool_manager" {
+            // Past the proxy.
+            let url = |cluster: &Cluster| format!("postgres://app:app@{}/app", cluster.address());
+            command.env("DATABASE_URL", url(&pair.east)).env("DATABASE_REPLICA_URL", url(&pair.west));
+        }
         Example::start(name, &mut command)
     };
     let tool = |path: &str, package: &str| existing(Path::new(path), package);
@@ -170,6 +175,7 @@ async fn start_all(daemon: &Daemon, pgx: &Path) -> Vec<Example> {
         start("psql", &tool("/bin/sh", "dash"), &["psql.sh"]),
         start("tokio_postgres", &ours("tokio_postgres"), &[]),
         start("connection_manager", &ours("connection_manager"), &[]),
+        start("pool_manager", &ours("pool_manager"), &[]),
     ]
 }
 

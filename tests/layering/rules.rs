@@ -129,7 +129,19 @@ pub const TABLE: &[Room] = &[
         Pure::These(&["pcr::survey", "pcr::schedule", "pcr::settings"]),
         Import(&["cockroach_cloud", "net", "wire", "view", "config", "failover::replication", "failover::witness"]),
     ),
-    room("client", Pure::None, Import(&["view", "backoff", "cockroach_cloud"])),
+    room(
+        "client",
+        Pure::These(&[
+            "client::pool_manager::balance",
+            "client::pool_manager::breaker",
+            "client::pool_manager::primary",
+            "client::pool_manager::reconnect",
+            "client::pool_manager::report",
+            "client::pool_manager::retry",
+            "client::pool_manager::token",
+        ]),
+        Import(&["view", "backoff", "cockroach_cloud"]),
+    ),
     // `config` for `check-config`, `action` for the commands it sends, `cockroach_cloud` for what `pcr` shows of the
     // cloud, `client` for `service`.
     room(
