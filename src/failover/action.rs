@@ -2,6 +2,7 @@
 //! Every action of an episode carries that episode's id, so that a late outcome cannot touch a newer one.
 
 mod event;
+mod patroni;
 mod rejoin;
 
 use std::net::SocketAddr;
@@ -13,6 +14,7 @@ pub use super::survivors::Repoint;
 use crate::types::{BackendName, Epoch, Lsn, SystemId, Timeline, WallTime};
 
 pub use event::{Change, Event, EventKind};
+pub use patroni::{PatroniOrder, PatroniSays};
 pub use rejoin::{RejoinOrder, Rejoining, Softened, Source, Standing, Survey};
 
 /// An order to the driver. It carries them out in the order given; `Publish` and `Cut` before anything that waits.
@@ -153,6 +155,9 @@ pub enum Action {
         /// Whose standby.
         system_id: SystemId,
     },
+    /// Point a standby at the new primary, report [`Outcome::Repointed`]. Belongs to no episode. Idempotent: the standby
+    /// itself must still prove to be on the line that was left.
+    Repoint(Box<Repoint>),
     /// Run the command that makes an old primary a standby, report [`Outcome::Rejoining`] as it goes.
     Rejoin(RejoinOrder),
     /// End that command.
@@ -160,61 +165,6 @@ pub enum Action {
         /// Whose.
         backend: BackendName,
     },
-}
-
-/// An order to Patroni, with its own names of the members.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum PatroniOrder {
-    /// The leader changes, planned.
-    Switchover {
-        /// Who it must be now.
-        leader: String,
-        /// Who is next; `None` = Patroni chooses.
-        candidate: Option<String>,
-    },
-    /// This member is promoted, whoever leads.
-    Failover {
-        /// Who.
-        candidate: String,
-    },
-}
-
-impl PatroniOrder {
-    /// Below the API's root.
-    pub fn path(&self) -> &'static str {
-        match self {
-            Self::Switchover { .. } => "switchover",
-            Self::Failover { .. } => "failover",
-        }
-    }
-
-    /// As JSON.
-    pub fn body(&self) -> String {
-        let body = match self {
-            Self::Switchover { leader, candidate: Some(candidate) } => {
-                serde_json::json!({ "leader": leader, "candidate": candidate })
-            }
-            Self::Switchover { leader, candidate: None } => serde_json::json!({ "leader": leader }),
-            Self::Failover { candidate } => serde_json::json!({ "candidate": candidate }),
-        };
-        body.to_string()
-    }
-}
-
-/// What came of an order to Patroni.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum PatroniSays {
-    /// Done, in its words; still to be proven.
-    Taken(String),
-    /// It was not done: 412, 503, 401 …
-    Refused(String),
-    /// It never left.
-    NotSent(String),
-    /// Nobody knows.
-    Unknown(String),
-    /// Point a standby at the new primary, report [`Outcome::Repointed`]. Belongs to no episode. Idempotent: the standby
-    /// itself must still prove to be on the line that was left.
-    Repoint(Box<Repoint>),
 }
 
 /// The latched server as it was last heard: a server may be swapped before a probe hears it.

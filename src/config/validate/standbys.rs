@@ -38,7 +38,7 @@ pub(super) fn build(
     let by_default = match policy.authority {
         _ if given => Survivors::Repoint,
         Authority::SelfDecides if promotes => Survivors::Repoint,
-        Authority::SelfDecides | Authority::Observe => Survivors::Report,
+        Authority::SelfDecides | Authority::Observe | Authority::Patroni => Survivors::Report,
     };
     Standbys { survivors: written.unwrap_or(by_default), follow_command }
 }

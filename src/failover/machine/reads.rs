@@ -131,7 +131,7 @@ impl Machine {
 
     /// Who takes readers now. Those of a side that does not any more are moved, while no episode has other plans.
     pub(super) fn judge_readers(&mut self, now: Now) {
-        let judged: Vec<_> = self.sides.iter().map(|side| (side.name.clone(), self.standing(side, now))).collect();
+        let judged: Vec<_> = self.sides.iter().map(|side| (side.name.clone(), self.judged(side, now))).collect();
         let before = std::mem::take(&mut self.readers.standings);
         self.readers.standings = judged.into_iter().collect();
         if !matches!(self.state, State::Watching) || self.latch().is_none() {
@@ -143,7 +143,7 @@ impl Machine {
         self.leave_promoted();
     }
 
-    fn standing(&self, side: &Side, now: Now) -> Standing {
+    fn judged(&self, side: &Side, now: Now) -> Standing {
         let none = Standing::default();
         let was = self.readers.standings.get(&side.name).unwrap_or(&none);
         let identity = self.latch().and_then(|latch| latch.identity.as_ref());

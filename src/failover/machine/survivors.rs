@@ -55,7 +55,7 @@ impl Machine {
         let Some(identity) = latch.identity.as_ref().filter(|_| matches!(self.state, State::Watching)) else { return };
         let up = self.sides.iter().filter(|side| side.state() == Health::Up);
         let standings: Vec<_> =
-            up.filter_map(|side| Some((side.name.clone(), self.standing(side, &latch.active, identity)?))).collect();
+            up.filter_map(|side| Some((side.name.clone(), self.relation(side, &latch.active, identity)?))).collect();
         for (name, standing) in standings {
             let care = self.care.entry(name.clone()).or_default();
             if care.epoch != latch.epoch {
@@ -69,14 +69,14 @@ impl Machine {
         self.relieve(now);
     }
 
-    fn standing(&self, side: &Side, active: &BackendName, identity: &Identity) -> Option<Standing> {
+    fn relation(&self, side: &Side, active: &BackendName, identity: &Identity) -> Option<Standing> {
         self.knows_identity().then(|| survivors::standing(side, &self.sides, active, identity)).flatten()
     }
 
     /// For the view: how this standby stands to the latched side, and what was done about it.
     pub(in crate::failover) fn standing_now(&self, side: &Side) -> Option<(Standing, String)> {
         let latch = self.latch()?;
-        let standing = self.standing(side, &latch.active, latch.identity.as_ref()?)?;
+        let standing = self.relation(side, &latch.active, latch.identity.as_ref()?)?;
         let mut said = standing.sentence(&side.name, &latch.active);
         if let Standing::Adrift(_) = &standing {
             let care = self.care.get(&side.name).filter(|care| care.epoch == latch.epoch);
@@ -195,7 +195,7 @@ impl Machine {
                 .iter()
                 .filter(|side| side.state() == Health::Up && Some(&side.name) != run.intent.from.as_ref())
             {
-                let comes = match self.standing(side, to, identity) {
+                let comes = match self.relation(side, to, identity) {
                     Some(Standing::Follows | Standing::Returns) => true,
                     Some(Standing::Adrift(_)) => self.repoints(),
                     _ => false,
