@@ -24,6 +24,7 @@ mod pairs;
 mod probes;
 mod relay;
 mod restart;
+mod runbook;
 mod self_hosted;
 mod siblings;
 mod streams;
