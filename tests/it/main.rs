@@ -32,6 +32,7 @@ mod rejoin;
 mod relay;
 mod reload;
 mod restart;
+mod runbook;
 mod self_hosted;
 mod siblings;
 mod standbys;
