@@ -19,6 +19,7 @@ impl Certificate {
         let mut openssl = Command::new("/usr/bin/openssl");
         openssl.args("req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=db".split(' '));
         openssl.args(["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]);
+        openssl.args(["-addext", "basicConstraints=critical,CA:FALSE"]);
         openssl.args(["-keyout", "key", "-out", "crt"]).current_dir(folder.path());
         let output = openssl.output().expect("openssl is needed: apt-get install openssl");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));

@@ -75,8 +75,10 @@ fn service(mut table: Table, path: &str, problems: &mut Problems) -> Service {
         connection: section(&mut table, path, "connection", problems),
         ..read(table, path, problems)
     };
-    for (index, row) in listeners.into_iter().enumerate() {
-        service.listener.push(read(row, &listener_path(path, index), problems));
+    for (index, mut row) in listeners.into_iter().enumerate() {
+        let path = listener_path(path, index);
+        let tls = section(&mut row, &path, "tls", problems);
+        service.listener.push(super::Listener { tls, ..read(row, &path, problems) });
     }
     for (index, mut row) in backends.into_iter().enumerate() {
         let path = backend_path(path, index, row.get("name").and_then(Value::as_str));

@@ -41,6 +41,17 @@ impl Stage {
     async fn client(&self) -> Encrypted {
         Encrypted::ask(self.proxy.address(), &self.ours).await
     }
+
+    /// A client and the server that has greeted it.
+    async fn logged_in(&self, user: &str) -> (Encrypted, Encrypted) {
+        let mut client = self.client().await;
+        client.send(&startup(user)).await;
+        let mut server = self.server.accept().await;
+        server.expect(&startup(user)).await;
+        server.send(b"R").await;
+        client.expect(b"R").await;
+        (client, server)
+    }
 }
 
 fn configured(name: &str, tls: config::Tls) -> config::Backend {
@@ -64,6 +75,7 @@ async fn a_client_sees_our_certificate_the_server_sees_our_tls_and_bytes_pass_in
     stage.proxy.live(1).await;
     drop(client);
     assert_eq!(server.rest().await, "");
+    drop(server);
     stage.proxy.live(0).await;
 }
 
@@ -228,9 +240,7 @@ async fn without_a_server_name_the_configured_host_is_verified() {
         stage.proxy.routing.learn(&main(), &east(), &[(host, address)]);
     };
     learn("localhost");
-    let mut client = stage.client().await;
-    client.send(&startup("alice")).await;
-    stage.server.accept().await.expect(&startup("alice")).await;
+    let _verified = stage.logged_in("alice").await;
     learn("db1.example.com");
     let mut client = stage.client().await;
     client.send(&startup("bob")).await;
@@ -281,28 +291,19 @@ async fn who_dawdles_in_the_handshake_is_ended_in_time() {
 #[tokio::test]
 async fn a_new_certificate_is_for_new_connections_and_a_bad_one_changes_nothing() {
     let mut stage = Stage::new().await;
-    let mut old = stage.client().await;
-    old.send(&startup("alice")).await;
-    let mut server = stage.server.accept().await;
-    server.expect(&startup("alice")).await;
-    server.send(b"R").await;
-    old.expect(b"R").await;
+    let (mut old, mut server) = stage.logged_in("alice").await;
     // Port 0 was asked for: that is the listener's name.
     let renewed = Certificate::make();
     stage.proxy.config.services[0].listeners[0].tls = renewed.terminate(false);
     stage.proxy.listeners.apply(&stage.proxy.config).unwrap();
     stage.ours = renewed;
-    let mut new = stage.client().await;
-    new.send(&startup("bob")).await;
-    stage.server.accept().await.expect(&startup("bob")).await;
+    let _new = stage.logged_in("bob").await;
     if let config::ListenerTls::Terminate(tls) = &mut stage.proxy.config.services[0].listeners[0].tls {
         tls.identity = None;
     }
     let error = stage.proxy.listeners.apply(&stage.proxy.config).unwrap_err();
     assert!(error.to_string().contains("the certificate of 127.0.0.1:0 cannot be used"), "{error}");
-    let mut same = stage.client().await;
-    same.send(&startup("carol")).await;
-    stage.server.accept().await.expect(&startup("carol")).await;
+    let _same = stage.logged_in("carol").await;
     old.send(b"still there").await;
     server.expect(b"still there").await;
 }
