@@ -69,6 +69,7 @@ mod transaction;
 use std::fmt;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgArguments, PgPool, PgRow};
@@ -93,6 +94,9 @@ pub use self::session::Session;
 pub use self::settings::{Address, PoolBuilder};
 pub use self::token::{Token, TokenError};
 pub use self::transaction::Transaction;
+
+/// For the connections that nobody uses to be closed in, whatever is allowed for the others.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// The pools of one database. Its clones are the same manager; when the last one is dropped, or by
 /// [`close`](Self::close), its tasks end. Nothing of it prints a user or a password.
@@ -333,7 +337,7 @@ impl PoolManager {
         let fleet = self.fleet();
         let mut tasks = std::mem::take(&mut *self.inner.tasks.lock().unwrap_or_else(PoisonError::into_inner));
         tasks.shutdown().await;
-        let deadline = Instant::now() + fleet.limits.close_timeout;
+        let deadline = Instant::now() + fleet.limits.close_timeout.max(FAREWELL);
         let closing = futures_util::future::join_all(fleet.servers.iter().map(|server| server.pool.close()));
         // Late ones end with whoever holds them.
         let _ = timeout_at(deadline, closing).await;

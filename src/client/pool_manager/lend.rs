@@ -79,7 +79,10 @@ impl Fleet {
                     Ok(connection) if self.writer_index() == Some(index) => {
                         return Ok(Lent { server: index, connection });
                     }
-                    Ok(_) => continue,
+                    Ok(_) => {
+                        self.servers[index].abandoned();
+                        continue;
+                    }
                     Err(error @ (PoolError::Unreachable { .. } | PoolError::NoPrimary { .. })) => lacking = error,
                     // With others that may take over, it is worth the wait.
                     Err(error @ PoolError::CircuitOpen { .. }) if self.servers.len() > 1 => lacking = error,

@@ -234,7 +234,8 @@ impl PoolBuilder {
         self
     }
 
-    /// How long [`close`](PoolManager::close) waits for connections that are in use. Default 10 s; 0 to 10 min.
+    /// How long [`close`](PoolManager::close) waits for connections that are in use. Default 10 s; 0 (which is a second,
+    /// as the others take a moment, too) to 10 min.
     pub fn close_timeout(mut self, timeout: Duration) -> Self {
         self.limits.close_timeout = timeout;
         self

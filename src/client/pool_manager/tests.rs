@@ -67,7 +67,7 @@ fn what_is_wrong_is_told_without_the_text_that_may_hold_a_password() {
         (vec![good, ("DATABASE_REPLICA_URL", "mysql://s3cret@db")], "DATABASE_REPLICA_URL is not a connection URL"),
         (vec![good, ("DATABASE_REPLICA_URL", "postgres://a,s3cret@b")], "DATABASE_REPLICA_URL (2) is not a connection"),
         (
-            vec![("DATABASE_URL", "postgres://db?options=s3cret")],
+            vec![("DATABASE_URL", "postgres://db?statement-cache-capacity=s3cret")],
             "DATABASE_URL has a part that the driver does not take",
         ),
         (vec![good, ("FAILOVER_HEALTH_CHECK_INTERVAL", "10s")], "FAILOVER_HEALTH_CHECK_INTERVAL must be a number"),
