@@ -129,6 +129,7 @@ async fn an_old_primary_is_rejoined_by_pg_rewind_and_restore_brings_traffic_home
     daemon.until("fenced", SOON, |s| find(s, "east").fence.as_deref() == Some("node-soft")).await;
 
     let plan = daemon.ctl_done(&["rejoin", "east", "--dry-run"]).await.out;
+    let plan = plan.split_whitespace().collect::<Vec<_>>().join(" ");
     assert!(plan.contains("so it needs pg_rewind"), "{plan}");
     assert!(plan.contains("bytes of log written on east after the switch point"), "{plan}");
     assert!(hook.runs().is_empty(), "a dry run ran it");
