@@ -153,6 +153,7 @@ async fn one_side_after_a_crash(scene: Scene, step: Step, when: When, sort: Sort
     }
     refuse(&clouds, sort, matches!(scene, Scene::FailoverRefused | Scene::SwitchoverRefused));
     play(scene, &clouds, &daemon).await;
+    println!("... {case}: played");
     daemon.ended(FAILOVER).await;
     if matches!(scene, Scene::PrimaryDiesAndIsBack | Scene::FailoverRefused) {
         clouds.cloud.revive(Side::East).await.unwrap();
@@ -199,9 +200,22 @@ async fn play(scene: Scene, clouds: &Clouds, daemon: &Daemon) {
         Scene::Start => {}
         Scene::PrimaryDies | Scene::PrimaryDiesAndIsBack | Scene::FailoverRefused => clouds.crash(EAST).await,
         Scene::OrderedByOthers => assert!(clouds.cloud.fail_over(clouds.stream())),
-        Scene::Switchover | Scene::SwitchoverRefused => drop(daemon.post("/failover/switchover", "{}").await),
-        Scene::Pause => drop(daemon.post("/failover/pause", "{}").await),
+        // One that is busy may call it off before the step.
+        Scene::Switchover => command(daemon, "/failover/switchover", true).await,
+        Scene::SwitchoverRefused => command(daemon, "/failover/switchover", false).await,
+        Scene::Pause => command(daemon, "/failover/pause", false).await,
     }
+}
+
+/// Gives a command until it is taken, or until the daemon has died of it.
+async fn command(daemon: &Daemon, path: &str, until_dead: bool) {
+    eventually(&format!("{path} is taken"), FAILOVER, async || match daemon.post(path, "{}").await {
+        Ok((200, _)) if !until_dead => Ok(()),
+        Ok((code, body)) => Err(format!("{code}: {body}")),
+        Err(error) if daemon.runs() => Err(error),
+        Err(_) => Ok(()),
+    })
+    .await;
 }
 
 /// Whether whoever is asked for a failover of the stream refuses it.
