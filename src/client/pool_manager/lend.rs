@@ -67,11 +67,17 @@ impl Fleet {
     }
 
     async fn lend_primary(&self, deadline: Instant) -> Result<Lent, PoolError> {
-        let began = Instant::now();
+        let (began, mut looked) = (Instant::now(), false);
         loop {
             let writer = self.writer();
             let mut lacking = PoolError::NoPrimary { waited: began.elapsed() };
             match writer {
+                // What was seen may be over: one of them was stopped, as the error asks for.
+                Writer::Contested(_) if !looked => {
+                    looked = true;
+                    let _ = timeout_at(deadline, self.looked()).await;
+                    continue;
+                }
                 Writer::Contested(servers) => return Err(PoolError::Contested { servers: self.names(&servers) }),
                 Writer::Nobody => {}
                 Writer::Server(index) => match self.acquire(index, deadline).await {

@@ -110,7 +110,7 @@ impl Default for PoolLimits {
             interval: seconds(10),
             check_timeout: seconds(2),
             unhealthy_after: 3,
-            replica_wait: Duration::from_millis(100),
+            replica_wait: Duration::from_millis(250),
             close_timeout: seconds(10),
             version: env!("CARGO_PKG_VERSION").to_owned(),
         }
@@ -228,7 +228,8 @@ impl PoolBuilder {
     }
 
     /// How long a read that [must see something](super::Route::after) waits for a replica before it goes to the primary.
-    /// Default 100 ms; 0 (only a replica that has it already) to 1 min.
+    /// Default 250 ms, as PostgreSQL may keep the end of its log for 200 ms (`wal_writer_delay`) before it sends it; 0 (only a
+    /// replica that has it already) to 1 min.
     pub fn replica_wait(mut self, wait: Duration) -> Self {
         self.limits.replica_wait = wait;
         self
