@@ -74,11 +74,14 @@ pub(super) async fn run(reader: Reader, mut ears: Ears, stop: CancellationToken)
     let _ = stop.run_until_cancelled(reader.read_on(&mut ears)).await;
 }
 
+/// Leader and timeline.
+type Asked = (String, Option<Timeline>);
+
 /// What is not asked for at every reading.
 #[derive(Default)]
 struct Known {
     /// The leader and timeline at which the history was asked, and its last line.
-    history: Option<((String, Option<Timeline>), Option<Ended>)>,
+    history: Option<(Asked, Option<Ended>)>,
     /// When a host was looked up, and what it stood for.
     hosts: BTreeMap<String, (Instant, Vec<SocketAddr>)>,
 }

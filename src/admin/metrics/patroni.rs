@@ -31,16 +31,18 @@ pub(super) fn patroni(sheet: &Sheet, services: &[ServiceStatus]) -> Filled {
 
 #[cfg(test)]
 mod tests {
-    use super::super::render;
+    use super::super::{Pulse, render};
     use crate::admin::fixture;
     use crate::types::WallTime;
+
+    const LIVELY: Pulse = Pulse { live: true, ready: true };
 
     #[test]
     fn an_alarm_can_ask_who_leads_and_whether_anybody_answers() {
         let mut status = fixture::steady();
-        assert!(!render(&status).unwrap().contains("pgpivot_patroni_"));
+        assert!(!render(&status, LIVELY).unwrap().contains("pgpivot_patroni_"));
         status.services[0].patroni = Some(fixture::patroni());
-        let text = render(&status).unwrap();
+        let text = render(&status, LIVELY).unwrap();
         for line in [
             "pgpivot_patroni_up{service=\"main\"} 1\n",
             "pgpivot_patroni_paused{service=\"main\"} 1\n",
@@ -51,6 +53,6 @@ mod tests {
             assert!(text.contains(line), "{line} in {text}");
         }
         status.services[0].patroni.as_mut().unwrap().trouble = Some((WallTime(0), "db1:8008 is silent".into()));
-        assert!(render(&status).unwrap().contains("pgpivot_patroni_up{service=\"main\"} 0\n"));
+        assert!(render(&status, LIVELY).unwrap().contains("pgpivot_patroni_up{service=\"main\"} 0\n"));
     }
 }

@@ -34,6 +34,7 @@ mod unproven;
 use super::*;
 use crate::config::{ProbeKind, SyncRule, WitnessRule};
 use crate::failover::action::Command;
+use crate::failover::observation::Evidence;
 use plan::service;
 use stage::{Mood, Stage};
 

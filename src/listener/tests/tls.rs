@@ -56,7 +56,18 @@ impl Stage {
 
 fn configured(name: &str, tls: config::Tls) -> config::Backend {
     let addresses = vec!["localhost:5432".parse().unwrap()];
-    config::Backend { name: name.into(), addresses, role: None, weight: 100, priority: 100, tls, cluster_id: None }
+    config::Backend {
+        name: name.into(),
+        addresses,
+        role: None,
+        weight: 100,
+        priority: 100,
+        promote: true,
+        replication_address: None,
+        tls,
+        cluster_id: None,
+        member: None,
+    }
 }
 
 #[tokio::test]
