@@ -45,6 +45,7 @@ mod harness {
     pub mod daemon;
     pub mod eventually;
     pub mod http;
+    pub mod identity;
     pub mod network;
     pub mod pair;
     pub mod plan;

@@ -2,7 +2,7 @@
 
 use pgpivot::failover::action::{Gate, OpenBackend};
 use pgpivot::failover::observation::{Facts, Receiver, Role};
-use pgpivot::failover::phase::{EpisodeKind, Identity, Record, Stage};
+use pgpivot::failover::phase::{EpisodeKind, Record, Stage};
 use pgpivot::types::{BackendName, Epoch};
 
 use crate::daemon::Daemon;

@@ -102,7 +102,10 @@ impl Stage {
                 self.freezes.push(format!("thaw {backend}"));
                 let result = match self.servers[i].primary {
                     true => Err("it is no standby".into()),
-                    false => Ok(self.servers[i].frozen = false),
+                    false => {
+                        self.servers[i].frozen = false;
+                        Ok(())
+                    }
                 };
                 self.told(Outcome::Thawed { backend, result });
             }
