@@ -60,10 +60,10 @@ fn without_a_url_the_parts_of_one_will_do() {
 #[test]
 fn what_is_wrong_is_told_without_the_text_that_may_hold_a_password() {
     let good = ("DATABASE_URL", "postgres://db1/shop");
-    let odd = format!("postgres://app:{PASSWORD}/x@db/shop");
+    let odd = "postgres://app:s3cret/of:the@db/shop";
     let cases = [
         (vec![], "DATABASE_URL is not set"),
-        (vec![("DATABASE_URL", odd.as_str())], "DATABASE_URL has a host or port that is none"),
+        (vec![("DATABASE_URL", odd)], "DATABASE_URL has a host or port that is none"),
         (vec![good, ("DATABASE_REPLICA_URL", "mysql://s3cret@db")], "DATABASE_REPLICA_URL is not a connection URL"),
         (vec![good, ("DATABASE_REPLICA_URL", "postgres://a,s3cret@b")], "DATABASE_REPLICA_URL (2) is not a connection"),
         (
