@@ -1,6 +1,8 @@
 //! What the machine asks its driver to do, what the driver reports back, and what an operator may command.
 //! Every action of an episode carries that episode's id, so that a late outcome cannot touch a newer one.
 
+mod patroni;
+
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -8,6 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use super::phase::{EpisodeId, EpisodeKind, Intent, Record, StreamOrder};
 use crate::types::{BackendName, Epoch, Lsn, SystemId, Timeline, WallTime};
+
+pub use patroni::{PatroniOrder, PatroniSays};
 
 /// An order to the driver. It carries them out in the order given; `Publish` and `Cut` before anything that waits.
 #[derive(Debug, Clone, PartialEq)]
@@ -124,58 +128,6 @@ pub enum Action {
         /// The new primary.
         backend: BackendName,
     },
-}
-
-/// An order to Patroni, with its own names of the members.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum PatroniOrder {
-    /// The leader changes, planned.
-    Switchover {
-        /// Who it must be now.
-        leader: String,
-        /// Who is next; `None` = Patroni chooses.
-        candidate: Option<String>,
-    },
-    /// This member is promoted, whoever leads.
-    Failover {
-        /// Who.
-        candidate: String,
-    },
-}
-
-impl PatroniOrder {
-    /// Below the API's root.
-    pub fn path(&self) -> &'static str {
-        match self {
-            Self::Switchover { .. } => "switchover",
-            Self::Failover { .. } => "failover",
-        }
-    }
-
-    /// As JSON.
-    pub fn body(&self) -> String {
-        let body = match self {
-            Self::Switchover { leader, candidate: Some(candidate) } => {
-                serde_json::json!({ "leader": leader, "candidate": candidate })
-            }
-            Self::Switchover { leader, candidate: None } => serde_json::json!({ "leader": leader }),
-            Self::Failover { candidate } => serde_json::json!({ "candidate": candidate }),
-        };
-        body.to_string()
-    }
-}
-
-/// What came of an order to Patroni.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum PatroniSays {
-    /// Done, in its words; still to be proven.
-    Taken(String),
-    /// It was not done: 412, 503, 401 …
-    Refused(String),
-    /// It never left.
-    NotSent(String),
-    /// Nobody knows.
-    Unknown(String),
 }
 
 /// The latched server as it was last heard: a server may be swapped before a probe hears it.
