@@ -94,17 +94,22 @@ impl Machine {
         })
     }
 
-    /// The newest answer, unless the latch has changed since it was asked for.
+    /// The newest answer.
     pub(in crate::failover) fn patroni_word(&self) -> Option<&Reading> {
-        let heard = self.following.heard.as_ref().filter(|heard| Some(heard.started) >= self.latched_at)?;
-        Some(&heard.reading)
+        self.following.heard.as_ref().map(|heard| &heard.reading)
     }
 
     /// What Patroni holds of the latched side.
     pub(in crate::failover) fn standing(&self) -> Standing<'_> {
-        let (Some(reading), Some(latch)) = (self.patroni_word(), self.latch()) else { return Standing::Unknown };
+        let (Some(heard), Some(latch)) = (&self.following.heard, self.latch()) else { return Standing::Unknown };
         let own = self.following.members.get(&latch.active).map(String::as_str);
-        reading.standing(own, latch.identity.as_ref().map(|identity| identity.timeline))
+        let standing = heard.reading.standing(own, latch.identity.as_ref().map(|identity| identity.timeline));
+        match standing {
+            Standing::Leader | Standing::Leaving(_) => standing,
+            // What was asked for before the latch changed says nothing against its side.
+            _ if Some(heard.started) >= self.latched_at => standing,
+            _ => Standing::Unknown,
+        }
     }
 
     /// Why Patroni's word keeps the latched side from every byte. It stands until Patroni says something else, or an

@@ -277,6 +277,7 @@ impl DaemonPlan {
         let mut plan = Self::new(&[]);
         let password = plan.home.path().join("patroni-password");
         fs::write(&password, PASSWORD).unwrap();
+        fs::set_permissions(&password, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
         let backend = |member: &Member| {
             let mut table = Table::new();
             table.insert("name".into(), member.name.clone().into());

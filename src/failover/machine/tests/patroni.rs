@@ -318,3 +318,11 @@ fn what_people_ask_of_patroni_is_shown_and_told() {
     assert!(stage.said("patroni: paused") && stage.said("a switchover to pg-west is scheduled"));
     assert!(stage.is_open());
 }
+
+#[test]
+fn an_order_needs_no_answer_newer_than_the_latch_if_the_last_one_names_the_active_side() {
+    let mut stage = Stage::with(following());
+    stage.hears_patroni(Ok(reading(Some((0, 1)))));
+    stage.until(10_000, |stage| stage.is_open());
+    assert!(stage.command(&Command::Switchover { to: Some("west".into()) }).is_ok());
+}
