@@ -412,8 +412,17 @@ mod tests {
     fn every_key_of_the_file_reaches_its_setting() {
         let (everything, minimal) = (sample("everything.toml"), sample("minimal.toml"));
         // These must keep their default for the sample to be valid; other samples change them.
-        let kept =
-            ["kind", "promoter", "promote_command", "authority", "standby_serves", "survivors", "mode", "cluster_id"];
+        let kept = [
+            "kind",
+            "promoter",
+            "promote_command",
+            "authority",
+            "standby_serves",
+            "survivors",
+            "mode",
+            "cluster_id",
+            "member",
+        ];
         let check = |section: &str, ours: Vec<keys::Line>, theirs: Vec<keys::Line>| {
             for ((key, ours), (_, theirs)) in ours.into_iter().zip(theirs) {
                 assert!(ours != theirs || kept.contains(&key.as_str()), "{section}.{key} is {ours} in both");

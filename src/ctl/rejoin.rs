@@ -108,7 +108,10 @@ async fn rejoin(
     };
     let status = api.status().await?;
     let settled = runs(&status) || wait::streams(one_service(&status, Some(service.as_str()))?, backend);
-    terminal.talk(&planned(&plan))?;
+    // What is done unasked is said when it is done.
+    if !plan.steps.is_empty() || runs(&status) || !(settled || global.yes) {
+        terminal.talk(&planned(&plan))?;
+    }
     // What is under way, or so already, needs nobody's consent.
     if !settled && !agreed(terminal, global)? {
         terminal.talk("nothing was done")?;

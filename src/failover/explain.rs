@@ -220,7 +220,7 @@ impl Machine {
             read_age_ms: self.shown_age(side, now).filter(|_| standby),
             no_readers_why: self.no_readers(side).filter(|_| !active),
             witness: standby.then(|| self.witness_word(side)),
-            armed: (standby || !self.knows_identity() && !active) && unarmed_why.is_empty(),
+            armed: latch.is_some() && (standby || !self.knows_identity() && !active) && unarmed_why.is_empty(),
             unarmed_why,
             following: self
                 .standing_now(side)

@@ -406,7 +406,7 @@ fn http(path: &str, body: Option<&str>) -> ProbeKind {
 
 /// An answer to the probe's query.
 fn primary_row() -> Vec<u8> {
-    row_of("f|5|00000001|2/0|~|10.0.0.1:5432|1|0|~|~|~|~|~|~|0|~|t||~|~|~")
+    row_of("f|5|00000001|2/0|~|10.0.0.1:5432|1|0|~|~|~|~|~|~|0|~|t||~|~|~|~|on")
 }
 
 /// The same, its columns between bars; `~` = NULL.

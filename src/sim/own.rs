@@ -123,11 +123,11 @@ impl Own {
     }
 }
 
-const PROBE: [Type; 21] = {
+const PROBE: [Type; 23] = {
     use Type::{Bool, Int8, Lsn, Text};
     [
         Bool, Int8, Text, Lsn, Lsn, Text, Int8, Int8, Text, Text, Lsn, Int8, Int8, Text, Int8, Bool, Bool, Text, Text,
-        Text, Text,
+        Text, Text, Text, Text,
     ]
 };
 
@@ -179,6 +179,8 @@ fn probe(server: &Server<'_>, session: &Session, now: WallTime, system_id: bool)
         Value::Null,
         standby_name,
         daemons(server, session),
+        received(&|_| Value::Text(format!("application_name={}", side.as_str()))),
+        text("on"),
     ]
 }
 

@@ -33,8 +33,12 @@ impl Comeback {
                 (true, _) => {
                     ("with standby_serves = true every side serves on purpose", "remove one of the two".into())
                 }
-                (_, Authority::Observe | Authority::Patroni) => {
-                    ("with this authority somebody else looks after the servers", "remove one of the two".into())
+                (_, Authority::Observe) => (
+                    "with authority = \"observe\" somebody else looks after the servers",
+                    "remove one of the two".into(),
+                ),
+                (_, Authority::Patroni) => {
+                    ("with authority = \"patroni\" Patroni looks after the servers", "remove one of the two".into())
                 }
                 (_, Authority::SelfDecides) => (
                     "this probe cannot show that a server is the old primary of this pair",
