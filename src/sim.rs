@@ -212,7 +212,7 @@ mod tests {
         let (mut east, mut west) = (probe(&pair, Side::East, false).await, probe(&pair, Side::West, false).await);
         let primary = facts(&mut east).await;
         let text = |row: &[Option<String>], n: usize| row[n].clone().unwrap_or_else(|| "NULL".into());
-        assert_eq!(primary.len(), 21);
+        assert_eq!(primary.len(), 23);
         assert_eq!((text(&primary, 0).as_str(), text(&primary, 2).as_str()), ("f", "00000001"));
         assert_eq!(text(&primary, 5), pair.address(Side::East).to_string());
         assert_eq!((text(&primary, 8), text(&primary, 19)), ("NULL".into(), "west".into()));

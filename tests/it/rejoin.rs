@@ -153,8 +153,13 @@ async fn an_old_primary_is_rejoined_by_pg_rewind_and_restore_brings_traffic_home
     assert_eq!(hook.runs(), [format!("east {} west {} rewind", addresses.0, addresses.1)]);
     eventually("the history tells it", SOON, async || {
         let said = daemon.ctl_done(&["history", "--json", "--limit", "300"]).await.out;
-        let wanted =
-            ["east made a standby of west by pg_rewind", "are given up", "disk replaced", "answers as a standby"];
+        let wanted = [
+            "east made a standby of west by pg_rewind",
+            "are given up",
+            "disk replaced",
+            "rejoin of east: ",
+            "streams from west again",
+        ];
         let lacking = wanted.into_iter().find(|word| !said.contains(word));
         lacking.map_or(Ok(()), |word| Err(format!("no `{word}` in {said}")))
     })

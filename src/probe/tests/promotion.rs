@@ -124,8 +124,8 @@ impl Standby {
                 _ if text.starts_with("TIMELINE_HISTORY") => {
                     row(&[Some("00000002.history"), Some("1\t0/3000158\tno recovery target specified\n")])
                 }
-                true => row_of("f|5|00000002|0/4000000|~|10.0.0.1:5432|1|0|~|~|~|~|~|~|0|~|t||~|~|~"),
-                false => row_of("t|5|~|0/3000158|0/3000158|10.0.0.1:5432|1|0|~|~|~|~|~|~|60000|t|t||~|~|~"),
+                true => row_of("f|5|00000002|0/4000000|~|10.0.0.1:5432|1|0|~|~|~|~|~|~|0|~|t||~|~|~|~|on"),
+                false => row_of("t|5|~|0/3000158|0/3000158|10.0.0.1:5432|1|0|~|~|~|~|~|~|60000|t|t||~|~|~|~|on"),
             };
             peer.say(&[answer, ready()].concat()).await;
         }
