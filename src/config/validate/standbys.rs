@@ -30,10 +30,10 @@ pub(super) fn build(
     let key = if written == Some(Survivors::Repoint) { "survivors" } else { "follow_command" };
     if given && written == Some(Survivors::Report) {
         s.problem("follow_command", "is never used with survivors = \"report\"; remove one of the two");
-    } else if given || written == Some(Survivors::Repoint) {
-        if let Some(why) = refuse(service, policy, kind, probe) {
-            s.problem(key, why);
-        }
+    } else if (given || written == Some(Survivors::Repoint))
+        && let Some(why) = refuse(service, policy, kind, probe)
+    {
+        s.problem(key, why);
     }
     let by_default = match policy.authority {
         _ if given => Survivors::Repoint,
