@@ -15,6 +15,7 @@ use crate::config::Target;
 use crate::connections::{Attached, Entered, Origin};
 use crate::net::channel::Channel;
 use crate::relay;
+use crate::wire::backend_key::{KeyWatch, Seen};
 use crate::wire::sqlstate::{Severity, Sqlstate, error_response};
 use crate::wire::startup::FirstPacket;
 
@@ -53,12 +54,12 @@ pub(super) fn serve(arrival: Arrival) -> impl Future<Output = ()> + Send + 'stat
         let ended = match lines {
             Lines::Plain(client, server) => {
                 let relay = relay::attach(client, server, orders, meter);
-                if tells { relay.telling_key(attached.key_teller()).await } else { relay.await }
+                if tells { relay.heard_by(key_of(&attached)).await } else { relay.await }
             }
             Lines::Sealed(sealed) => {
                 let Sealed { client, server, said } = *sealed;
                 let relay = relay::attach_sealed(client, server, orders, meter);
-                let relay = if tells { relay.telling_key(attached.key_teller()) } else { relay };
+                let relay = if tells { relay.heard_by(key_of(&attached)) } else { relay };
                 Box::pin(relay.after(said)).await
             }
         };
@@ -69,6 +70,19 @@ pub(super) fn serve(arrival: Arrival) -> impl Future<Output = ()> + Send + 'stat
             bytes_out = ended.bytes_out,
             "session ended"
         );
+    }
+}
+
+/// Listens for the key of the session, and notes it.
+fn key_of(attached: &Attached) -> impl FnMut(&[u8]) -> bool + Send + 'static {
+    let (mut watch, mut tell) = (KeyWatch::default(), Some(attached.key_teller()));
+    move |said| match watch.see(said) {
+        Seen::More => false,
+        Seen::Key(key) => {
+            tell.take().into_iter().for_each(|tell| tell(key.clone()));
+            true
+        }
+        Seen::Over => true,
     }
 }
 

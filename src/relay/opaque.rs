@@ -62,10 +62,9 @@ impl<'m, L: Line> Relay<'m, L> {
         Self { pair, orders, meter, waker: None, waits: false, told: false, over: false }
     }
 
-    /// Calls `tell` with the key by which the session's queries are cancelled (process id and secret), once the server has
-    /// told it to a client that logs in. For connections whose first byte from the server begins a message, in clear to us.
-    pub fn telling_key(mut self, tell: impl FnOnce(Box<[u8]>) + Send + 'static) -> Self {
-        self.pair.down.tap = Some(Box::new(Tap::new(Box::new(tell))));
+    /// Calls `hears` with what the server says, as it is read, until it returns `true`. It must not block.
+    pub fn heard_by(mut self, hears: impl FnMut(&[u8]) -> bool + Send + 'static) -> Self {
+        self.pair.down.tap = Some(Box::new(Tap::new(Box::new(hears))));
         self
     }
 

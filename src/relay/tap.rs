@@ -1,31 +1,21 @@
-//! Listens to what a server says until the key of the session has come, and tells it. Only while a client logs in: then
-//! it is gone.
+//! Somebody who listens to what a server says, as it is read, until he has heard enough: then he is gone.
 
 use std::fmt;
 
-use crate::wire::backend_key::{KeyWatch, Seen};
-
-type Tell = Box<dyn FnOnce(Box<[u8]>) + Send>;
+/// `true` = enough.
+type Hears = Box<dyn FnMut(&[u8]) -> bool + Send>;
 
 /// Listens to one server.
-pub(super) struct Tap {
-    watch: KeyWatch,
-    tell: Option<Tell>,
-}
+pub(super) struct Tap(Hears);
 
 impl Tap {
-    pub(super) fn new(tell: Tell) -> Self {
-        Self { watch: KeyWatch::default(), tell: Some(tell) }
+    pub(super) fn new(hears: Hears) -> Self {
+        Self(hears)
     }
 
     /// The server said this; `true` = there is nothing more to listen for.
     pub(super) fn hears(&mut self, bytes: &[u8]) -> bool {
-        match self.watch.see(bytes) {
-            Seen::More => return false,
-            Seen::Key(key) => self.tell.take().into_iter().for_each(|tell| tell(key.clone())),
-            Seen::Over => {}
-        }
-        true
+        (self.0)(bytes)
     }
 }
 

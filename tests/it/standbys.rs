@@ -101,11 +101,9 @@ async fn a_lagging_a_foreign_and_an_excluded_standby_are_never_promoted_and_each
         assert!(!server.is_primary().await, "{} was promoted", server.name);
     }
     let said = daemon.ctl_done(&["status"]).await.out.split_whitespace().collect::<Vec<_>>().join(" ");
-    for reason in [
-        "north is kept from being promoted by promote = false",
-        "foreign belongs to another system",
-        "not armed west",
-    ] {
+    for reason in
+        ["north is kept from being promoted by promote = false", "foreign belongs to another system", "not armed west"]
+    {
         assert!(said.contains(reason), "{reason:?} is not in {said}");
     }
     let why = daemon.service().await.blocked.unwrap().sentence;
