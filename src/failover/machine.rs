@@ -288,7 +288,7 @@ impl Machine {
             (State::Starting { .. }, _) => (tick(100), "start checks"),
             (State::Episode(_), _) => (tick(50), "episode"),
             (State::Watching, Phase::Steady | Phase::Paused) if self.suspicion.is_none() => {
-                (tick(1000).min(self.readers.next()), "freshness")
+                (tick(1000).min(self.readers.next(now.at)), "freshness")
             }
             (State::Watching, Phase::Settling) => (tick(200), "settling"),
             (State::Watching, _) if self.cadence == Cadence::Death => (tick(20), "death path"),

@@ -109,7 +109,8 @@ impl Flow {
     /// Bytes were read and not delivered yet.
     pub(super) fn holds(&self) -> bool {
         match &self.state {
-            State::Kept { .. } => true,
+            // Empty: TLS still has some of them. All sent: only a cut came before that was noted.
+            State::Kept { bytes, sent } => *sent < bytes.len() || bytes.is_empty(),
             State::Bulk(bulk) => bulk.holds() > 0,
             State::Copying | State::Ending { .. } | State::Ended => false,
         }

@@ -78,9 +78,9 @@ impl Readers {
     }
 
     /// When one of them must be looked at again.
-    pub(super) fn next(&self) -> Moment {
+    pub(super) fn next(&self, now: Moment) -> Moment {
         let due = self.standings.values().flat_map(|standing| [standing.cut_at, standing.ages_at]).flatten();
-        due.min().unwrap_or(Moment(Duration::MAX))
+        due.filter(|at| *at > now).min().unwrap_or(Moment(Duration::MAX))
     }
 }
 
@@ -233,8 +233,8 @@ impl Machine {
                 standing.cut_at = None;
                 self.actions.push_back(Action::Cut { backend: name.clone() });
             }
-            Leave::Drain | Leave::Cut => {}
-            Leave::Stay => standing.cut_at = None,
+            Leave::Drain => {}
+            Leave::Cut | Leave::Stay => standing.cut_at = None,
         }
     }
 
