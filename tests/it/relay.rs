@@ -84,6 +84,7 @@ async fn a_read_only_listener_leads_to_the_standby_and_to_the_primary_when_there
     let pair = Pair::start().await;
     let (plan, readers) = Daemon::plan(&[&pair.east, &pair.west]).read_only_listener();
     let daemon = plan.start().await;
+    daemon.until("west takes readers", SOON, |s| find(s, "west").no_readers_why.is_none()).await;
     assert_eq!(Psql::to(readers).ask("SELECT inet_server_port()").await, pair.west.port.to_string());
     assert_eq!(Psql::to(daemon.listen).ask("SELECT inet_server_port()").await, pair.east.port.to_string());
     pair.west.stop(Shutdown::Fast).await;

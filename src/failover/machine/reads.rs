@@ -30,6 +30,8 @@ pub(super) struct Readers {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Standing {
     unfit: Option<Unfit>,
+    /// Readers may have come since they were last moved or cut.
+    open: bool,
     shown: Shown,
     /// It was left for being behind: it comes back at half of the limit.
     behind: bool,
@@ -132,13 +134,13 @@ impl Machine {
     /// Who takes readers now. Those of a side that does not any more are moved, while no episode has other plans.
     pub(super) fn judge_readers(&mut self, now: Now) {
         let judged: Vec<_> = self.sides.iter().map(|side| (side.name.clone(), self.judged(side, now))).collect();
-        let before = std::mem::take(&mut self.readers.standings);
         self.readers.standings = judged.into_iter().collect();
         if !matches!(self.state, State::Watching) || self.latch().is_none() {
             return;
         }
-        for (name, was) in before {
-            self.leave(&name, &was, now);
+        let names: Vec<_> = self.readers.standings.keys().cloned().collect();
+        for name in names {
+            self.leave(&name, now);
         }
         self.leave_promoted();
     }
@@ -149,10 +151,12 @@ impl Machine {
         let identity = self.latch().and_then(|latch| latch.identity.as_ref());
         let shown = identity.map(|identity| self.shown(side, identity)).unwrap_or_default();
         let unfit = self.unfit(side, identity, &shown);
-        let kept = Standing { unfit, shown, behind: was.behind, cut_at: was.cut_at, ages_at: None };
-        let (Some(limit), Some(_), None) = (self.service.read_only.max_lag, identity, &kept.unfit) else {
+        let kept = Standing { unfit, open: was.open, shown, behind: was.behind, cut_at: was.cut_at, ages_at: None };
+        if kept.unfit.is_some() || identity.is_none() {
             return kept;
-        };
+        }
+        let fit = Standing { open: true, ..kept.clone() };
+        let Some(limit) = self.service.read_only.max_lag else { return fit };
         let name = &side.name;
         let Some(age) = self.age(&shown, now.at) else {
             let why = format!("it is not known yet how old what {name} shows is");
@@ -160,7 +164,7 @@ impl Machine {
         };
         if age <= if was.behind { limit / 2 } else { limit } {
             let ages_at = now.at + limit.saturating_sub(age) + Duration::from_millis(1);
-            return Standing { behind: false, cut_at: None, ages_at: Some(ages_at), ..kept };
+            return Standing { behind: false, cut_at: None, ages_at: Some(ages_at), ..fit };
         }
         let why = format!("what {name} shows is {:.1} s old (read_only.max_lag is {limit:?})", age.as_secs_f64());
         Standing { unfit: Some(Unfit { why, leave: Leave::Drain }), behind: true, ..kept }
@@ -214,27 +218,29 @@ impl Machine {
         unfit(Leave::Stay, format!("{name} does not stream on timeline {}", identity.timeline))
     }
 
-    fn leave(&mut self, name: &BackendName, was: &Standing, now: Now) {
+    fn leave(&mut self, name: &BackendName, now: Now) {
         let drain_for = self.service.failover.drain_timeout;
         let Some(standing) = self.readers.standings.get_mut(name) else { return };
         let Some(unfit) = &standing.unfit else { return };
-        let why = unfit.why.clone();
         match unfit.leave {
-            Leave::Drain if was.unfit.is_none() => {
+            Leave::Drain if standing.open => {
+                standing.open = false;
                 standing.cut_at = Some(now.at + drain_for);
+                let said = format!("readers are moved off {name}: {}", unfit.why);
                 self.actions.push_back(Action::DrainReaders { backend: name.clone() });
-                self.tell(now, EventKind::Notice, format!("readers are moved off {name}: {why}"));
+                self.tell(now, EventKind::Notice, said);
             }
             Leave::Drain if standing.cut_at.is_some_and(|at| at <= now.at) => {
                 standing.cut_at = None;
                 self.actions.push_back(Action::Cut { backend: name.clone() });
             }
-            Leave::Cut if was.unfit.as_ref().is_none_or(|unfit| unfit.leave != Leave::Cut) => {
+            Leave::Cut if standing.open || standing.cut_at.is_some() => {
+                standing.open = false;
                 standing.cut_at = None;
                 self.actions.push_back(Action::Cut { backend: name.clone() });
             }
-            Leave::Drain => {}
-            Leave::Cut | Leave::Stay => standing.cut_at = None,
+            Leave::Drain | Leave::Cut => {}
+            Leave::Stay => standing.cut_at = None,
         }
     }
 

@@ -3,7 +3,8 @@
 use super::plan::service;
 use super::stage::{Mood, NAMES, Stage};
 use crate::config::Service;
-use crate::failover::action::Gate;
+use crate::failover::action::{Action, Command, Gate};
+use crate::failover::phase::Phase;
 
 fn readers(stage: &Stage) -> Vec<&str> {
     match stage.machine.gate() {
@@ -92,4 +93,24 @@ fn readers_of_a_standby_that_became_active_move_once_another_standby_is_fit() {
     stage.until(20_000, |stage| drained(stage, &new) == 1);
     stage.run(30_000);
     assert_eq!((drained(&stage, &new), cut(&stage, &new)), (1, 0));
+}
+
+#[test]
+fn readers_of_a_standby_that_falls_behind_during_an_episode_are_moved_after_it() {
+    let mut stage = Stage::steady_with(service(3));
+    stage.run(5000);
+    assert_eq!(readers(&stage), ["west", "north"]);
+    // Nothing is heard of the freeze: the switchover gives up, and east goes on.
+    stage.loses = Some(|action| matches!(action, Action::Freeze { .. }));
+    stage.command(&Command::Switchover { to: Some("west".into()) }).unwrap();
+    stage.servers[2].replay_stopped = Some(stage.servers[2].lsn);
+    stage.until(20_000, |stage| stage.machine.readers.refusal(&"north".into()).is_some());
+    assert_ne!(stage.machine.phase(), Phase::Steady, "it falls behind while the episode runs");
+    assert_eq!(drained(&stage, "north"), 0);
+    stage.until(120_000, |stage| stage.machine.phase() == Phase::Steady);
+    assert_eq!(stage.active(), "east");
+    stage.until(5_000, |stage| drained(stage, "north") == 1);
+    stage.until(6_000, |stage| cut(stage, "north") == 1);
+    stage.run(30_000);
+    assert_eq!((drained(&stage, "north"), cut(&stage, "north")), (1, 1));
 }
