@@ -191,6 +191,7 @@ impl Machine {
         };
         machine.tell(now, EventKind::Started, said);
         machine.mark_unproven();
+        machine.await_standbys_still(now);
         machine.resume(now);
         machine.advance(now);
         machine
