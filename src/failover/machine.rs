@@ -461,4 +461,4 @@ impl Machine {
 }
 
 #[cfg(test)]
-mod tests;
+pub(in crate::failover) mod tests;

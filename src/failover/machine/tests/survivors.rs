@@ -161,3 +161,17 @@ fn commits_that_wait_are_relieved_by_a_daemon_that_was_started_just_after_the_fa
     stage.run(60_000);
     assert_eq!(stage.servers[1].sync_names, "FIRST 1 (north)");
 }
+
+#[test]
+fn one_of_three_is_not_promoted_before_another_one_can_be_asked() {
+    let mut stage = Stage::steady_with(three());
+    stage.run(5000);
+    stage.servers[2].mood = Mood::Dead;
+    stage.run(20_000);
+    stage.servers[0].mood = Mood::Dead;
+    stage.run(60_000);
+    assert!(stage.promotions.is_empty() && stage.active() == "east", "{:?}", stage.promotions);
+    stage.servers[2].mood = Mood::Well;
+    stage.until(60_000, |stage| stage.active() != "east" && stage.is_open());
+    assert_eq!(stage.promotions.len(), 1);
+}
