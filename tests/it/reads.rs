@@ -2,6 +2,7 @@
 
 use crate::harness::status::{find, is_active};
 use crate::harness::{Daemon, Pair, SOON, eventually};
+use crate::standbys::MAY_POINT;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -120,6 +121,7 @@ async fn a_reader_stays_where_it_is_while_the_primary_is_dead_and_nobody_decides
 async fn readers_of_a_standby_that_dies_or_becomes_active_go_on_at_another_one() {
     let pair = Pair::start().await;
     let north = pair.add_standby("north").await;
+    pair.east.run(MAY_POINT).await;
     let servers = [&pair.east, &pair.west, &north];
     let (plan, readers) = Daemon::plan(&servers).failover("survivors", "repoint").read_only_listener();
     let daemon = plan.backend("west", "priority", 1).start().await;
@@ -133,7 +135,12 @@ async fn readers_of_a_standby_that_dies_or_becomes_active_go_on_at_another_one()
     };
     let ends = async |client: Client| {
         eventually("the reader's connection ends", SOON, async || {
-            if client.is_closed() { Ok(()) } else { Err("it is open".into()) }
+            if client.is_closed() {
+                return Ok(());
+            }
+            let shown: Vec<_> =
+                daemon.service().await.backends.into_iter().map(|side| (side.name, side.no_readers_why)).collect();
+            Err(format!("it is open, and readers are kept from: {shown:?}"))
         })
         .await;
     };

@@ -10,7 +10,7 @@ const FAILOVER: Duration = Duration::from_secs(20);
 /// For how long a test watches that something does not happen.
 const WATCH: Duration = Duration::from_secs(6);
 /// What config/postgres-role.sql grants for pointing standbys at a new primary.
-const MAY_POINT: &str =
+pub(super) const MAY_POINT: &str =
     "GRANT pg_read_all_settings TO pgpivot; GRANT ALTER SYSTEM ON PARAMETER primary_conninfo TO pgpivot";
 
 /// `east` with `west` and `north` behind it; pgpivot may point them elsewhere.
