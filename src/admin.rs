@@ -36,6 +36,8 @@ use arc_swap::ArcSwap;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{broadcast, mpsc, oneshot};
 
+#[cfg(feature = "fuzz")]
+pub(crate) use self::control::fuzzed;
 pub use self::server::{Admin, AdminError, serve};
 use crate::failover::action::{Command, Event, Operator, Receipt, Refusal};
 use crate::types::{Secret, ServiceName};

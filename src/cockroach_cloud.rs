@@ -11,6 +11,8 @@
 
 mod client;
 mod error;
+#[cfg(feature = "fuzz")]
+pub(crate) mod fuzzed;
 mod limit;
 pub mod model;
 mod operation;

@@ -36,6 +36,9 @@ pub mod daemon;
 pub mod demo;
 #[cfg(feature = "daemon")]
 pub mod failover;
+#[cfg(feature = "fuzz")]
+#[doc(hidden)]
+pub mod fuzz;
 #[cfg(feature = "daemon")]
 pub mod listener;
 #[cfg(feature = "daemon")]

@@ -300,6 +300,15 @@ pub(super) fn query<T: DeserializeOwned + Default>(query: Option<&str>) -> Resul
     parsed.map(|q| q.0).map_err(|e| Fault::BadQuery { detail: quoted(&e.body_text()) })
 }
 
+/// Every command's body and its query. For the fuzz targets alone.
+#[cfg(feature = "fuzz")]
+pub(crate) fn fuzzed(bytes: &[u8]) {
+    for verb in Verb::ALL {
+        let _ = verb.order(bytes);
+    }
+    let _ = std::str::from_utf8(bytes).map(|text| query::<Asked>(Some(text)));
+}
+
 /// The service that is meant: the named one, or the only one.
 pub(super) fn service(status: &Status, name: Option<&str>, needed: bool) -> Result<Option<ServiceName>, Fault> {
     let known = || status.services.iter().map(|s| s.name.as_str()).collect::<Vec<_>>().join(", ");

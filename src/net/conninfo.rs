@@ -24,6 +24,9 @@ pub enum ConninfoError {
     /// A URI whose host or port are none.
     #[error("has a host or port that is none")]
     BadHost,
+    /// A parameter whose name is none.
+    #[error("has a parameter whose name is none; libpq's names have letters, digits and _")]
+    BadName,
     /// A percent sign escapes nothing.
     #[error("has a % that is not followed by two hexadecimal digits of UTF-8 text")]
     BadEscape,
@@ -108,11 +111,18 @@ fn of_words(text: &str) -> Result<Vec<(String, String)>, ConninfoError> {
         if key.is_empty() || key.contains(is_space) {
             return Err(ConninfoError::NoEquals);
         }
+        check_name(key)?;
         let (value, after) = value(after.trim_start_matches(is_space))?;
         pairs.push((key.to_owned(), value));
         rest = after.trim_start_matches(is_space);
     }
     Ok(pairs)
+}
+
+/// Else what is written, the form with words, could be read otherwise.
+fn check_name(name: &str) -> Result<(), ConninfoError> {
+    let usable = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+    usable.then_some(()).ok_or(ConninfoError::BadName)
 }
 
 /// One value and what comes after it.
@@ -155,6 +165,7 @@ fn of_uri(rest: &str) -> Result<Vec<(String, String)>, ConninfoError> {
     for pair in query.into_iter().flat_map(|query| query.split('&')).filter(|pair| !pair.is_empty()) {
         let (key, value) = pair.split_once('=').ok_or(ConninfoError::NoEquals)?;
         let (key, value) = (unescaped(key)?, unescaped(value)?);
+        check_name(&key)?;
         // The one word of JDBC that libpq takes.
         let pair = if (key.as_str(), value.as_str()) == ("ssl", "true") {
             ("sslmode".to_owned(), "require".to_owned())
@@ -216,6 +227,21 @@ mod tests {
 
     fn moved(text: &str) -> String {
         Conninfo::parse(text).unwrap().redirected(&"db2.example.com:6432".parse().unwrap()).to_string()
+    }
+
+    #[test]
+    fn a_parameter_whose_name_is_none_is_refused() {
+        for text in [
+            " postgresql://h=c",
+            "h\u{f6}st=c",
+            "postgres://h/?a%3Db=c",
+            "postgres://h/?a b=c",
+            "postgres://h/?=c",
+            "postgres://h/?%27=c",
+        ] {
+            assert_eq!(Conninfo::parse(text), Err(ConninfoError::BadName), "{text}");
+        }
+        assert!(Conninfo::parse("postgres://h/?application_name=%27%20%3D").is_ok());
     }
 
     #[test]

@@ -2,13 +2,15 @@
 //! No pool, no retry, no types, no extended protocol; connections of clients never come here.
 
 mod frames;
+#[cfg(feature = "fuzz")]
+pub(crate) mod fuzzed;
 mod login;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use fallible_iterator::FallibleIterator;
-use postgres_protocol::message::backend::{DataRowBody, Message};
+use postgres_protocol::message::backend::{DataRowBody, Message, RowDescriptionBody};
 use postgres_protocol::message::frontend;
 use tokio::time::{Instant, timeout_at};
 
@@ -175,8 +177,7 @@ impl Session {
         loop {
             match self.frames.next().await {
                 Ok(Message::RowDescription(body)) => {
-                    let names = body.fields().map(|field| Ok(field.name().to_owned())).collect();
-                    table = Table { columns: names.map_err(|_| ProtocolFault::Malformed)?, rows: Rows::new() };
+                    table = Table { columns: column_names(&body)?, rows: Rows::new() };
                 }
                 Ok(Message::DataRow(row)) => {
                     size = size.saturating_add(row.buffer().len());
@@ -264,9 +265,23 @@ async fn open_once(
     Ok(Greeted { frames, let_in })
 }
 
+// Both grow with what is there: how many columns there are is only the server's word.
+
+fn column_names(body: &RowDescriptionBody) -> Result<Vec<String>, ProtocolFault> {
+    let (mut fields, mut names) = (body.fields(), Vec::new());
+    while let Some(field) = fields.next().map_err(|_| ProtocolFault::Malformed)? {
+        names.push(field.name().to_owned());
+    }
+    Ok(names)
+}
+
 fn text_row(row: &DataRowBody) -> Result<Vec<Option<String>>, ProtocolFault> {
     let text = |range: std::ops::Range<usize>| String::from_utf8_lossy(&row.buffer()[range]).into_owned();
-    row.ranges().map(|range| Ok(range.map(text))).collect().map_err(|_| ProtocolFault::Malformed)
+    let (mut ranges, mut texts) = (row.ranges(), Vec::new());
+    while let Some(range) = ranges.next().map_err(|_| ProtocolFault::Malformed)? {
+        texts.push(range.map(text));
+    }
+    Ok(texts)
 }
 
 #[cfg(test)]

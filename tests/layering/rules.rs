@@ -159,10 +159,16 @@ pub const TABLE: &[Room] = &[
             "failover::phase",
         ]),
     ),
+    // Feeds what reads bytes of strangers, wherever that stands.
+    room(
+        "fuzz",
+        Pure::None,
+        Import(&["admin", "cockroach_cloud", "config", "failover::sync_names", "net", "patroni", "wire"]),
+    ),
     // `net` for the writer that it shows at work.
     room("demo", Pure::None, Import(&["daemon", "sim", "config", "net"])),
     room("sim", Pure::None, Import(&["wire", "cockroach_cloud::model"])),
-    room("daemon", Pure::None, ImportAllBut(&["ctl", "client"])),
+    room("daemon", Pure::None, ImportAllBut(&["ctl", "client", "fuzz"])),
     room("main", Pure::None, Import(&["daemon", "demo", "config"])),
     room("proxyctl", Pure::None, Import(&["ctl"])),
 ];

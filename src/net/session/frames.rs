@@ -77,20 +77,7 @@ impl Frames {
     }
 
     fn parse(&mut self) -> Result<Option<Message>, Cause> {
-        while let Some(header) = Header::parse(&self.incoming).map_err(|_| ProtocolFault::Malformed)? {
-            let total = usize::try_from(header.len()).unwrap_or(usize::MAX).saturating_add(1);
-            if total > MAX_MESSAGE {
-                return Err(ProtocolFault::TooLarge(total).into());
-            }
-            if header.tag() != NEGOTIATE_PROTOCOL_VERSION {
-                break;
-            }
-            if self.incoming.len() < total {
-                return Ok(None);
-            }
-            let _ = self.incoming.split_to(total);
-        }
-        Ok(Message::parse(&mut self.incoming).map_err(|_| ProtocolFault::Malformed)?)
+        Ok(parse(&mut self.incoming)?)
     }
 
     fn remember(&mut self, fields: ErrorFields<'_>) {
@@ -116,6 +103,25 @@ impl Frames {
     }
 }
 
+/// Takes the next whole message from what came; `None` = it is not all there.
+pub(super) fn parse(incoming: &mut BytesMut) -> Result<Option<Message>, ProtocolFault> {
+    while let Some(header) = Header::parse(incoming).map_err(|_| ProtocolFault::Malformed)? {
+        let total = usize::try_from(header.len()).unwrap_or(usize::MAX).saturating_add(1);
+        if total > MAX_MESSAGE {
+            return Err(ProtocolFault::TooLarge(total));
+        }
+        // Asked before the parser is, which makes room for whatever length is announced.
+        if incoming.len() < total {
+            return Ok(None);
+        }
+        if header.tag() != NEGOTIATE_PROTOCOL_VERSION {
+            break;
+        }
+        let _ = incoming.split_to(total);
+    }
+    Message::parse(incoming).map_err(|_| ProtocolFault::Malformed)
+}
+
 /// What an ErrorResponse or NoticeResponse says.
 pub(super) fn server_error(mut fields: ErrorFields<'_>) -> Cause {
     let (mut code, mut message, mut routine) = (String::new(), String::new(), String::new());
@@ -133,5 +139,18 @@ pub(super) fn server_error(mut fields: ErrorFields<'_>) -> Cause {
         // The text may be in any language; the function that said it is always named.
         "57P01" if matches!(routine.as_str(), "secure_read" | "secure_write") => Cause::PostmasterDied,
         _ => Cause::Sqlstate { code, message },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_length_that_is_only_announced_takes_no_memory() {
+        let mut incoming = BytesMut::from(&b"T\0\x0f\0\0\0\x01"[..]);
+        let before = incoming.capacity();
+        assert!(matches!(parse(&mut incoming), Ok(None)));
+        assert_eq!(incoming.capacity(), before);
     }
 }
