@@ -4,6 +4,7 @@
 pub mod certificate;
 pub mod diff;
 pub mod env;
+mod limits;
 mod patroni;
 pub mod raw;
 pub mod reference;
@@ -24,6 +25,7 @@ pub use certificate::{ListenerTls, Terminate};
 
 use crate::types::{BackendName, HostPort, Secret, ServiceName};
 
+pub use limits::{ListenerLimits, Rate};
 pub use patroni::Patroni;
 pub use replication::{CockroachCloud, CockroachSql, Replication, silence};
 
@@ -119,6 +121,8 @@ pub struct Listener {
     pub target: Target,
     /// Default 10000, 1 to 1,000,000; over it a plaintext client gets 53300.
     pub max_connections: usize,
+    /// More limits, each off until it is set.
+    pub limits: ListenerLimits,
     /// What becomes of clients' TLS; default pass-through.
     pub tls: ListenerTls,
 }

@@ -28,7 +28,7 @@ use crate::view::{Counters, Durations};
 
 pub use activity::Activity;
 pub use side::{Admission, Attached, Origin};
-pub use tally::{Entered, ListenerTally};
+pub use tally::{Entered, Limit, ListenerTally};
 
 use side::Side;
 
@@ -68,6 +68,8 @@ pub struct ListenerCount {
     pub address: SocketAddr,
     /// Open now, held ones included.
     pub open: u64,
+    /// Refusals since the start, by limit.
+    pub refused: Vec<(String, u64)>,
     /// Since the start.
     pub counters: Counters,
 }
@@ -211,7 +213,12 @@ impl Connections {
             bytes_in += more_in;
             bytes_out += more_out;
         }
-        ListenerCount { address, open: tally.open(), counters: tally.counters(bytes_in, bytes_out) }
+        ListenerCount {
+            address,
+            open: tally.open(),
+            refused: tally.by_limit(),
+            counters: tally.counters(bytes_in, bytes_out),
+        }
     }
 
     /// The counters of the listener with this configured address.

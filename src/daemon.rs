@@ -127,7 +127,7 @@ struct Daemon {
 /// Runs until stopped.
 pub async fn run(options: Options) -> Result<Report, DaemonError> {
     let Options { config, source, stop, halt, mut reloads, notify } = options;
-    descriptors::raise_limit();
+    descriptors::provide(&config);
     let name = clock::daemon_name(decides(&config), clock::now());
     let (store, records) = Store::open(&config.state.path, &name)?;
     let claimed = pairs::claim(&config.services, records).map_err(DaemonError::Kept)?;

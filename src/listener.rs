@@ -7,6 +7,7 @@ mod binding;
 mod cancel;
 mod dial;
 mod door;
+mod guests;
 mod hold;
 mod open;
 mod refuse;
@@ -340,6 +341,7 @@ impl House {
             address,
             tally: connections.tally(&self.shared.service, address),
             rules: ArcSwap::from_pointee(rules),
+            guests: Arc::default(),
             closed: CancellationToken::new(),
         });
         for (worker, socket) in self.workers.iter().zip(sockets) {

@@ -4,6 +4,7 @@
 pub mod databases;
 pub mod dsn;
 mod durations;
+mod listener;
 mod patroni;
 pub mod sides;
 mod standbys;
@@ -16,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::types::{BackendName, Epoch, HostPort, Lsn, ServiceName, SystemId, Timeline, WallTime};
 
 pub use durations::{BOUNDS_US, Durations};
+pub use listener::{ListenerStatus, ListenerTls};
 pub use patroni::{PatroniMember, PatroniStatus};
 pub use standbys::{Durability, Following};
 
@@ -454,34 +456,6 @@ pub struct Counters {
     pub errors: u64,
     /// Connections cut, by reason.
     pub cut: Vec<(String, u64)>,
-}
-
-/// One listener.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct ListenerStatus {
-    /// Where clients connect.
-    pub address: SocketAddr,
-    /// `active` or `read_only`.
-    pub target: String,
-    /// Open now, held ones included.
-    pub connections: u64,
-    /// `max_connections`.
-    pub limit: u64,
-    /// How it ends clients' TLS; `None` = TLS passes through.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub tls: Option<ListenerTls>,
-    /// Counters since the start.
-    #[serde(flatten)]
-    pub counters: Counters,
-}
-
-/// How a listener ends clients' TLS.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ListenerTls {
-    /// Who does not encrypt is refused.
-    pub require: bool,
-    /// When its certificate expires; `None` = it cannot be told.
-    pub expires: Option<WallTime>,
 }
 
 /// RFC 9457 problem details.

@@ -57,6 +57,15 @@ fn every_command_of_the_guides_is_one() {
             match words.as_slice() {
                 // Typed on a real pair by `it::runbook`.
                 ["psql" | "curl", ..] if guide == "docs/troubleshooting.md" => {}
+                // Carried out by hand: each is a run of minutes, and of a nightly compiler.
+                [.., "cargo", "test", "--features", "fuzz", "--test", "fuzz"]
+                | [.., "cargo", "test", "--release", "--features", "fuzz", "--test", "fuzz"] => {
+                    assert!(Path::new("tests/fuzz.rs").is_file());
+                }
+                ["cargo", "install", "cargo-fuzz"] => {}
+                ["cargo", "+nightly", "fuzz", "run", target] => {
+                    assert!(text("fuzz/Cargo.toml").contains(&format!("name = \"{target}\"")), "{target}");
+                }
                 ["scripts/test"] => assert!(Path::new("scripts/test").is_file()),
                 ["proxyctl", rest @ ..] => check_proxyctl(rest, guide),
                 ["pgpivot", "--check", _] => {
@@ -279,8 +288,9 @@ fn anchor_of(heading: &str) -> String {
 
 #[test]
 fn every_variable_of_the_guides_is_in_the_example() {
-    // Roles of the Cloud, and an option of sockets.
-    let others = ["CLUSTER_ADMIN", "CLUSTER_DEVELOPER", "TCP_USER_TIMEOUT"];
+    // Roles of the Cloud, an option of sockets, and what only our own tests read.
+    let fuzz = ["PGPIVOT_FUZZ_SEED", "PGPIVOT_FUZZ_CASES", "PGPIVOT_FUZZ_CORPUS"];
+    let others = ["CLUSTER_ADMIN", "CLUSTER_DEVELOPER", "TCP_USER_TIMEOUT"].into_iter().chain(fuzz).collect::<Vec<_>>();
     let example = text(".env.example");
     for guide in guides() {
         let text = text(&guide);

@@ -303,6 +303,9 @@ fn traffic(sheet: &Sheet, services: &[ServiceStatus]) -> Filled {
     let expires = "When the certificate of a listener that terminates TLS expires, in Unix time.";
     let labels = ["service", "address", "target"];
     let expires = sheet.gauge("pgpivot_listener_tls_certificate_expiry_timestamp_seconds", expires, &labels)?;
+    let refused = "Connections refused over a limit, by its key in the configuration.";
+    let labels = ["service", "address", "target", "reason"];
+    let refused = sheet.counter("pgpivot_listener_refused_total", refused, &labels)?;
     for service in services {
         let name = service.name.as_str();
         for b in &service.backends {
@@ -314,6 +317,10 @@ fn traffic(sheet: &Sheet, services: &[ServiceStatus]) -> Filled {
             let labels = [name, &l.address.to_string(), l.target.as_str()];
             listener.fill(&labels, l.connections, &l.counters);
             limit.with_label_values(&labels).set(int(l.limit));
+            let [service, address, target] = labels;
+            for (reason, count) in &l.refused {
+                refused.with_label_values(&[service, address, target, reason.as_str()]).inc_by(*count);
+            }
             if let Some(at) = l.tls.as_ref().and_then(|tls| tls.expires) {
                 expires.with_label_values(&labels).set(at.0.div_euclid(1_000_000));
             }

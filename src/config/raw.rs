@@ -170,6 +170,16 @@ pub struct Listener {
     pub target: Option<Text>,
     /// Count.
     pub max_connections: Option<Number>,
+    /// Count.
+    pub max_connections_per_address: Option<Number>,
+    /// Per second.
+    pub connection_rate: Option<Number>,
+    /// Count.
+    pub connection_burst: Option<Number>,
+    /// Per second.
+    pub connection_rate_per_address: Option<Number>,
+    /// Count.
+    pub connection_burst_per_address: Option<Number>,
     /// `tls = { … }`.
     pub tls: ListenerTls,
 }

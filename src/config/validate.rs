@@ -7,6 +7,7 @@ mod comeback;
 mod command;
 mod failover;
 pub(in crate::config) mod form;
+mod limits;
 mod listener_tls;
 mod patroni;
 mod probe;

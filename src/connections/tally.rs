@@ -27,6 +27,34 @@ impl Cuts {
     }
 }
 
+/// What of a client's own doing a refusal was for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Limit {
+    /// `max_connections` of the listener.
+    Connections,
+    /// `max_connections_per_address`.
+    AddressConnections,
+    /// `connection_rate`.
+    Rate,
+    /// `connection_rate_per_address`.
+    AddressRate,
+}
+
+impl Limit {
+    /// Every limit, in the order they are shown.
+    pub const ALL: [Limit; 4] = [Limit::Connections, Limit::AddressConnections, Limit::Rate, Limit::AddressRate];
+
+    /// A word for metrics and the API: the key in the configuration.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Connections => "max_connections",
+            Self::AddressConnections => "max_connections_per_address",
+            Self::Rate => "connection_rate",
+            Self::AddressRate => "connection_rate_per_address",
+        }
+    }
+}
+
 /// The counters of one listener.
 #[derive(Debug, Default)]
 pub struct ListenerTally {
@@ -34,21 +62,38 @@ pub struct ListenerTally {
     most: AtomicU64,
     accepted: AtomicU64,
     errors: AtomicU64,
+    limited: [AtomicU64; Limit::ALL.len()],
     pub(super) cuts: Cuts,
 }
 
 impl ListenerTally {
-    /// Counts a connection that was accepted, until the guard is dropped.
-    pub fn enter(self: &Arc<Self>) -> Entered {
+    /// Counts a connection that was accepted, until the guard is dropped, and tells how many are open with it.
+    pub fn enter(self: &Arc<Self>) -> (Entered, u64) {
         let open = self.open.fetch_add(1, Relaxed) + 1;
         self.most.fetch_max(open, Relaxed);
         self.accepted.fetch_add(1, Relaxed);
-        Entered { tally: self.clone(), open }
+        (Entered { tally: self.clone() }, open)
     }
 
     /// Counts a connection that was turned away before a dial, or not accepted at all.
     pub fn refused(&self) {
         self.errors.fetch_add(1, Relaxed);
+    }
+
+    /// As [`ListenerTally::refused`], for a limit.
+    pub fn limited(&self, limit: Limit) {
+        self.refused();
+        for (known, count) in Limit::ALL.iter().zip(&self.limited) {
+            if *known == limit {
+                count.fetch_add(1, Relaxed);
+            }
+        }
+    }
+
+    /// Refusals for each limit, also where there were none.
+    pub(super) fn by_limit(&self) -> Vec<(String, u64)> {
+        let counts = Limit::ALL.iter().zip(&self.limited);
+        counts.map(|(limit, count)| (limit.as_str().to_owned(), count.load(Relaxed))).collect()
     }
 
     /// Open now, held ones included.
@@ -72,15 +117,9 @@ impl ListenerTally {
 #[derive(Debug)]
 pub struct Entered {
     tally: Arc<ListenerTally>,
-    open: u64,
 }
 
 impl Entered {
-    /// How many were open when this one came, itself included.
-    pub fn nth(&self) -> u64 {
-        self.open
-    }
-
     /// The listener's counters.
     pub fn tally(&self) -> &Arc<ListenerTally> {
         &self.tally

@@ -233,7 +233,7 @@ fn what_is_held_and_cut_is_read_by_name() {
     assert_eq!(bench.connections.held(&"other".into()), 0);
     let origin = bench.origin();
     let entered = [origin.tally.enter(), origin.tally.enter()];
-    assert_eq!((entered[0].nth(), entered[1].nth()), (1, 2));
+    assert_eq!((entered[0].1, entered[1].1), (1, 2));
     drop(entered);
     let count = bench.connections.listener(&bench.service, origin.listener);
     assert_eq!((count.open, count.counters.sessions, count.counters.max_connections_seen), (0, 2, 2));

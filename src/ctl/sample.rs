@@ -133,6 +133,7 @@ fn service() -> ServiceStatus {
             connections: 12,
             limit: 10_000,
             tls: None,
+            refused: vec![("max_connections".into(), 0), ("connection_rate_per_address".into(), 2)],
             counters: Counters {
                 sessions: 4_211,
                 bytes_in: 3 << 20,

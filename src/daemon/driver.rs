@@ -460,6 +460,7 @@ impl Driver {
                     connections: count.open,
                     limit: listener.max_connections as u64,
                     tls: listener.tls.status(),
+                    refused: count.refused,
                     counters: count.counters,
                 }
             })

@@ -148,6 +148,7 @@ impl Machine {
             connections: 0,
             limit: l.max_connections as u64,
             tls: l.tls.status(),
+            refused: vec![],
             counters: crate::view::Counters::default(),
         };
         self.service.listeners.iter().map(listener).collect()

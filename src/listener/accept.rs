@@ -8,16 +8,15 @@ use std::task::Poll;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
+use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
 use super::door::{Door, PanicWatch};
-use super::session::{self, Arrival};
+use super::guests::MOST_OVER;
+use super::session::{self, Arrival, Standing};
 use crate::backoff::Backoff;
-
-/// How many may be open over `max_connections` at a time, so that they can be told why they are sent away, and so
-/// that a cancel still gets through.
-const OVER_LIMIT: u64 = 64;
+use crate::connections::Limit;
 
 /// While accept fails for want of descriptors or memory.
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
@@ -57,14 +56,21 @@ pub(super) async fn run(listener: TcpListener, door: Arc<Door>, worker: usize, s
 }
 
 fn welcome(client: TcpStream, peer: SocketAddr, door: &Arc<Door>, worker: usize, sessions: &TaskTracker) {
-    let entered = door.tally.enter();
-    if entered.nth() > door.rules.load().max_connections.saturating_add(OVER_LIMIT) {
-        door.tally.refused();
-        return;
+    let (entered, open) = door.tally.enter();
+    let rules = door.rules.load();
+    let (guest, over) = match door.guests.enter(peer.ip(), &rules.limits, Instant::now()) {
+        Ok(entered) => entered,
+        Err(over) => return door.tally.limited(over.limit()),
+    };
+    // Who is over a limit of its own takes no place of this one.
+    let nth = open.saturating_sub(door.guests.over());
+    if nth > rules.max_connections.saturating_add(MOST_OVER) {
+        return door.tally.limited(Limit::Connections);
     }
     let service = &door.shared.service;
     let span = tracing::debug_span!("session", %service, listener = %door.address, client.addr = %peer);
-    let arrival = Arrival { door: door.clone(), worker, client, peer, entered };
+    let arrival =
+        Arrival { door: door.clone(), worker, client, peer, entered, standing: Standing { guest, nth, over } };
     sessions.spawn(session::serve(arrival).instrument(span));
 }
 

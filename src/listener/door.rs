@@ -11,8 +11,9 @@ use tokio::sync::watch;
 use tokio_rustls::rustls;
 use tokio_util::sync::CancellationToken;
 
+use super::guests::Guests;
 use super::hold::{Limits, Room};
-use crate::config::{self, Target};
+use crate::config::{self, ListenerLimits, Target};
 use crate::connections::{Connections, ListenerTally};
 use crate::net::terminate::ServerTls;
 use crate::net::tls::{ClientTls, TlsConfigError};
@@ -67,6 +68,7 @@ pub(super) struct Door {
     pub(super) address: SocketAddr,
     pub(super) tally: Arc<ListenerTally>,
     pub(super) rules: ArcSwap<Rules>,
+    pub(super) guests: Arc<Guests>,
     /// It accepts no more.
     pub(super) closed: CancellationToken,
 }
@@ -76,6 +78,7 @@ pub(super) struct Door {
 pub(super) struct Rules {
     pub(super) target: Target,
     pub(super) max_connections: u64,
+    pub(super) limits: ListenerLimits,
     /// Clients' TLS ends here, with this certificate.
     pub(super) tls: Option<Arc<ServerTls>>,
     /// Who does not encrypt is refused.
@@ -93,7 +96,7 @@ impl Rules {
             }
         };
         let max_connections = listener.max_connections as u64;
-        Ok(Self { target: listener.target, max_connections, tls, require })
+        Ok(Self { target: listener.target, max_connections, limits: listener.limits.clone(), tls, require })
     }
 }
 

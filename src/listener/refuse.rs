@@ -6,8 +6,10 @@
 
 use std::time::Duration;
 
+use super::guests::Over;
 use super::hold::Full;
 use super::triage::NoPacket;
+use crate::connections::Limit;
 use crate::net::channel::Channel;
 use crate::wire::sqlstate::{Severity, Sqlstate, error_response};
 use crate::wire::startup::{FirstPacket, Garbage, Reserved};
@@ -23,6 +25,9 @@ pub(super) enum Refusal {
     Stopping,
     #[error("too many connections: this listener takes {limit}")]
     TooMany { limit: u64 },
+    /// Of one client address, or a rate.
+    #[error("{0}")]
+    Over(Over),
     #[error("the client left while it waited")]
     ClientLeft,
     #[error("{0}")]
@@ -41,6 +46,15 @@ pub(super) enum Refusal {
 }
 
 impl Refusal {
+    /// The limit it is for, if it is for one.
+    pub(super) fn limit(&self) -> Option<Limit> {
+        match self {
+            Self::TooMany { .. } => Some(Limit::Connections),
+            Self::Over(over) => Some(over.limit()),
+            _ => None,
+        }
+    }
+
     fn message(&self) -> Option<Vec<u8>> {
         let (code, hint) = match self {
             Self::NoServer { .. } => {
@@ -50,6 +64,13 @@ impl Refusal {
             Self::Stopping => (Sqlstate::CANNOT_CONNECT_NOW, "Connect again: another proxy may take over."),
             Self::TooMany { .. } => {
                 (Sqlstate::TOO_MANY_CONNECTIONS, "Close connections that are not needed, or raise max_connections.")
+            }
+            Self::Over(Over::Address(_)) => (
+                Sqlstate::TOO_MANY_CONNECTIONS,
+                "Close connections that are not needed, or raise max_connections_per_address.",
+            ),
+            Self::Over(Over::Rate(_) | Over::AddressRate(_)) => {
+                (Sqlstate::TOO_MANY_CONNECTIONS, "Connect again in a few seconds, or keep connections in a pool.")
             }
             Self::Reserved(_) => (Sqlstate::CONNECTION_REJECTED, "Leave it out."),
             Self::Plaintext => (Sqlstate::NOT_AUTHORIZED, "Connect with sslmode=require or stricter."),

@@ -6,6 +6,7 @@ use std::sync::{Arc, LazyLock};
 use tokio::net::TcpStream;
 
 use super::door::{Door, PanicWatch, Rules, Settings};
+use super::guests::{Guest, Over, Tolerated};
 use super::open::open;
 use super::refuse::{self, Refusal};
 use super::seek::{Found, Seeker};
@@ -34,20 +35,30 @@ pub(super) struct Arrival {
     pub(super) client: TcpStream,
     pub(super) peer: SocketAddr,
     pub(super) entered: Entered,
+    pub(super) standing: Standing,
+}
+
+/// Where a client stands with the limits of its listener.
+#[derive(Debug)]
+pub(super) struct Standing {
+    /// The how manieth of those that are open.
+    pub(super) nth: u64,
+    /// Dropped before the guest it is told of.
+    pub(super) over: Option<(Over, Tolerated)>,
+    pub(super) guest: Guest,
 }
 
 /// Serves one client to its end.
 ///
 /// Not an `async fn`, and its beginning is boxed: what only the beginning needs is gone while the connection lives on.
 pub(super) fn serve(arrival: Arrival) -> impl Future<Output = ()> + Send + 'static {
-    let Arrival { door, worker, client, peer, entered } = arrival;
+    let Arrival { door, worker, client, peer, entered, standing } = arrival;
     let shared = door.shared.clone();
-    let nth = entered.nth();
-    let begin = Box::pin(receive(door, worker, client, peer, nth));
+    let begin = Box::pin(receive(door, worker, client, peer, standing));
     async move {
         let _watch = PanicWatch::new(&shared, "connection");
         let _entered = entered;
-        let Some((attached, lines, tells)) = begin.await else {
+        let Some((attached, lines, tells, _guest)) = begin.await else {
             return;
         };
         let (orders, meter) = (attached.orders().clone(), attached.meter());
@@ -116,8 +127,8 @@ async fn receive(
     worker: usize,
     client: TcpStream,
     peer: SocketAddr,
-    nth: u64,
-) -> Option<(Attached, Lines, bool)> {
+    standing: Standing,
+) -> Option<(Attached, Lines, bool, Guest)> {
     let (settings, rules) = (door.shared.settings.load_full(), door.rules.load_full());
     let opened = tokio::select! {
         biased;
@@ -142,13 +153,16 @@ async fn receive(
     let origin = Origin { worker, listener: door.address, tally, reads, farewell: &FAREWELL };
     // Before the limit, and in clear or not: who is at it may want to end a query more than anybody.
     if let FirstPacket::Cancel { process, length } = first.packet {
+        if standing.over.is_none() {
+            standing.guest.give_back(&rules.limits);
+        }
         let packet = first.bytes.get(..length).unwrap_or_default();
         let delivered = cancel::deliver(&door, &origin, packet, &settings).await;
         tracing::debug!(process, delivered, "cancel");
         client.end(true);
         return None;
     }
-    let found = match may_be_served(&client, &mut first, &rules, &settings, nth) {
+    let found = match may_be_served(&client, &mut first, &rules, &settings, &standing) {
         Ok(()) => find(&door, &origin, &mut client, peer, &mut first, &settings, &rules).await,
         Err(refusal) => Err(refusal),
     };
@@ -156,11 +170,14 @@ async fn receive(
         Ok(Found { server, attached, said }) => {
             // Only readers have several servers; and a first packet in clear to us is answered in clear to us.
             let tells = reads && matches!(first.packet, FirstPacket::Startup { .. });
-            Some((attached, Lines::of(client, server, said), tells))
+            Some((attached, Lines::of(client, server, said), tells, standing.guest))
         }
         Err(refusal) => {
             tracing::debug!(%refusal, "client not served");
-            door.tally.refused();
+            match refusal.limit() {
+                Some(limit) => door.tally.limited(limit),
+                None => door.tally.refused(),
+            }
             // By now it may be another packet: who was declined TLS goes on in plaintext.
             refuse::send_away(&mut client, first.packet, &refusal);
             None
@@ -173,10 +190,13 @@ fn may_be_served(
     first: &mut First,
     rules: &Rules,
     settings: &Settings,
-    nth: u64,
+    standing: &Standing,
 ) -> Result<(), Refusal> {
+    if let Some((over, _)) = &standing.over {
+        return Err(Refusal::Over(*over));
+    }
     let limit = rules.max_connections;
-    if nth > limit {
+    if standing.nth > limit {
         return Err(Refusal::TooMany { limit });
     }
     if rules.require && !client.is_encrypted() {
@@ -208,6 +228,7 @@ async fn find(
 mod tests {
     use super::super::tests::proxy::{Client, Proxy, Server};
     use super::*;
+    use tokio::time::Instant;
 
     #[tokio::test]
     async fn a_connection_keeps_little_of_its_beginning() {
@@ -215,8 +236,11 @@ mod tests {
         let client = Client::connect(server.address).await.0;
         let houses = proxy.listeners.lock();
         let door = houses.values().flat_map(|house| house.doors.values()).next().unwrap().door.clone();
-        let entered = door.tally.enter();
-        let session = serve(Arrival { door, worker: 0, peer: client.peer_addr().unwrap(), client, entered });
+        let (entered, nth) = door.tally.enter();
+        let peer = client.peer_addr().unwrap();
+        let (guest, over) = door.guests.enter(peer.ip(), &door.rules.load().limits, Instant::now()).unwrap();
+        let standing = Standing { guest, nth, over };
+        let session = serve(Arrival { door, worker: 0, peer, client, entered, standing });
         let size = std::mem::size_of_val(&session);
         assert!(size <= 448, "{size} bytes");
     }

@@ -3,6 +3,7 @@
 mod cut;
 mod hold;
 mod lifecycle;
+mod limits;
 pub(super) mod proxy;
 mod serve;
 mod tls;

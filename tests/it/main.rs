@@ -21,6 +21,7 @@ mod examples;
 mod failover;
 mod fences;
 mod killed;
+mod limits;
 mod logins;
 mod operators;
 mod page;

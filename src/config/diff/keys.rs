@@ -7,7 +7,7 @@ use super::super::validate::form::time_text;
 use super::super::validate::size_text;
 use super::super::{
     Authority, Backend, ConfiguredRole, Connection, ForeignPromotion, Kind, Listener, ListenerTls, Login, Patroni,
-    Probe, ProbeKind, Promoter, Replication, Service, Survivors, SyncRule, Target, TlsMode, WitnessRule,
+    Probe, ProbeKind, Promoter, Rate, Replication, Service, Survivors, SyncRule, Target, TlsMode, WitnessRule,
 };
 
 /// A key below its table, and its value as text.
@@ -73,10 +73,17 @@ pub(in crate::config) fn listener(listener: &Listener) -> Vec<Line> {
         Some(files) => files.map(|file| quote(&file.display().to_string())),
         None => [(); 2].map(|()| option(None)),
     };
+    let limits = &listener.limits;
+    let rate = |rate: Option<Rate>, part: fn(Rate) -> u32| option(rate.map(|rate| part(rate).to_string()));
     vec![
         line("mode", quote("opaque")),
         line("target", quote(target_word(listener.target))),
         line("max_connections", listener.max_connections.to_string()),
+        line("max_connections_per_address", option(limits.per_address.map(|limit| limit.to_string()))),
+        line("connection_rate", rate(limits.rate, |rate| rate.per_second)),
+        line("connection_burst", rate(limits.rate, |rate| rate.burst)),
+        line("connection_rate_per_address", rate(limits.rate_per_address, |rate| rate.per_second)),
+        line("connection_burst_per_address", rate(limits.rate_per_address, |rate| rate.burst)),
         line("tls.mode", quote(mode)),
         line("tls.cert_file", cert_file),
         line("tls.key_file", key_file),

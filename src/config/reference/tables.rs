@@ -36,6 +36,8 @@ const fn like(name: &'static str, value: &'static str, meaning: &'static str, ot
 }
 
 pub(super) const REQUIRED: &str = "required";
+/// Of `validate::limits`, which notes none where none is written.
+const LIMIT: &str = "1 to 1000000";
 const FLAG: &str = "true or false";
 const PATH: &str = "path";
 const TEXT: &str = "text";
@@ -157,6 +159,11 @@ const LISTENER: &[Key] = &[
     key("mode", "", "bytes pass untouched after the first packet was told apart"),
     key("target", "", "`active`: the latched side and never another; `read_only`: fit standbys by weight, the active side if none is fit"),
     key("max_connections", "", "over it a client is refused with 53300"),
+    like("max_connections_per_address", LIMIT, "of one IPv4 address or IPv6 /64, likewise", "no limit"),
+    like("connection_rate", LIMIT, "new ones per second, likewise", "no limit"),
+    like("connection_burst", LIMIT, "so many at once after a pause", "`connection_rate`"),
+    like("connection_rate_per_address", LIMIT, "new ones per second of one address", "no limit"),
+    like("connection_burst_per_address", LIMIT, "so many at once of one address", "`connection_rate_per_address`"),
 ];
 
 #[rustfmt::skip]

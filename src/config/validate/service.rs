@@ -9,7 +9,9 @@ use super::super::{
 };
 use super::replication::{self, Table};
 use super::section::{Section, shown};
-use super::{Problems, admin, check_name, failover, listener_tls, patroni, probe, read_only, service_path, standbys};
+use super::{
+    Problems, admin, check_name, failover, limits, listener_tls, patroni, probe, read_only, service_path, standbys,
+};
 use crate::types::{BackendName, HostPort, ServiceName};
 
 /// What a service is when its file says no more than its kind.
@@ -141,9 +143,10 @@ fn listeners(path: &str, raw: &[raw::Listener], problems: &mut Problems) -> Vec<
         let targets = [("active", Target::Active), ("read_only", Target::ReadOnly)];
         let target = section.choice("target", &raw.target, &targets, &[]).unwrap_or(Target::Active);
         let max_connections = section.number("max_connections", &raw.max_connections, 1..=1_000_000, 10_000);
+        let limits = limits::build(&mut section, raw);
         let tls = listener_tls::build(&listener_path(path, index), &raw.tls, problems);
         if let Some(address) = address {
-            listeners.push(Listener { address, mode, target, max_connections, tls });
+            listeners.push(Listener { address, mode, target, max_connections, limits, tls });
         }
     }
     listeners

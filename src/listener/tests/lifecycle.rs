@@ -141,6 +141,12 @@ fn a_shortage_of_descriptors_ends_nothing_and_passes() {
     assert!(output.status.success() && text.contains("1 passed"), "{text}{}", String::from_utf8_lossy(&output.stderr));
 }
 
+/// Of this process.
+fn cpu_time() -> std::time::Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    std::time::Duration::new(u64::try_from(time.tv_sec).unwrap(), u32::try_from(time.tv_nsec).unwrap())
+}
+
 #[tokio::test]
 #[ignore = "run by a_shortage_of_descriptors_ends_nothing_and_passes"]
 async fn short_of_descriptors() {
@@ -161,6 +167,11 @@ async fn short_of_descriptors() {
     client.send(&startup("bob")).await;
     let errors = |proxy: &Proxy| proxy.connections.listener(&main(), "127.0.0.1:0".parse().unwrap()).counters.errors;
     proxy.until(|proxy| errors(proxy) > 0).await;
+    // The accept loop tries again at growing intervals: it does not spin.
+    let (begun, before) = (std::time::Instant::now(), cpu_time());
+    proxy.until(|proxy| errors(proxy) > 6).await;
+    let (took, spent) = (begun.elapsed(), cpu_time() - before);
+    assert!(spent < took / 2, "{spent:?} of CPU time within {took:?}");
     drop(hog);
     let mut unlucky = unlucky;
     unlucky.send(&startup("carol")).await;

@@ -114,7 +114,8 @@ pub(in crate::listener) fn open_gate(epoch: u64, tier: Vec<OpenBackend>, readers
 
 pub(in crate::listener) fn listener(address: &str, target: Target) -> Listener {
     let tls = ListenerTls::PassThrough;
-    Listener { address: address.parse().unwrap(), mode: Mode::Opaque, target, max_connections: 1000, tls }
+    let (address, limits) = (address.parse().unwrap(), ListenerLimits::default());
+    Listener { address, mode: Mode::Opaque, target, max_connections: 1000, limits, tls }
 }
 
 pub(in crate::listener) fn config(services: Vec<Service>) -> Config {
