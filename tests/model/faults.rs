@@ -4,10 +4,11 @@
 use std::net::SocketAddr;
 
 use pgpivot::failover::action::Command;
-use pgpivot::types::BackendName;
+use pgpivot::failover::phase::BackendState;
+use pgpivot::types::{BackendName, HostPort};
 
 use crate::core::Input;
-use crate::daemon::{Sleep, address};
+use crate::daemon::{Sleep, address, index_of};
 use crate::disk::Fare;
 use crate::scenario::{NAMES, Theme};
 use crate::server::{Mood, Past, Promotes};
@@ -487,10 +488,18 @@ impl World {
             11 | 12 => Command::Restore { to, force: false },
             13 | 14 => Command::Adopt { backend },
             15 => Command::Pause,
-            16 | 17 => Command::Resume,
+            16 => Command::Resume,
+            17 => self.any_state(backend),
             18 if self.follows_unseen(&backend) => Command::Rejoin { backend, method: None },
             18 => Command::CheckHealth,
             _ => Command::Abandon { backend },
         }
+    }
+
+    fn any_state(&mut self, backend: BackendName) -> Command {
+        let one = address(index_of(&backend), 0);
+        let host_port = HostPort { host: one.ip().to_string().into(), port: one.port() };
+        let address = self.chance.one_in(3).then_some(host_port);
+        Command::SetState { backend, address, state: self.chance.pick(&BackendState::ALL) }
     }
 }
