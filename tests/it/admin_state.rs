@@ -62,7 +62,7 @@ async fn in_maint_sessions_are_cut_newcomers_wait_and_nothing_fails_over_until_r
     assert_eq!(unasked.code, Some(2), "maint cuts, so it is confirmed: {unasked:#?}");
     daemon.ctl_done(&["backend", "east", "maint", "--yes", "--note", "new disk"]).await;
     assert!(running.await.unwrap().is_err(), "the session was not cut");
-    let turned_away = Psql::to(daemon.listen).say("SELECT 1").await;
+    let turned_away = Psql::in_clear(daemon.listen).say("SELECT 1").await;
     let told = &turned_away.talk;
     assert!(told.contains("east is in maint") && told.contains("new disk"), "{turned_away:#?}");
     let before = daemon.service().await;

@@ -2,11 +2,13 @@
 
 use std::net::SocketAddr;
 
-use pgpivot::failover::action::OpenBackend;
+use pgpivot::failover::action::{Command, OpenBackend};
 use pgpivot::failover::phase::{BackendState, Intent};
 use pgpivot::types::{BackendName, HostPort};
 
+use crate::daemon::{address, index_of};
 use crate::laws::{Law, Laws};
+use crate::world::World;
 
 impl Laws {
     /// A command was taken.
@@ -49,11 +51,23 @@ impl Laws {
     }
 
     /// Connections are asked to end, or cut, because somebody said so.
-    pub fn retires(&mut self, backend: &BackendName, address: Option<SocketAddr>) {
+    pub fn retires(&mut self, backend: &BackendName, address: Option<SocketAddr>, cut: bool) {
         let state = self.administered.get(&(backend.clone(), address)).copied();
-        self.demand(Law::DryRun, !self.explaining, || format!("{backend} is emptied and that was only asked about"));
+        // The end of the time falls whenever it falls.
+        self.demand(Law::DryRun, cut || !self.explaining, || {
+            format!("{backend} is emptied and that was only asked about")
+        });
         self.demand(Law::NeedlessCut, state == Some(BackendState::Maint), || {
             format!("{backend} {address:?} is emptied and is {state:?}")
         });
+    }
+}
+
+impl World {
+    pub fn any_state(&mut self, backend: BackendName) -> Command {
+        let one = address(index_of(&backend), 0);
+        let host_port = HostPort { host: one.ip().to_string().into(), port: one.port() };
+        let address = self.chance.one_in(3).then_some(host_port);
+        Command::SetState { backend, address, state: self.chance.pick(&BackendState::ALL) }
     }
 }

@@ -4,11 +4,10 @@
 use std::net::SocketAddr;
 
 use pgpivot::failover::action::Command;
-use pgpivot::failover::phase::BackendState;
-use pgpivot::types::{BackendName, HostPort};
+use pgpivot::types::BackendName;
 
 use crate::core::Input;
-use crate::daemon::{Sleep, address, index_of};
+use crate::daemon::{Sleep, address};
 use crate::disk::Fare;
 use crate::scenario::{NAMES, Theme};
 use crate::server::{Mood, Past, Promotes};
@@ -494,12 +493,5 @@ impl World {
             18 => Command::CheckHealth,
             _ => Command::Abandon { backend },
         }
-    }
-
-    fn any_state(&mut self, backend: BackendName) -> Command {
-        let one = address(index_of(&backend), 0);
-        let host_port = HostPort { host: one.ip().to_string().into(), port: one.port() };
-        let address = self.chance.one_in(3).then_some(host_port);
-        Command::SetState { backend, address, state: self.chance.pick(&BackendState::ALL) }
     }
 }

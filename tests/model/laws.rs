@@ -273,7 +273,7 @@ impl Laws {
             }
             Action::Publish(gate) => self.publishes(gate),
             Action::Cut { backend } => self.cuts(backend, scene),
-            Action::Retire { backend, address, .. } => self.retires(backend, *address),
+            Action::Retire { backend, address, cut } => self.retires(backend, *address, *cut),
             Action::DrainReaders { .. } | Action::ProbeNow { .. } | Action::Unlock { .. } => {}
             Action::Soften { backend, server, .. } => self.orders_softening(backend, server, scene),
             Action::Thaw { backend, .. } => self.orders_thaw(backend),
