@@ -61,11 +61,10 @@ pub struct Settings {
 /// Answers "is it so?" with the sentence that says why not. Called on the admin thread: it must not wait.
 pub type Check = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
 
-/// Reads the newest `limit` history lines, newest first, of one service or of all. May read a file: it is called on a
-/// thread that may block.
 /// Checks the chain of every pair's audit trail; reads all of it.
 pub type HistoryCheck = Arc<dyn Fn() -> Result<Vec<ChainStatus>, String> + Send + Sync>;
-/// See [`AdminState::history`].
+/// Reads the newest `limit` history lines, newest first, of one service or of all. May read a file: it is called on a
+/// thread that may block.
 pub type HistoryReader = Arc<dyn Fn(Option<&ServiceName>, usize) -> Vec<serde_json::Value> + Send + Sync>;
 
 /// What the daemon lends the admin server.

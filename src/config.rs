@@ -6,6 +6,7 @@ pub mod diff;
 pub mod env;
 mod patroni;
 pub mod raw;
+pub mod reference;
 mod replication;
 pub mod report;
 mod sight;
@@ -305,7 +306,7 @@ pub struct Failover {
     pub delay: Duration,
     /// After an episode; default 60 s; at most 24 h.
     pub cooldown: Duration,
-    /// Episodes that reached `sent` in 24 h; default 3; 0 = never automatically; at most 1000.
+    /// Episodes that reached `sent` in 24 h; default 3; 0 = never automatically; at most 100.
     pub max_per_day: u32,
     /// Bytes, for kind postgres; default 16 MiB; at most 1024 TiB.
     pub max_lag: u64,
@@ -445,6 +446,6 @@ pub struct Connection {
     pub first_packet_timeout: Duration,
     /// TCP keepalive idle time on both sides; default 30 s; 1 s to 2 h.
     pub keepalive: Duration,
-    /// TCP_USER_TIMEOUT on both sides; default 30 s; 0 = the kernel's; at most 1 h.
+    /// TCP_USER_TIMEOUT on both sides; default 5 min; 0 = the kernel's; at most 1 h.
     pub user_timeout: Duration,
 }

@@ -1,4 +1,4 @@
-//! The daemon's command line: `pgpivot [--config FILE]`, `--check FILE`, `pgpivot demo`. The work is the library's.
+//! The daemon's command line: `pgpivot [--config FILE]`, `--check FILE`, `--reference`, `pgpivot demo`. The work is the library's.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -21,6 +21,9 @@ struct Args {
     /// Read and validate a configuration, print what it means, and end: 0 = good, 2 = problems.
     #[arg(long, value_name = "FILE", conflicts_with = "config")]
     check: Option<PathBuf>,
+    /// Print every key of the configuration and every variable, with values and defaults, as Markdown.
+    #[arg(long, conflicts_with_all = ["config", "check"])]
+    reference: bool,
     #[command(subcommand)]
     command: Option<Sub>,
 }
@@ -33,13 +36,12 @@ enum Sub {
 
 fn main() -> ExitCode {
     let args = Args::parse();
+    if args.reference {
+        return say(&pgpivot::config::reference::markdown(), 0);
+    }
     if let Some(path) = args.check {
         let report = pgpivot::config::report::check(Some(&path));
-        #[expect(clippy::print_stdout, reason = "the report is this command's result")]
-        {
-            print!("{}", report.text);
-        }
-        return ExitCode::from(report.exit);
+        return say(&report.text, report.exit);
     }
     if let Some(Sub::Demo(args)) = args.command {
         return pgpivot::demo::run(&args);
@@ -55,6 +57,12 @@ fn main() -> ExitCode {
             ExitCode::from(exit_code(&error))
         }
     }
+}
+
+#[expect(clippy::print_stdout, reason = "the text is the command's result")]
+fn say(text: &str, exit: u8) -> ExitCode {
+    print!("{text}");
+    ExitCode::from(exit)
 }
 
 fn serve(source: Source) -> anyhow::Result<ExitCode> {

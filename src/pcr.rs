@@ -58,6 +58,12 @@ pub enum Error {
          and STANDBY_CLUSTER_ID, or write [service.{0}.cockroach_cloud]"
     )]
     NotCloud(ServiceName),
+    /// Steered by SQL.
+    #[error(
+        "the clusters of service {0} are self-hosted, and this command is one of the Cloud API: a stream back is made by SQL, \
+         and `proxyctl restore` at the daemon says which statements; docs/cockroach.md, \"Back home\""
+    )]
+    SelfHosted(ServiceName),
     /// Nobody is at home.
     #[error(
         "service {0} does not say which cluster is the primary one; write role = \"primary\" at one of its backends"
@@ -371,6 +377,7 @@ impl Error {
             | Self::WhichService(_)
             | Self::NoSuchService { .. }
             | Self::NotCloud(_)
+            | Self::SelfHosted(_)
             | Self::NoPrimary(_)
             | Self::NoRegion { .. }
             | Self::Resolve { .. }

@@ -106,8 +106,8 @@ impl Cloud {
             show_completed: Some(true),
             ..StreamFilter::default()
         };
-        let streams = self.client.streams(&filter).await.map_err(boxed)?.value;
-        let found = standing(&streams, self.settings.primary, self.settings.standby);
+        let listed = self.client.streams(&filter).await.map_err(boxed)?;
+        let found = standing(&listed.value, self.settings.primary, self.settings.standby, listed.date);
         let known = |id: ClusterId| {
             let id = id.to_string();
             let side = earlier?.clusters.iter().find(|side| side.cluster_id.as_ref() == Some(&id))?;

@@ -17,8 +17,14 @@ pub struct Standing {
 }
 
 /// The source of the stream that lives is active, whatever was promoted before: nobody replicates from a side that was
-/// left. Without one, the standby of the newest completed stream; else the configured primary.
-pub fn standing(streams: &[ReplicationStream], primary: ClusterId, standby: ClusterId) -> Standing {
+/// left. Without one, the standby of the newest completed stream; else the configured primary. `now`: the API's clock
+/// when it listed them; a failover that is ordered for later has not begun. `None` = not told, and it may have.
+pub fn standing(
+    streams: &[ReplicationStream],
+    primary: ClusterId,
+    standby: ClusterId,
+    now: Option<Timestamp>,
+) -> Standing {
     let ours = |stream: &&ReplicationStream| {
         let sides = (stream.primary_cluster_id, stream.standby_cluster_id);
         sides == (primary, standby) || sides == (standby, primary)
@@ -34,7 +40,7 @@ pub fn standing(streams: &[ReplicationStream], primary: ClusterId, standby: Clus
     Standing {
         active: live.map(|stream| stream.primary_cluster_id).or(promoted).unwrap_or(primary),
         filled: live.map(|stream| stream.standby_cluster_id),
-        open: living().all(|stream| stream.status != StreamStatus::FailingOver),
+        open: living().all(|stream| stream.status != StreamStatus::FailingOver || is_ahead(stream, now)),
     }
 }
 
@@ -42,6 +48,11 @@ pub fn standing(streams: &[ReplicationStream], primary: ClusterId, standby: Clus
 pub fn newest_completed<'s>(streams: impl IntoIterator<Item = &'s ReplicationStream>) -> Option<&'s ReplicationStream> {
     let completed = streams.into_iter().filter(|stream| stream.status == StreamStatus::Completed);
     completed.max_by_key(|stream| when(stream))
+}
+
+/// Ordered for a moment that has not come yet.
+fn is_ahead(stream: &ReplicationStream, now: Option<Timestamp>) -> bool {
+    stream.failover_at.zip(now).is_some_and(|(at, now)| at > now)
 }
 
 fn when(stream: &ReplicationStream) -> (Option<Timestamp>, Option<Timestamp>) {
@@ -66,7 +77,7 @@ mod tests {
     fn active(streams: &[ReplicationStream]) -> (ClusterId, bool) {
         let mut turned = streams.to_vec();
         turned.reverse();
-        let (found, again) = (standing(streams, A, B), standing(&turned, A, B));
+        let (found, again) = (standing(streams, A, B, None), standing(&turned, A, B, None));
         assert_eq!(found, again, "the order of the list says nothing");
         (found.active, found.open)
     }
@@ -90,6 +101,19 @@ mod tests {
         assert_eq!(active(&streams), (A, true));
         streams.push(stream(2, A, B, "REPLICATING"));
         assert_eq!(active(&streams), (A, true));
+    }
+
+    #[test]
+    fn a_failover_that_is_ordered_for_later_changes_nothing_until_then() {
+        let at = Timestamp::from_second(1_800_000_000).unwrap();
+        let ordered = ReplicationStream { failover_at: Some(at), ..stream(0, A, B, "FAILING_OVER") };
+        let seen = |seconds: i64| {
+            let now = at + jiff::SignedDuration::from_secs(seconds);
+            let found = standing(std::slice::from_ref(&ordered), A, B, Some(now));
+            (found.active, found.open)
+        };
+        assert_eq!((seen(-1800), seen(-1), seen(0)), ((A, true), (A, true), (A, false)));
+        assert_eq!(active(&[ordered]), (A, false), "without the API's clock it may have begun");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The mirror of the TOML file: every key that exists, nothing judged. Durations, sizes, addresses and words are text
 //! here; what they mean, and the defaults, is `validate`'s business. Reading the text into the mirror is `raw/read`'s.
 
+pub mod accepts;
 pub mod leaf;
 pub mod problem;
 pub mod read;

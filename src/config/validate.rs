@@ -28,12 +28,20 @@ use super::{Admin, Config, State};
 /// Builds the configuration.
 ///
 /// `cores` is what `workers = 0` stands for. Returns the configuration with warnings, or all problems.
-pub fn build(mut raw: Raw, env: &Env, cores: usize) -> Result<(Config, Vec<String>), Vec<Problem>> {
+pub fn build(raw: Raw, env: &Env, cores: usize) -> Result<(Config, Vec<String>), Vec<Problem>> {
+    let (config, problems) = examine(raw, env, cores);
+    let warnings = problems.into_result()?;
+    // Text that is no TOML has a problem.
+    config.map(|config| (config, warnings)).ok_or_else(Vec::new)
+}
+
+/// The same with all that was noted of keys on the way; `None` = the text is no TOML.
+pub(in crate::config) fn examine(mut raw: Raw, env: &Env, cores: usize) -> (Option<Config>, Problems) {
     let broken = raw.broken;
     let mut problems = std::mem::take(&mut raw.problems);
     env.overlay(&mut raw, &mut problems);
     if broken {
-        return Err(problems.into_result().err().unwrap_or_default());
+        return (None, problems);
     }
     let services = raw
         .services
@@ -51,7 +59,7 @@ pub fn build(mut raw: Raw, env: &Env, cores: usize) -> Result<(Config, Vec<Strin
     let admin = Admin { credentials: env.credentials(), ..admin::build(&raw, &mut problems) };
     let config = Config { admin, state: state(&raw, &mut problems), services };
     across::check(&config, &mut problems);
-    problems.into_result().map(|warnings| (config, warnings))
+    (Some(config), problems)
 }
 
 fn state(raw: &Raw, problems: &mut Problems) -> State {

@@ -134,3 +134,57 @@ fn synchronous(sync: &SyncState, heirs: &[Heir<'_>]) -> Durability {
         sentence,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::machine::tests::plan;
+    use super::*;
+
+    fn state(names: &str, synchronous: &[&str], commit: &str) -> SyncState {
+        let synchronous = synchronous.iter().map(|name| (*name).to_owned()).collect();
+        SyncState { names: names.into(), synchronous, commit: commit.into() }
+    }
+
+    /// Could it be lost, how much at most, and how bad that is; `heirs`: who could be promoted, and what they lack.
+    fn told(sync: &SyncState, heirs: &[(&str, u64)]) -> (bool, Option<u64>, Level) {
+        let service = plan::service(3);
+        let sides: Vec<Side> = service.backends.iter().map(Side::new).collect();
+        let heirs: Vec<Heir<'_>> = heirs
+            .iter()
+            .map(|(name, lag)| {
+                let side = sides.iter().find(|side| side.name.as_str() == *name).unwrap();
+                Heir { side, lag: Some(*lag), called: Some(side.name.as_str()) }
+            })
+            .collect();
+        let waits = sync.needed() > 0 && !matches!(sync.commit.as_str(), "off" | "local");
+        let found = if waits { synchronous(sync, &heirs) } else { asynchronous(&service, sync, &heirs) };
+        (found.at_risk, found.loss_bytes, found.level)
+    }
+
+    #[test]
+    fn without_synchronous_standbys_what_the_best_one_lacks_could_be_lost() {
+        let nobody_waits = [state("", &[], "on"), state("FIRST 1 (west)", &["west"], "local")];
+        for sync in &nobody_waits {
+            assert_eq!(told(sync, &[("west", 4096), ("north", 9000)]), (true, Some(4096), Level::Ok));
+            assert_eq!(told(sync, &[]), (true, None, Level::Ok), "nobody could take over");
+        }
+    }
+
+    #[test]
+    fn nothing_is_lost_where_whoever_commits_wait_for_could_be_promoted() {
+        let both = [("west", 0), ("north", 700)];
+        assert_eq!(told(&state("FIRST 1 (west, north)", &["west"], "on"), &both), (false, Some(0), Level::Ok));
+        assert_eq!(told(&state("west", &["west"], "remote_write"), &both), (false, Some(0), Level::Ok));
+        // One of any two may be the one that cannot be promoted.
+        let any = |needed: u32| state(&format!("ANY {needed} (west, north)"), &["west", "north"], "on");
+        assert_eq!(told(&any(1), &both), (false, Some(0), Level::Ok));
+        assert_eq!(told(&any(1), &[("north", 700)]), (true, Some(700), Level::Warn));
+        assert_eq!(told(&any(2), &[("north", 700)]), (false, Some(0), Level::Ok));
+    }
+
+    #[test]
+    fn what_the_best_one_lacks_could_be_lost_where_commits_wait_for_another() {
+        let sync = state("FIRST 1 (west)", &["west"], "on");
+        assert_eq!(told(&sync, &[("north", 700)]), (true, Some(700), Level::Warn));
+    }
+}

@@ -196,6 +196,7 @@ impl Machine {
         machine.mark_unproven();
         machine.forget_strangers(now);
         machine.mark_administered();
+        machine.await_standbys_still(now);
         machine.resume(now);
         machine.advance(now);
         machine
@@ -467,4 +468,4 @@ impl Machine {
 }
 
 #[cfg(test)]
-mod tests;
+pub(in crate::failover) mod tests;

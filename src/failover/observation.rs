@@ -44,7 +44,7 @@ pub enum Verdict {
 #[serde(rename_all = "snake_case")]
 pub enum Unknown {
     /// 28xxx: the server lives, the credentials of the probe are wrong or not allowed.
-    #[error("the server refuses the probe's login (28xxx); check user, password and pg_hba.conf")]
+    #[error("the server refuses the probe's login (28xxx); check user, password and host-based authentication")]
     Authentication,
     /// 3D000.
     #[error("the probe's database does not exist (3D000)")]

@@ -76,8 +76,10 @@ impl Pair {
     /// The clusters of a service, of the only one unless one is named. Sends nothing.
     pub fn build(config: &Config, service: Option<&str>) -> Result<Self, Error> {
         let service = choose(config, service)?;
-        let Some(Replication::Cloud(cloud)) = &service.replication else {
-            return Err(Error::NotCloud(service.name.clone()));
+        let cloud = match &service.replication {
+            Some(Replication::Cloud(cloud)) => cloud,
+            Some(Replication::Sql(_)) => return Err(Error::SelfHosted(service.name.clone())),
+            None => return Err(Error::NotCloud(service.name.clone())),
         };
         let sides = sides(service).ok_or_else(|| Error::NotCloud(service.name.clone()))?;
         let [primary, standby] = sides.ok_or_else(|| Error::NoPrimary(service.name.clone()))?;

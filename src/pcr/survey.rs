@@ -79,7 +79,7 @@ impl Survey {
 
     /// The side that a stream leads from; without one, the side that was promoted last; without any promotion, home.
     pub fn active(&self, pair: &Pair) -> Which {
-        let found = standing(&self.streams, pair.primary.id, pair.standby.id);
+        let found = standing(&self.streams, pair.primary.id, pair.standby.id, self.date);
         if found.active == pair.standby.id { Which::Standby } else { Which::Primary }
     }
 

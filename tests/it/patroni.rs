@@ -14,6 +14,8 @@ use tokio_postgres::NoTls;
 use tokio_util::sync::CancellationToken;
 
 const WATCH: Duration = Duration::from_secs(5);
+/// From when Patroni says who leads; two looks at it, and a loaded machine.
+const AT_ONCE: Duration = Duration::from_secs(5);
 
 async fn behind(patroni: &Patroni) -> Daemon {
     let daemon = DaemonPlan::patroni(patroni).launch();
@@ -105,7 +107,7 @@ async fn a_switchover_that_patronictl_orders_is_followed_at_once() {
     let (newcomers, writers) = (Newcomers::start(daemon.listen), Writers::start(daemon.listen, 4));
     writers.go_on_at(patroni.member("db1").port, 50, SOON).await;
     patroni.ctl(&["switchover", "it", "--master", "db1", "--candidate", "db2", "--force"]);
-    daemon.until_active("db2", SOON).await;
+    daemon.until_active("db2", AT_ONCE).await;
     writers.go_on_at(patroni.member("db2").port, 50, SOON).await;
     let (served, refused) = newcomers.stop().await;
     println!("{served} newcomers served, told: {refused:?}");
@@ -117,6 +119,21 @@ async fn a_switchover_that_patronictl_orders_is_followed_at_once() {
     assert!(shown.open, "a pause moves nothing: {paused}");
     let said = daemon.ctl_done(&["status"]).await.out;
     assert!(said.contains("Patroni is paused") && said.contains("db1") && said.contains("replica"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failover_is_passed_on_to_patroni() {
+    let patroni = Patroni::start(2).await;
+    let daemon = behind(&patroni).await;
+    let writers = Writers::start(daemon.listen, 4);
+    writers.go_on_at(patroni.member("db1").port, 50, SOON).await;
+    daemon.ctl_done(&["failover", "--to", "db2", "--yes"]).await;
+    daemon.until_active("db2", SOON).await;
+    writers.go_on_at(patroni.member("db2").port, 50, SOON).await;
+    let journal = writers.stop().await;
+    assert_eq!(journal.errors.get("25006"), None, "{:?}", journal.errors);
+    let told = history(&daemon, "patroni: db2 is leader, timeline").await;
+    assert!(told.contains("had ordered that failover from Patroni"), "{told}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -115,3 +115,41 @@ async fn a_reader_stays_where_it_is_while_the_primary_is_dead_and_nobody_decides
     reader.query_one("SELECT 1", &[]).await.unwrap();
     assert_eq!(reader_at(readers).await.unwrap().1, pair.west.port);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn readers_of_a_standby_that_dies_or_becomes_active_go_on_at_another_one() {
+    let pair = Pair::start().await;
+    let north = pair.add_standby("north").await;
+    let servers = [&pair.east, &pair.west, &north];
+    let (plan, readers) = Daemon::plan(&servers).failover("survivors", "repoint").read_only_listener();
+    let daemon = plan.backend("west", "priority", 1).start().await;
+    fit(&daemon, &["west", "north"]).await;
+    let at = async |wanted: u16| {
+        eventually("a reader there", SOON, async || {
+            let (client, port) = reader_at(readers).await?;
+            if port == wanted { Ok(client) } else { Err(format!("at {port}")) }
+        })
+        .await
+    };
+    let ends = async |client: Client| {
+        eventually("the reader's connection ends", SOON, async || {
+            if client.is_closed() { Ok(()) } else { Err("it is open".into()) }
+        })
+        .await;
+    };
+
+    // Hung, not closed: nothing tells the reader but us.
+    let reader = at(north.port).await;
+    north.freeze().await;
+    ends(reader).await;
+    assert_eq!(reader_at(readers).await.unwrap().1, pair.west.port);
+    north.thaw();
+    fit(&daemon, &["west", "north"]).await;
+
+    let reader = at(pair.west.port).await;
+    daemon.ctl_done(&["switchover", "--to", "west", "--yes"]).await;
+    daemon.until_active("west", SOON).await;
+    ends(reader).await;
+    fit(&daemon, &["north"]).await;
+    assert_ne!(reader_at(readers).await.unwrap().1, pair.west.port);
+}

@@ -60,6 +60,15 @@ async fn ctrl_c_in_psql_cancels_the_statement() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn ctrl_c_in_psql_cancels_the_statement_at_the_standby_that_runs_it() {
+    let pair = Pair::start().await;
+    let (plan, readers) = Daemon::plan(&[&pair.east, &pair.west]).read_only_listener();
+    let daemon = plan.start().await;
+    daemon.until("west takes readers", SOON, |s| find(s, "west").no_readers_why.is_none()).await;
+    ctrl_c_cancels(&Psql::to(readers), &pair.west).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn ctrl_c_in_psql_cancels_the_statement_over_tls() {
     let pair = Pair::plan().tls_only().start().await;
     let daemon = Daemon::start(&[&pair.east, &pair.west]).await;

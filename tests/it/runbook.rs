@@ -1,4 +1,4 @@
-//! `docs/runbook` as it is typed, on a real pair: what is to be looked at can be looked at, what is to be typed is taken,
+//! `docs/runbook` and the page on troubleshooting as they are typed, on a real pair: what is to be looked at can be looked at, what is to be typed is taken,
 //! and a server that is rebuilt by the page on quarantine is a standby again. That the pages fit the alerts is `kit`'s.
 
 use crate::harness::binaries::{as_account, existing, postgres};
@@ -86,6 +86,7 @@ fn folder() -> PathBuf {
 /// The lines of every page's `sh` blocks, with the page.
 fn commands() -> Vec<(String, String)> {
     let mut pages: Vec<PathBuf> = std::fs::read_dir(folder()).unwrap().map(|entry| entry.unwrap().path()).collect();
+    pages.push(folder().join("../troubleshooting.md"));
     pages.sort();
     let mut commands = Vec::new();
     for page in pages {

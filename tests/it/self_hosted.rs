@@ -191,6 +191,10 @@ async fn the_way_home_leads_through_a_replication_back_and_the_stopped_cluster_s
     rows.go_on(20, SOON).await;
     let refused = daemon.ctl(&["restore", "--yes"]).await;
     assert!(refused.code != Some(0) && refused.talk.contains("no stream leads from west back to east"), "{refused:?}");
+    assert!(refused.talk.contains("START REPLICATION OF"), "the statement that makes one: {refused:?}");
+    let config = daemon.state_path().with_file_name("pgpivot.toml");
+    let cloud_only = daemon.ctl(&["--config", config.to_str().unwrap(), "failback", "create-stream", "--yes"]).await;
+    assert!(cloud_only.code != Some(0) && cloud_only.talk.contains("self-hosted"), "{cloud_only:?}");
     let west = cloud.sql_address(Side::West);
     let back = format!("ALTER VIRTUAL CLUSTER main START REPLICATION OF main ON 'postgresql://root@{west}'");
     steer(&cloud, Side::East, &back).await;

@@ -217,7 +217,8 @@ async fn the_first_commit_after_a_failover_waits_for_the_standby_that_is_left_an
     let daemon = plan.failover("sync_after_failover", "adapt").start().await;
     let safe = |s: &ServiceStatus| s.durability.as_ref().is_some_and(|d| d.synchronous && !d.at_risk);
     let shown = daemon.until("nothing can be lost", SOON, safe).await;
-    assert!(shown.durability.unwrap().sentence.starts_with("no acknowledged commit would be lost"));
+    let shown = shown.durability.unwrap();
+    assert!(shown.sentence.starts_with("no acknowledged commit would be lost") && shown.loss_bytes == Some(0));
     pair.east.kill().await;
     let active =
         daemon.until("one of two took over", FAILOVER, |s| s.open && !is_active(s, "east")).await.active.unwrap();
@@ -242,6 +243,8 @@ async fn a_commit_does_not_wait_for_ever_for_a_standby_that_cannot_be_pointed_at
     let daemon = plan.failover("sync_after_failover", "adapt").start().await;
     pair.east.kill().await;
     daemon.until("one of two took over", FAILOVER, |s| s.open && !is_active(s, "east")).await;
+    let (_, metrics) = daemon.fetch("/metrics").await.unwrap();
+    assert!(metrics.contains("pgpivot_possible_loss_bytes{"), "{metrics}");
     let psql = Psql::to(daemon.listen);
     let commit = psql.say("INSERT INTO ledger VALUES (1, 1, 1, 1)");
     let said = tokio::time::timeout(SOON, commit).await.expect("the first commit hangs");

@@ -45,14 +45,15 @@ impl Laws {
             return self.broken(Law::LatchOnDisk, format!("open to {active} without a latch on disk"));
         };
         let same = latch.active == *active && latch.epoch == epoch;
-        let said = format!("open to {active} in epoch {epoch}, on disk {} in {}", latch.active, latch.epoch);
-        self.demand(Law::LatchOnDisk, same, || said);
+        let said =
+            (!same).then(|| format!("open to {active} in epoch {epoch}, on disk {} in {}", latch.active, latch.epoch));
+        self.demand(Law::LatchOnDisk, said.is_none(), || said.unwrap_or_default());
         self.demand(Law::Epoch, epoch >= self.last_epoch, || format!("open in epoch {epoch} again"));
         self.last_epoch = self.last_epoch.max(epoch);
         let left = scene.disk.intent.as_ref().filter(|intent| intent.from.as_ref() == Some(active));
         let drains = left.is_none_or(|i| hold && i.kind == EpisodeKind::Switchover && i.stage == Stage::Intent);
-        let said = format!("open to {active}, which {left:?} leaves");
-        self.demand(Law::IntentOutranks, drains, || said);
+        let said = (!drains).then(|| format!("open to {active}, which {left:?} leaves"));
+        self.demand(Law::IntentOutranks, said.is_none(), || said.unwrap_or_default());
         if let Some(why) = self.astray(active) {
             self.broken(Law::RoleMismatch, format!("open to {active}: {why}"));
         }
@@ -122,8 +123,8 @@ impl Laws {
                 (Some(identity), Some(facts)) => proves(facts, identity),
                 (None, Some(_)) => true,
             };
-            let said = format!("{address} of {} takes writes and shows {told:?}", open.name);
-            self.demand(Law::Timeline, fits, || said);
+            let said = (!fits).then(|| format!("{address} of {} takes writes and shows {told:?}", open.name));
+            self.demand(Law::Timeline, said.is_none(), || said.unwrap_or_default());
         }
     }
 
@@ -143,8 +144,8 @@ impl Laws {
             let counter = self.ears.get(&open.name).and_then(|ear| ear.counters.get(address));
             let told = counter.and_then(|counter| counter.told.as_ref()).map(|(_, facts)| facts);
             let fits = told.is_some_and(follows);
-            let said = format!("{address} of {} is read and shows {told:?}", open.name);
-            self.demand(Law::Timeline, fits, || said);
+            let said = (!fits).then(|| format!("{address} of {} is read and shows {told:?}", open.name));
+            self.demand(Law::Timeline, said.is_none(), || said.unwrap_or_default());
         }
     }
 

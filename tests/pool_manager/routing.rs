@@ -10,6 +10,7 @@ use tracing_subscriber::fmt::MakeWriter;
 
 use crate::cluster::Shutdown;
 use crate::eventually::{SOON, eventually};
+use crate::pair::Pair;
 use crate::stage::{Three, patient, until, url, who};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -120,14 +121,18 @@ async fn reads_avoid_a_standby_that_dies_go_to_the_primary_when_both_are_gone_an
 #[tokio::test(flavor = "multi_thread")]
 async fn the_breaker_of_a_dead_server_opens_and_closes_when_it_answers_again() {
     let three = Three::start().await;
-    let builder = patient(PoolManager::builder(url(three.east()))).breaker(3, Duration::from_millis(300));
-    let pools = builder.connect().await.unwrap();
+    let builder = patient(PoolManager::builder(url(three.east()))).acquire_timeout(Duration::from_millis(500));
+    let pools = builder.breaker(3, Duration::from_secs(600)).connect().await.unwrap();
     assert_eq!(who(pools.write()).await, three.east().port);
     three.east().kill().await;
+    for _ in 0..3 {
+        sqlx::query("SELECT 1").execute(pools.write()).await.unwrap_err();
+    }
     let error = sqlx::query("SELECT 1").execute(pools.write()).await.unwrap_err();
     assert!(matches!(PoolError::of(&error), Some(PoolError::CircuitOpen { .. })), "{error:?}");
     assert_ne!(pools.status().servers[0].breaker, "closed");
     three.east().start().await;
+    // Long before its ten minutes are over: somebody saw the server answer.
     eventually("a statement is let through", SOON, async || {
         sqlx::query("SELECT 1").execute(pools.write()).await.map_err(|error| error.to_string())
     })
@@ -182,13 +187,38 @@ async fn health_checks_stop_and_start_when_told() {
     let asked = checked();
     assert_ne!(first, asked, "one that is asked for is made");
     three.west().kill().await;
-    assert!(pools.status().servers[1].connected, "nobody looks by himself");
+    let quiet = async || {
+        let before = checked();
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        assert_eq!(checked(), before, "nobody looks by himself, five intervals long");
+    };
+    quiet().await;
+    assert!(pools.status().servers[1].connected);
     pools.start_health_checks();
     until("the loss is noticed", || if pools.status().servers[1].connected { Err("not yet".into()) } else { Ok(()) })
         .await;
     pools.stop_health_checks();
+    // One may be under way.
     pools.check_health().await;
+    quiet().await;
     assert_eq!(pools.status().servers[0].failure_count, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_write_waits_out_a_restart_of_the_only_server_and_those_after_it_are_served_at_once() {
+    let pair = Pair::start().await;
+    pair.east.run("CREATE TABLE kept (id int PRIMARY KEY, value int); ALTER TABLE kept OWNER TO app").await;
+    let east = &pair.east;
+    let pools = PoolManager::builder(url(east)).acquire_timeout(SOON).connect().await.unwrap();
+    east.stop(Shutdown::Fast).await;
+    let write = async |id: i32| sqlx::query("INSERT INTO kept VALUES ($1, 0)").bind(id).execute(pools.write()).await;
+    let (first, ()) = tokio::join!(write(1), async {
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        east.start().await;
+    });
+    first.unwrap();
+    write(2).await.unwrap();
+    assert_eq!(east.ask("SELECT count(*) FROM kept").await, "2");
 }
 
 /// Everything that is logged.

@@ -72,6 +72,13 @@ impl Breaker {
         }
     }
 
+    /// Somebody else heard the server answer: one may try at once.
+    pub(super) fn looked_well(&mut self, now: Moment) {
+        if matches!(self.state, State::Open { .. }) {
+            self.state = State::Open { until: now };
+        }
+    }
+
     /// The server failed. Says whether that opened the breaker.
     pub(super) fn failure(&mut self, now: Moment) -> bool {
         let (failures, was_closed) = match self.state {
@@ -164,6 +171,16 @@ mod tests {
         assert!(breaker.enter(at(23)), "the application dropped it");
         breaker.abandoned(at(24));
         assert!(breaker.enter(at(24)), "it found no free connection");
+    }
+
+    #[test]
+    fn a_server_that_was_seen_to_answer_is_tried_at_once() {
+        let mut breaker = opened();
+        breaker.looked_well(at(4));
+        assert_eq!(breaker.word(at(4)), "half-open");
+        assert!(breaker.enter(at(4)) && !breaker.enter(at(4)), "by one");
+        assert!(breaker.failure(at(5)), "and its word counts");
+        assert!(!breaker.enter(at(6)));
     }
 
     #[test]

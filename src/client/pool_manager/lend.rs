@@ -1,6 +1,7 @@
 //! Lends a connection: to the primary for writes, to a replica for reads, to one that has seen something for reads that
 //! must. Nothing of the application's was sent while this tries one server after the other.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use sqlx::Postgres;
@@ -68,6 +69,7 @@ impl Fleet {
 
     async fn lend_primary(&self, deadline: Instant) -> Result<Lent, PoolError> {
         let (began, mut looked) = (Instant::now(), false);
+        let mut failed = BTreeSet::new();
         loop {
             let writer = self.writer();
             let mut lacking = PoolError::NoPrimary { waited: began.elapsed() };
@@ -80,7 +82,7 @@ impl Fleet {
                 }
                 Writer::Contested(servers) => return Err(PoolError::Contested { servers: self.names(&servers) }),
                 Writer::Nobody => {}
-                Writer::Server(index) => match self.acquire(index, deadline).await {
+                Writer::Server(index) => match self.acquire(index, deadline, &mut failed).await {
                     // It may have ceased to be the primary while we waited for the connection.
                     Ok(connection) if self.writer_index() == Some(index) => {
                         return Ok(Lent { server: index, connection });
@@ -90,8 +92,10 @@ impl Fleet {
                         continue;
                     }
                     Err(error @ (PoolError::Unreachable { .. } | PoolError::NoPrimary { .. })) => lacking = error,
-                    // With others that may take over, it is worth the wait.
-                    Err(error @ PoolError::CircuitOpen { .. }) if self.servers.len() > 1 => lacking = error,
+                    // With others that may take over it is worth the wait, and who waits already goes on.
+                    Err(error @ PoolError::CircuitOpen { .. }) if self.servers.len() > 1 || !failed.is_empty() => {
+                        lacking = error;
+                    }
                     Err(error) => return Err(error),
                 },
             }
@@ -106,12 +110,12 @@ impl Fleet {
     async fn lend_reader(&self, not: &[usize], deadline: Instant) -> Result<Lent, PoolError> {
         let began = Instant::now();
         let (mut tried, mut spares) = (not.to_vec(), !not.is_empty());
-        let mut lacking = None;
+        let (mut lacking, mut failed) = (None, BTreeSet::new());
         loop {
             let replica = self.replica(&tried);
             let primary = self.writer_index().filter(|index| !tried.contains(index));
             if let Some(index) = replica.or(primary) {
-                match self.acquire(index, deadline).await {
+                match self.acquire(index, deadline, &mut failed).await {
                     Ok(connection) => {
                         self.count_fallback(replica.is_none());
                         return Ok(Lent { server: index, connection });
@@ -144,7 +148,7 @@ impl Fleet {
             !not.contains(&index) && server.is_fit() && token.is_on(server.seen().timeline)
         };
         if let Some(index) = self.balance((0..self.servers.len()).filter(may))
-            && let Ok(connection) = self.acquire(index, deadline).await
+            && let Ok(connection) = self.acquire(index, deadline, &mut BTreeSet::new()).await
             && let Some(lent) = self.has_seen(Lent { server: index, connection }, token, patience).await
         {
             return Ok(lent);
@@ -224,8 +228,14 @@ impl Fleet {
         }
     }
 
-    /// A connection of this server's pool. While the pool tries, a look may find that the server is gone.
-    async fn acquire(&self, index: usize, deadline: Instant) -> Result<PoolConnection<Postgres>, PoolError> {
+    /// A connection of this server's pool. While the pool tries, a look may find that the server is gone. `failed`: the
+    /// servers whose failure was counted for whoever waits; he counts once, however often he tries.
+    async fn acquire(
+        &self,
+        index: usize,
+        deadline: Instant,
+        failed: &mut BTreeSet<usize>,
+    ) -> Result<PoolConnection<Postgres>, PoolError> {
         let (server, began) = (&self.servers[index], Instant::now());
         if !server.enter() {
             let retry_in = server.standing().breaker.closed_in(self.clock.now());
@@ -255,7 +265,11 @@ impl Fleet {
                 Err(error.into())
             }
             _ => {
-                server.let_down();
+                if failed.insert(index) {
+                    server.let_down();
+                } else {
+                    server.let_down_again();
+                }
                 Err(PoolError::Unreachable { server: name, waited })
             }
         }

@@ -191,6 +191,12 @@ impl Server {
         self.ask();
     }
 
+    /// It failed somebody again who has waited for it since it did so first: that is no failure more.
+    pub(super) fn let_down_again(&self) {
+        self.abandoned();
+        self.ask();
+    }
+
     /// What it is has changed: no connection of before is lent again.
     pub(super) fn retire(&self) {
         let now = u64::try_from(self.clock.now().0.as_millis()).unwrap_or(u64::MAX - 1);
@@ -212,6 +218,9 @@ impl Server {
         standing.healthy = true;
         standing.down_since = None;
         let news = standing.reconnect.found();
+        if news {
+            standing.breaker.looked_well(self.clock.now());
+        }
         drop(standing);
         if news {
             tracing::info!(server = %self.name, role = seen.role.word(), "database connection established");

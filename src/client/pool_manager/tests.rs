@@ -109,6 +109,8 @@ fn every_number_has_its_bounds() {
     }
     let defaults = builder().limits;
     assert_eq!((defaults.max_connections, defaults.acquire_timeout), (10, Duration::from_secs(5)));
+    let seconds = Duration::from_secs;
+    assert_eq!(defaults.schedule, super::reconnect::Schedule { first: seconds(2), max: seconds(32), attempts: 5 });
     assert!(builder().servers().is_ok());
 }
 
@@ -126,7 +128,7 @@ fn url(address: &str) -> String {
 async fn where_nobody_answers_statements_wait_for_the_time_allowed_and_say_who_could_not_be_reached() {
     let address = nobody().await;
     let patience = Duration::from_millis(400);
-    let builder = PoolManager::builder(url(&address)).acquire_timeout(patience).breaker(1000, patience);
+    let builder = PoolManager::builder(url(&address)).acquire_timeout(patience);
     let pools = builder.connect().await.unwrap();
     for intent in [QueryIntent::Read, QueryIntent::Write] {
         let began = Instant::now();
@@ -146,14 +148,22 @@ async fn where_nobody_answers_statements_wait_for_the_time_allowed_and_say_who_c
 #[tokio::test]
 async fn a_server_that_fails_three_times_in_a_row_is_left_alone_and_statements_fail_at_once() {
     let address = nobody().await;
-    let builder = PoolManager::builder(url(&address)).breaker(3, Duration::from_secs(600));
-    let pools = builder.connect().await.unwrap();
-    let error = sqlx::query("SELECT 1").execute(pools.write()).await.unwrap_err();
-    assert!(matches!(PoolError::of(&error), Some(PoolError::CircuitOpen { .. })), "{error}");
+    let builder = PoolManager::builder(url(&address)).acquire_timeout(Duration::from_secs(1));
+    let pools = builder.breaker(3, Duration::from_secs(600)).connect().await.unwrap();
+    for nth in 1..=3 {
+        let began = Instant::now();
+        let error = sqlx::query("SELECT 1").execute(pools.write()).await.unwrap_err();
+        let told = PoolError::of(&error);
+        let expected = match nth {
+            3 => matches!(told, Some(PoolError::Unreachable { .. } | PoolError::CircuitOpen { .. })),
+            _ => matches!(told, Some(PoolError::Unreachable { .. })),
+        };
+        assert!(expected && began.elapsed() >= Duration::from_secs(1), "{nth}: {error}");
+    }
     let began = Instant::now();
     let error = sqlx::query("SELECT 1").execute(pools.read()).await.unwrap_err();
     assert!(matches!(PoolError::of(&error), Some(PoolError::CircuitOpen { .. })), "{error}");
-    assert!(began.elapsed() < Duration::from_secs(5), "the acquire timeout was not waited for");
+    assert!(began.elapsed() < Duration::from_secs(1), "the acquire timeout was not waited for");
     assert_eq!((pools.status().servers[0].breaker, pools.metrics().pools[0].breaker_openings), ("open", 1));
 }
 

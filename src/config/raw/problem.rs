@@ -4,6 +4,8 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use super::accepts::Accepts;
+
 /// One mistake.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Problem {
@@ -37,6 +39,7 @@ pub struct Problems {
     more: usize,
     warnings: Vec<String>,
     origins: BTreeMap<String, &'static str>,
+    accepted: BTreeMap<String, Accepts>,
 }
 
 impl Problems {
@@ -95,6 +98,21 @@ impl Problems {
     /// The variable that set this key.
     pub fn origin(&self, path: &str) -> Option<&'static str> {
         self.origins.get(path).copied()
+    }
+
+    /// What this key accepts, whether it is written or not.
+    pub fn note(&mut self, path: impl Into<String>, accepts: Accepts) {
+        self.accepted.insert(path.into(), accepts);
+    }
+
+    /// Everything noted of keys, by their path.
+    pub fn accepted(&self) -> &BTreeMap<String, Accepts> {
+        &self.accepted
+    }
+
+    /// Every key that a variable has set, with that variable.
+    pub fn origins(&self) -> &BTreeMap<String, &'static str> {
+        &self.origins
     }
 
     /// No mistake so far?

@@ -11,6 +11,9 @@ use super::{Raw, Service, backend_path, listener_path, quoted, service_path};
 /// Syntax mistakes that are reported at most: one mistake often brings others behind it.
 const MAX_SYNTAX_PROBLEMS: usize = 5;
 
+/// The tables of a whole file.
+const ROOT: &[&str] = &["admin", "state", "service"];
+
 /// Reads a file's text.
 pub fn parse(text: &str) -> Raw {
     let mut raw = Raw::default();
@@ -29,7 +32,7 @@ pub fn parse(text: &str) -> Raw {
         }
     }
     for (key, _) in root {
-        unknown(problems, "", &key, &["admin", "state", "service"]);
+        unknown(problems, "", &key, ROOT);
     }
     raw
 }
@@ -197,6 +200,30 @@ fn article(value: &Value) -> &'static str {
         Value::Array(_) => "a list",
         Value::Table(_) => "a table",
     }
+}
+
+/// Every table below the root: what stands before its keys in a path, from the service on, and all its keys.
+#[cfg(test)]
+pub(in crate::config) fn mirror() -> Vec<(&'static str, &'static [&'static str])> {
+    vec![
+        ("admin.", keys::<super::Admin>()),
+        ("state.", keys::<super::State>()),
+        ("", keys::<Service>()),
+        ("listener.", keys::<super::Listener>()),
+        ("listener.tls.", keys::<super::ListenerTls>()),
+        ("backend.", keys::<super::Backend>()),
+        ("backend.tls.", keys::<super::Tls>()),
+        ("probe.", keys::<super::Probe>()),
+        ("probe.tls.", keys::<super::Tls>()),
+        ("probe.http.", keys::<super::Http>()),
+        ("failover.", keys::<super::Failover>()),
+        ("failover.promoter_login.", keys::<super::PromoterLogin>()),
+        ("read_only.", keys::<super::ReadOnly>()),
+        ("patroni.", keys::<super::Patroni>()),
+        ("cockroach_cloud.", keys::<super::CockroachCloud>()),
+        ("cockroach_sql.", keys::<super::CockroachSql>()),
+        ("connection.", keys::<super::Connection>()),
+    ]
 }
 
 /// The keys that a struct of the mirror has, as its derived `Deserialize` announces them.

@@ -154,7 +154,7 @@ impl Lag {
     fn build(s: &mut Section<'_>, raw: &raw::Failover, kind: Kind) -> Self {
         const KEY: &str = "max_lag";
         let mut lag = Self { bytes: 16 << 20, time: Duration::from_secs(120) };
-        let Some(Text(text)) = &raw.max_lag else { return lag };
+        let text = raw.max_lag.as_ref().map_or("", |Text(text)| text.as_str());
         let is_time = humantime::parse_duration(text.trim()).is_ok();
         match kind {
             Kind::Postgres if is_time && parse_size(text).is_none() => {

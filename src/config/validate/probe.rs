@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::super::raw::accepts::Accepts;
 use super::super::raw::{self, Number, Raw, Share, Text};
 use super::super::{HttpProbe, Kind, Login, Probe, ProbeKind};
 use super::Problems;
@@ -90,11 +91,13 @@ fn times(section: &mut Section<'_>, raw: &raw::Probe, defaults: &Defaults, kind:
 }
 
 fn jitter(section: &mut Section<'_>, value: &Option<Share>, default: u8) -> u8 {
+    const MOST: f64 = 0.5;
+    section.note("jitter", Accepts::Share("0".into(), MOST.to_string()));
     match value {
         None => default,
-        Some(Share(share)) if (0.0..=0.5).contains(share) => (share * 100.0).round() as u8,
+        Some(Share(share)) if (0.0..=MOST).contains(share) => (share * 100.0).round() as u8,
         Some(Share(share)) => {
-            section.problem("jitter", format!("{share} is out of range; write 0 to 0.5"));
+            section.problem("jitter", format!("{share} is out of range; write 0 to {MOST}"));
             default
         }
     }
@@ -151,7 +154,8 @@ fn http(section: &mut Section<'_>, raw: Option<&raw::Http>) -> HttpProbe {
     HttpProbe {
         primary_only: section.flag(&raw.primary_only, of_patroni),
         path,
-        port: raw.port.map(|port| section.number("http.port", &Some(port), 1..=65535, 8008)),
+        // Where none is written the endpoint's own counts.
+        port: Some(section.number("http.port", &raw.port, 1..=65535, 8008)).filter(|_| raw.port.is_some()),
         tls: section.flag(&raw.tls, false),
         expect_status,
         expect_body: section.text("http.expect_body", &raw.expect_body),

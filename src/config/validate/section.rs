@@ -6,6 +6,7 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::super::raw::accepts::Accepts;
 pub(super) use super::super::raw::problem::shown;
 use super::super::raw::problem::{Problems, nearest};
 use super::super::raw::{Flag, Number, Text};
@@ -43,6 +44,11 @@ impl<'a> Section<'a> {
         self.problems.touches(&self.key(key))
     }
 
+    /// For the reference: what a key accepts.
+    pub(super) fn note(&mut self, key: &str, accepts: Accepts) {
+        self.problems.note(self.key(key), accepts);
+    }
+
     /// A duration within a range.
     pub(super) fn duration(
         &mut self,
@@ -51,6 +57,7 @@ impl<'a> Section<'a> {
         range: RangeInclusive<Duration>,
         default: Duration,
     ) -> Duration {
+        self.note(key, Accepts::Duration(*range.start(), *range.end()));
         let Some(Text(text)) = value else { return default };
         let Ok(duration) = humantime::parse_duration(text.trim()) else {
             let message = format!("{} is not a duration; write for example \"2s\" or \"500ms\"", shown(text));
@@ -66,6 +73,7 @@ impl<'a> Section<'a> {
     where
         T: TryFrom<u64> + PartialOrd + Copy + Display,
     {
+        self.note(key, Accepts::Count(range.start().to_string(), range.end().to_string()));
         let Some(Number(number)) = *value else { return default };
         match T::try_from(number) {
             Ok(number) => self.within(key, number, range, default, |n| n.to_string()),
@@ -78,6 +86,7 @@ impl<'a> Section<'a> {
 
     /// Bytes within a range.
     pub(super) fn size(&mut self, key: &str, value: &Option<Text>, range: RangeInclusive<u64>, default: u64) -> u64 {
+        self.note(key, Accepts::Size(size_text(*range.start()), size_text(*range.end())));
         let Some(Text(text)) = value else { return default };
         match parse_size(text) {
             Some(bytes) => self.within(key, bytes, range, default, |b| format!("\"{}\"", size_text(b))),
@@ -118,6 +127,7 @@ impl<'a> Section<'a> {
         words: &[(&str, T)],
         later: &[&str],
     ) -> Option<T> {
+        self.note(key, Accepts::Words(words.iter().map(|(word, _)| (*word).to_owned()).collect()));
         let Text(text) = value.as_ref()?;
         if let Some((_, meaning)) = words.iter().find(|(word, _)| word == text) {
             return Some(*meaning);

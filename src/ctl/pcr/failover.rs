@@ -47,7 +47,7 @@ pub(in crate::ctl) async fn without_daemon(
         Err(problems) if global.config.is_none() && says_nothing(&problems) => return Err(error),
         Err(problems) => return Err(crate::ctl::Misuse::from(problems).into()),
     };
-    if let Err(Error::NotCloud(_)) = Pair::build(&config, global.service.as_deref()) {
+    if let Err(Error::NotCloud(_) | Error::SelfHosted(_)) = Pair::build(&config, global.service.as_deref()) {
         return Err(error);
     }
     let desk = Desk::open(global, environment, terminal).await?;

@@ -39,7 +39,7 @@ pub(in crate::ctl) async fn without_daemon(
     let mut pair = match Pair::build(&config, global.service.as_deref()) {
         Ok(pair) => pair,
         // Other services have a daemon or nothing.
-        Err(Error::NotCloud(_)) => return Err(error.into()),
+        Err(Error::NotCloud(_) | Error::SelfHosted(_)) => return Err(error.into()),
         Err(other) => return Err(other.into()),
     };
     if let Some(daemon) = find_daemon(&mut pair, &config, global, environment, terminal).await? {

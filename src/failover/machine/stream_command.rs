@@ -4,6 +4,7 @@
 use super::command::{Answer, refusal};
 use super::streams::is_accounted;
 use super::{Machine, Step};
+use crate::config::Replication;
 use crate::failover::action::{Operator, Refusal};
 use crate::failover::health::State as Health;
 use crate::failover::observation::Role;
@@ -102,8 +103,9 @@ impl Machine {
             [] => Err(refusal(
                 "no_reverse_stream",
                 format!(
-                    "no stream leads from {0} back to {home}, which lacks everything written since: `proxyctl failback create-stream` makes one, and ERASES what is on {home} first; or --force, and everything written to {0} since is missing",
-                    latch.active
+                    "no stream leads from {0} back to {home}, which lacks everything written since: {1}; or --force, and everything written to {0} since is missing",
+                    latch.active,
+                    self.way_back(&latch.active, home)
                 ),
             )),
             [(id, Status::Starting)] => Err(refusal(
@@ -115,6 +117,17 @@ impl Machine {
             )),
             _ => self.switchover_clusters(latch, Some(home), operator, dry_run, now),
         }
+    }
+
+    /// How a stream home is made.
+    fn way_back(&self, active: &BackendName, home: &BackendName) -> String {
+        let Some(Replication::Sql(sql)) = &self.service.replication else {
+            return format!("`proxyctl failback create-stream` makes one, and ERASES what is on {home} first");
+        };
+        let name = format!("\"{}\"", sql.virtual_cluster.replace('"', "\"\""));
+        format!(
+            "on {home}'s system virtual cluster, `ALTER VIRTUAL CLUSTER {name} STOP SERVICE`, then `ALTER VIRTUAL CLUSTER {name} START REPLICATION OF {name} ON '<uri of {active}>'` makes one (incremental within 24 h of the failover), and ERASES what only {home} has; then again"
+        )
     }
 
     fn restore_by_force(

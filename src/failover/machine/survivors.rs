@@ -20,6 +20,8 @@ const ANSWER: Duration = Duration::from_secs(90);
 /// Between two tries: doubled from 2 s up to this.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// Commits that still wait so long after the latch wait for somebody who does not come.
+/// How old a latch is that a daemon which starts may have to finish this for.
+const YOUNG: Duration = Duration::from_secs(60);
 const SYNC_PATIENCE: Duration = Duration::from_secs(5);
 
 /// What was done for one standby under this epoch.
@@ -40,6 +42,19 @@ pub(in crate::failover) struct Care {
 pub(in crate::failover) struct Awaited {
     since: Moment,
     asked: bool,
+    /// How often it was asked for in vain, and why last.
+    tries: u32,
+    refused: Option<String>,
+}
+
+impl Awaited {
+    fn from(since: Moment) -> Self {
+        Self { since, asked: false, tries: 0, refused: None }
+    }
+
+    fn due(&self) -> Moment {
+        self.since + (SYNC_PATIENCE * (1 << self.tries.min(6))).min(LONGEST_PAUSE)
+    }
 }
 
 impl Care {
@@ -217,18 +232,22 @@ impl Machine {
     /// The latch stands and commits may wait for standbys that have still to come.
     pub(super) fn await_standbys(&mut self, now: Now) {
         let adapts = self.service.failover.sync_after_failover == SyncRule::Adapt;
-        self.awaited = adapts.then_some(Awaited { since: now.at, asked: false });
+        self.awaited = adapts.then(|| Awaited::from(now.at));
+    }
+
+    /// Whoever latched it may have died before it was seen that they do not come.
+    pub(in crate::failover) fn await_standbys_still(&mut self, now: Now) {
+        let young = |latch: &Latch| latch.epoch > Epoch(1) && now.wall.since(latch.since) <= YOUNG;
+        if self.latch().is_some_and(young) {
+            self.await_standbys(now);
+        }
     }
 
     /// Who should have come did not: commits wait for nobody who is not there.
     fn relieve(&mut self, now: Now) {
-        let due =
-            self.awaited.as_ref().is_some_and(|awaited| !awaited.asked && now.at.since(awaited.since) >= SYNC_PATIENCE);
-        let Some(heard) = self.active_side().and_then(|side| side.facts.as_ref()).filter(|_| due) else { return };
-        let since = self.awaited.as_ref().map_or(now.at, |awaited| awaited.since);
-        if heard.started < since + SYNC_PATIENCE {
-            return;
-        }
+        let Some(due) = self.awaited.as_ref().filter(|awaited| !awaited.asked).map(Awaited::due) else { return };
+        let heard = self.active_side().and_then(|side| side.facts.as_ref());
+        let Some(heard) = heard.filter(|heard| now.at >= due && heard.started >= due) else { return };
         let blocked = heard.facts.sync.clone().filter(SyncState::blocks_commits);
         let (Some(sync), Some(backend)) = (blocked, self.active_name()) else {
             self.awaited = None;
@@ -237,6 +256,7 @@ impl Machine {
         let there: Vec<&str> = heard.facts.standbys.iter().map(String::as_str).collect();
         let names = SyncNames::parse(&sync.names).ok().flatten().and_then(|names| names.narrowed(&there));
         let names = names.map(|names| names.to_string()).unwrap_or_default();
+        let again = self.awaited.as_ref().is_some_and(|awaited| awaited.tries > 0);
         let said = format!(
             "commits on {backend} still waited for standbys that did not come: synchronous_standby_names = '{}' becomes '{names}'",
             sync.names
@@ -244,15 +264,25 @@ impl Machine {
         if let Some(awaited) = &mut self.awaited {
             awaited.asked = true;
         }
-        self.tell(now, EventKind::Notice, said);
+        if !again {
+            self.tell(now, EventKind::Notice, said);
+        }
         self.actions.push_back(Action::SetSync { episode: None, backend, names });
     }
 
-    /// What came of that.
+    /// What came of that. In vain, it is asked for again, ever more slowly: commits may hang until it is done.
     pub(super) fn relieved(&mut self, result: Result<(), String>, now: Now) {
-        self.awaited = None;
-        if let Err(why) = result {
+        let Some(asked) = self.awaited.take() else { return };
+        let Err(why) = result else {
+            if asked.tries > 0 {
+                self.tell(now, EventKind::Notice, "synchronous_standby_names could be set after all".into());
+            }
+            return;
+        };
+        if asked.refused.as_ref() != Some(&why) {
             self.tell(now, EventKind::Notice, format!("synchronous_standby_names could not be set: {why}"));
         }
+        let tries = asked.tries.saturating_add(1);
+        self.awaited = Some(Awaited { since: now.at, asked: false, tries, refused: Some(why) });
     }
 }

@@ -19,7 +19,7 @@ mod orders;
 mod overtaken;
 mod patch;
 mod patroni;
-mod plan;
+pub(in crate::failover) mod plan;
 mod primary_only;
 mod reads;
 mod rejoining;

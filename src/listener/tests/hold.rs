@@ -148,6 +148,23 @@ async fn a_server_that_is_starting_up_is_waited_for() {
 }
 
 #[tokio::test]
+async fn a_node_that_drains_or_does_not_serve_the_cluster_is_passed_over_for_the_next_address_of_its_backend() {
+    for code in [Sqlstate::ADMIN_SHUTDOWN, Sqlstate::CONNECTION_EXCEPTION] {
+        let (proxy, one, two) = (Proxy::start(|_| ()), Server::start().await, Server::start().await);
+        proxy.open(&[one.address, two.address]);
+        let mut client = proxy.login("alice").await;
+        let ((_, mut session), other) = tokio::select! {
+            session = one.accept_login() => (session, &two),
+            session = two.accept_login() => (session, &one),
+        };
+        session.send(&error_response(Severity::Fatal, code, "server is not accepting clients", None)).await;
+        drop(session);
+        other.greet().await;
+        client.expect(b"R").await;
+    }
+}
+
+#[tokio::test]
 async fn a_client_that_asked_for_tls_in_vain_waits_for_a_server_that_is_starting_up_too() {
     let (proxy, server) = (Proxy::start(|_| ()), Server::start().await);
     proxy.open(&[server.address]);

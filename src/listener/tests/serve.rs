@@ -246,3 +246,65 @@ async fn where_every_dial_is_swallowed_the_client_is_told_so_in_the_end() {
     let text = proxy.login("alice").await.expect_refusal("57P03").await;
     assert!(text.contains("connecting to east failed"), "{text:?}");
 }
+
+/// AuthenticationOk, and the key that `cancel_request` names.
+const KEY: &[u8] = b"R\0\0\0\x08\0\0\0\0K\0\0\0\x0c\0\0\0\x07keyk";
+
+#[tokio::test]
+async fn a_cancel_of_a_reader_goes_to_the_standby_that_has_its_session_and_nowhere_else() {
+    let proxy = Proxy::start(|service| service.listeners = vec![listener("127.0.0.1:0", Target::ReadOnly)]);
+    let (active, one, two) = (Server::start().await, Server::start().await, Server::start().await);
+    let readers = vec![backend("west", &[one.address]), backend("north", &[two.address])];
+    proxy.publish(&open_gate(1, vec![backend("east", &[active.address])], readers));
+    let mut reader = proxy.login("reader").await;
+    let ((_, mut session), owner, other) = tokio::select! {
+        session = one.accept_login() => (session, &one, &two),
+        session = two.accept_login() => (session, &two, &one),
+    };
+    session.send(KEY).await;
+    reader.expect(KEY).await;
+    let mut cancel = proxy.connect().await;
+    cancel.send(&cancel_request()).await;
+    let mut delivered = owner.accept().await;
+    delivered.expect(&cancel_request()).await;
+    drop(delivered);
+    cancel.expect_closed().await;
+    other.nobody_came().await;
+    active.nobody_came().await;
+}
+
+#[tokio::test]
+async fn a_cancel_whose_session_nobody_knows_goes_to_eight_readers_at_most_and_to_the_active_side() {
+    let proxy = Proxy::start(|service| service.listeners = vec![listener("127.0.0.1:0", Target::ReadOnly)]);
+    let active = Server::start().await;
+    let mut standbys = Vec::new();
+    for _ in 0..9 {
+        standbys.push(Server::start().await);
+    }
+    let readers = standbys.iter().enumerate().map(|(i, server)| backend(&format!("s{i}"), &[server.address])).collect();
+    proxy.publish(&open_gate(1, vec![backend("east", &[active.address])], readers));
+    let mut cancel = proxy.connect().await;
+    cancel.send(&cancel_request()).await;
+    for server in standbys.iter().take(8).chain([&active]) {
+        server.accept().await.expect(&cancel_request()).await;
+    }
+    cancel.expect_closed().await;
+    standbys[8].nobody_came().await;
+}
+
+#[tokio::test]
+async fn a_client_of_a_newer_protocol_is_told_by_the_server_which_one_is_spoken() {
+    let (proxy, server) = (Proxy::start(|_| ()), Server::start().await);
+    proxy.open(&[server.address]);
+    let newer = [&b"\0\0\0\x14\0\x03\0\x02user\0alice\0\0"[..]].concat();
+    let mut client = proxy.connect().await;
+    client.send(&newer).await;
+    let mut session = server.accept().await;
+    session.expect(&newer).await;
+    // NegotiateProtocolVersion: 3.0, no option is unknown; then AuthenticationOk.
+    let spoken = b"v\0\0\0\x0c\0\x03\0\0\0\0\0\0R\0\0\0\x08\0\0\0\0";
+    session.send(spoken).await;
+    client.expect(spoken).await;
+    client.send(b"question").await;
+    session.expect(b"question").await;
+}

@@ -114,8 +114,11 @@ impl Stage {
             Action::StopRejoin { backend } => self.stopped.push(backend),
             Action::SetSync { episode, backend, names } => {
                 let i = Self::index(&backend);
-                self.servers[i].sync_names = names;
-                self.told(Outcome::SyncSet { episode, result: Ok(()) });
+                let result = self.sync_refused.clone().map_or(Ok(()), Err);
+                if result.is_ok() {
+                    self.servers[i].sync_names = names;
+                }
+                self.told(Outcome::SyncSet { episode, result });
             }
             Action::Repoint(order) => {
                 let (backend, epoch) = (order.backend.clone(), order.epoch);

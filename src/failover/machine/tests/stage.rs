@@ -91,6 +91,8 @@ pub(crate) struct Stage {
     /// Standbys that were pointed at a new primary, and why that is refused.
     pub(super) repointed: Vec<BackendName>,
     pub(super) repoint_refused: Option<String>,
+    /// Why nobody's synchronous_standby_names is set.
+    pub(super) sync_refused: Option<String>,
     pub(crate) writes: u64,
     pub(super) next_probe: Vec<u64>,
     pending: Vec<(u64, Observation)>,
@@ -164,6 +166,7 @@ impl Stage {
             fenced: Vec::new(),
             repointed: Vec::new(),
             repoint_refused: None,
+            sync_refused: None,
             writes: 0,
             next_probe: vec![now; count],
             pending: Vec::new(),

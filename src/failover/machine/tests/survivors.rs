@@ -119,3 +119,59 @@ fn synchronous_names_are_those_of_the_standbys_that_are_left() {
         assert_eq!(stage.servers[1].sync_names, "");
     }
 }
+
+fn adapting() -> Stage {
+    let mut service = three();
+    service.failover.sync_after_failover = SyncRule::Adapt;
+    let mut stage = Stage::steady_with(service);
+    stage.run(5000);
+    stage.servers[1].sync_names = "FIRST 2 (east, north)".into();
+    stage.servers[0].mood = Mood::Dead;
+    stage
+}
+
+#[test]
+fn commits_that_wait_are_relieved_once_the_server_takes_the_setting() {
+    let mut stage = adapting();
+    stage.sync_refused = Some("canceling statement due to statement timeout".into());
+    stage.until(8000, |stage| stage.active() == "west" && stage.is_open());
+    stage.run(20_000);
+    assert_eq!(stage.servers[1].sync_names, "FIRST 2 (east, north)");
+    let told = |stage: &Stage| {
+        stage.events.iter().filter(|event| event.sentence.starts_with("synchronous_standby_names could not be")).count()
+    };
+    assert_eq!(told(&stage), 1, "the same refusal is told once");
+    stage.sync_refused = None;
+    stage.until(60_000, |stage| stage.servers[1].sync_names.is_empty());
+    assert!(stage.said("synchronous_standby_names could be set after all"));
+}
+
+#[test]
+fn commits_that_wait_are_relieved_by_a_daemon_that_was_started_just_after_the_failover() {
+    let mut stage = adapting();
+    stage.until(8000, |stage| stage.active() == "west" && stage.is_open());
+    assert_eq!(stage.servers[1].sync_names, "FIRST 1 (north)");
+    stage.restart(500);
+    stage.until(20_000, |stage| stage.servers[1].sync_names.is_empty());
+
+    // Long after it, what an operator has set since is left alone.
+    stage.servers[1].sync_names = "FIRST 1 (north)".into();
+    stage.run(120_000);
+    stage.restart(500);
+    stage.run(60_000);
+    assert_eq!(stage.servers[1].sync_names, "FIRST 1 (north)");
+}
+
+#[test]
+fn one_of_three_is_not_promoted_before_another_one_can_be_asked() {
+    let mut stage = Stage::steady_with(three());
+    stage.run(5000);
+    stage.servers[2].mood = Mood::Dead;
+    stage.run(20_000);
+    stage.servers[0].mood = Mood::Dead;
+    stage.run(60_000);
+    assert!(stage.promotions.is_empty() && stage.active() == "east", "{:?}", stage.promotions);
+    stage.servers[2].mood = Mood::Well;
+    stage.until(60_000, |stage| stage.active() != "east" && stage.is_open());
+    assert_eq!(stage.promotions.len(), 1);
+}
