@@ -88,6 +88,8 @@
     step();
   });
   go.addEventListener("click", step);
+  // Return in a field confirms nothing.
+  el("order-form").addEventListener("submit", (event) => event.preventDefault());
   el("order-leave").addEventListener("click", () => box.close());
   document.documentElement.classList.add("scripted");
 

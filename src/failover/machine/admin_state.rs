@@ -80,7 +80,7 @@ impl Machine {
             }
             // A backend that is ready is so with all its addresses.
             let whole = state == BackendState::Ready && place.is_none();
-            orders.retain(|order| !here(order) && !(whole && order.backend == *backend));
+            orders.retain(|order| !(here(order) || whole && order.backend == *backend));
             if state != BackendState::Ready {
                 let by = Operator {
                     name: short(&operator.name, NAME),
