@@ -149,6 +149,14 @@ impl Connections {
         self.side(service, backend).drain(|_| true)
     }
 
+    /// An operator took a side, or one address of it, out: asks every connection there to end as soon as nothing is
+    /// under way on it, or cuts them. The side stays open: no admission is voided. Returns how many it concerned.
+    pub fn retire(&self, service: &ServiceName, backend: &BackendName, at: Option<SocketAddr>, cut: bool) -> usize {
+        let side = self.side(service, backend);
+        let there = |address: &SocketAddr| at.is_none_or(|at| at == *address);
+        if cut { side.cut_at(there, Cut::Operator) } else { side.drain(|entry| there(&entry.address)) }
+    }
+
     /// As [`Connections::drain`], only connections of `read_only` listeners.
     pub fn drain_readers(&self, service: &ServiceName, backend: &BackendName) -> usize {
         self.side(service, backend).drain(|entry| entry.reads)

@@ -5,6 +5,7 @@
 //! Results go to stdout, talk to stderr. Exit codes: 0 done, 1 refused or failed, 2 misuse or unreachable.
 
 mod act;
+mod admin_state;
 mod api;
 mod args;
 mod commands;
@@ -102,6 +103,14 @@ enum Misuse {
         daemon: String,
         /// The ids that were looked for.
         clusters: Vec<String>,
+    },
+    /// No such backend, or no such address of it.
+    #[error("there is no backend {asked}; there are {}", .known.join(", "))]
+    UnknownBackend {
+        /// As given.
+        asked: String,
+        /// What there is.
+        known: Vec<String>,
     },
     /// Nobody is there to be asked.
     #[error(

@@ -1,11 +1,13 @@
 //! The read model: what server, page, CLI and client library show. Plain data that (de)serialises, and how an
 //! application is told to connect; no logic beyond that.
 
+mod admin_state;
 pub mod databases;
 pub mod dsn;
 mod durations;
 mod listener;
 mod patroni;
+mod rejoin;
 pub mod sides;
 mod standbys;
 pub mod url;
@@ -16,9 +18,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::types::{BackendName, Epoch, HostPort, Lsn, ServiceName, SystemId, Timeline, WallTime};
 
+pub use admin_state::AdminStatus;
 pub use durations::{BOUNDS_US, Durations};
 pub use listener::{ListenerStatus, ListenerTls};
 pub use patroni::{PatroniMember, PatroniStatus};
+pub use rejoin::{RejoinStatus, fence_words};
 pub use standbys::{Durability, Following};
 
 /// `GET /failover/status`: everything the page shows.
@@ -145,55 +149,6 @@ impl ServiceStatus {
     pub fn stream_lag_ms(&self, to: &BackendName) -> Option<u64> {
         let streams = self.replication.iter().flat_map(|replication| &replication.streams);
         streams.filter(|stream| stream.to == *to).find_map(|stream| stream.lag_ms)
-    }
-}
-
-/// A rejoin: how an old primary is made a standby again.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RejoinStatus {
-    /// Who.
-    pub backend: BackendName,
-    /// `follow`, `rewind`, `basebackup`.
-    pub method: String,
-    /// `ordered`, `running` (its command), `waiting` (until it streams), `done`, `failed`.
-    pub stage: String,
-    /// When it was ordered.
-    pub since: WallTime,
-    /// By whom.
-    pub operator: String,
-    /// Where its line parted from the active side's.
-    pub parted_at: Option<Lsn>,
-    /// Bytes of log that it wrote after that and that are thrown away.
-    pub bytes_given_up: Option<u64>,
-    /// The command's newest line; at the end how it ended.
-    pub said: Option<String>,
-}
-
-/// What a fence of this grade keeps from a side that was left.
-pub fn fence_words(grade: &str) -> String {
-    let means = match grade {
-        "route" => "this proxy gives it no byte; who connects past it may still write there",
-        "node-soft" => "the server is read-only, and its clients were ended",
-        "node-hard" => "fence_command says that the server cannot write",
-        _ => return grade.to_owned(),
-    };
-    format!("{grade} ({means})")
-}
-
-impl RejoinStatus {
-    /// In one sentence.
-    pub fn sentence(&self) -> String {
-        let said = self.said.as_ref().map_or_else(String::new, |said| format!(": {said}"));
-        let lost = match (self.bytes_given_up, self.parted_at) {
-            (Some(bytes), Some(at)) if bytes > 0 => format!(", {bytes} bytes written after {at} are given up"),
-            _ => String::new(),
-        };
-        format!("{} by {}, {}, ordered by {}{lost}{said}", self.backend, self.method, self.stage, self.operator)
-    }
-
-    /// It goes on.
-    pub fn runs(&self) -> bool {
-        !matches!(self.stage.as_str(), "done" | "failed")
     }
 }
 
@@ -344,6 +299,9 @@ pub struct BackendStatus {
     /// Clusters: what the control plane records of it beside its normal state: information, never a failure.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
+    /// An operator took newcomers from it; absent = it is `ready`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub admin: Option<AdminStatus>,
     /// Share within its tier.
     pub weight: u32,
     /// `active` or `backup`.
@@ -434,6 +392,9 @@ pub struct EndpointStatus {
     pub ip: SocketAddr,
     /// `up`, `down`, `unknown`, `recovering`.
     pub health: String,
+    /// An operator took newcomers from this address; absent = it is `ready`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub admin: Option<AdminStatus>,
     /// Attached now.
     pub connections: u64,
     /// Counters since the start.

@@ -8,6 +8,8 @@
 #![allow(unreachable_pub, reason = "a test binary exports nothing")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "a test fails by panicking")]
 
+#[path = "model/administered.rs"]
+mod administered;
 #[path = "model/chance.rs"]
 mod chance;
 #[path = "model/core.rs"]

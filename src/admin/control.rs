@@ -18,8 +18,8 @@ use super::server::Shared;
 use super::{CommandRequest, Order};
 use crate::config::validate::is_name;
 use crate::failover::action::Command;
-use crate::failover::phase::Method;
-use crate::types::{BackendName, ServiceName, WallTime};
+use crate::failover::phase::{BackendState, Method};
+use crate::types::{BackendName, HostPort, ServiceName, WallTime};
 use crate::view::Status;
 
 /// The longest body, bytes.
@@ -33,6 +33,7 @@ pub(super) enum Verb {
     Restore,
     Adopt,
     Rejoin,
+    Backend,
     Pause,
     Resume,
     CheckHealth,
@@ -41,12 +42,13 @@ pub(super) enum Verb {
 }
 
 impl Verb {
-    pub(super) const ALL: [Verb; 10] = [
+    pub(super) const ALL: [Verb; 11] = [
         Self::Trigger,
         Self::Switchover,
         Self::Restore,
         Self::Adopt,
         Self::Rejoin,
+        Self::Backend,
         Self::Pause,
         Self::Resume,
         Self::CheckHealth,
@@ -61,6 +63,7 @@ impl Verb {
             Self::Restore => "/failover/restore",
             Self::Adopt => "/failover/adopt",
             Self::Rejoin => "/failover/rejoin",
+            Self::Backend => "/failover/backend",
             Self::Pause => "/failover/pause",
             Self::Resume => "/failover/resume",
             Self::CheckHealth => "/failover/check-health",
@@ -102,6 +105,10 @@ impl Verb {
             Self::Abandon => {
                 let (backend, reason) = named(parse(body)?);
                 (Command::Abandon { backend }, reason)
+            }
+            Self::Backend => {
+                let Taken { backend, address, state, reason } = parse(body)?;
+                (Command::SetState { backend: backend.0, address, state }, reason)
             }
             Self::Pause => (Command::Pause, parse::<Plain>(body)?.reason),
             Self::Resume => (Command::Resume, parse::<Plain>(body)?.reason),
@@ -179,6 +186,17 @@ struct Comeback {
     backend: BackendName,
     #[serde(default)]
     method: Option<Method>,
+    #[serde(default)]
+    reason: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Taken {
+    backend: Side,
+    #[serde(default)]
+    address: Option<HostPort>,
+    state: BackendState,
     #[serde(default)]
     reason: Option<String>,
 }

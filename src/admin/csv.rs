@@ -172,10 +172,11 @@ fn backend(service: &ServiceStatus, now: WallTime, iid: u64) -> Row {
         .set("algo", "roundrobin")
 }
 
-/// HAProxy's words: a quarantined side is in maintenance, one without a fresh verdict is not checked.
+/// HAProxy's words: a quarantined side is in maintenance too, one without a fresh verdict is not checked.
 fn state_word(backend: &BackendStatus) -> &'static str {
     match backend.health.as_str() {
-        _ if backend.quarantined.is_some() => "MAINT",
+        _ if backend.quarantined.is_some() || backend.admin_state() == "maint" => "MAINT",
+        "up" if backend.admin_state() == "drain" => "DRAIN",
         "up" => "UP",
         "down" | "recovering" => "DOWN",
         _ => "no check",

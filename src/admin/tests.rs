@@ -15,6 +15,7 @@ use super::fixture::{self, Served, event, exchange, read_until, receipt, token, 
 use super::server::serve;
 use super::{AdminError, Order, Settings};
 use crate::failover::action::{Command, Refusal};
+use crate::failover::phase::BackendState;
 use crate::types::WallTime;
 
 const LOOPBACK: Option<std::net::SocketAddr> =
@@ -63,6 +64,15 @@ fn every_command_has_its_route() {
             Order::Command(Command::Rejoin { backend: backend(), method: None }),
         ),
         ("/failover/abandon", r#"{"backend":"us-west"}"#, Order::Command(Command::Abandon { backend: backend() })),
+        (
+            "/failover/backend",
+            r#"{"backend":"us-west","address":"10.0.0.2:5432","state":"drain"}"#,
+            Order::Command(Command::SetState {
+                backend: backend(),
+                address: Some("10.0.0.2:5432".parse().unwrap()),
+                state: BackendState::Drain,
+            }),
+        ),
         ("/failover/pause", "", Order::Command(Command::Pause)),
         ("/failover/resume", "", Order::Command(Command::Resume)),
         ("/failover/check-health", "", Order::Command(Command::CheckHealth)),

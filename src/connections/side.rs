@@ -230,14 +230,22 @@ impl Side {
             let mut state = self.lock();
             state.open = None;
             state.fence += 1;
-            state.take_all(reason)
+            state.take(|_| true, reason)
         };
-        // First all orders, which stop the relays between two writes; then the sockets, which stop the writes.
-        for victim in &victims {
-            victim.orders.cut(reason);
-        }
-        for victim in &victims {
-            silence(&victim.server);
+        end(&victims, reason);
+        victims.len()
+    }
+
+    /// Cuts connections to some addresses; the side stays open.
+    pub(super) fn cut_at(&self, there: impl Fn(&SocketAddr) -> bool, reason: Cut) -> usize {
+        let (victims, left) = {
+            let mut state = self.lock();
+            let victims = state.take(|entry| there(&entry.address), reason);
+            (victims, state.live.len() - state.orphans)
+        };
+        end(&victims, reason);
+        if !victims.is_empty() {
+            self.reporter.connections(left);
         }
         victims.len()
     }
@@ -372,11 +380,13 @@ impl State {
         meter.clone()
     }
 
-    fn take_all(&mut self, reason: Cut) -> Vec<Entry> {
-        let victims: Vec<Entry> = std::mem::take(&mut self.live).into_values().collect();
-        self.orphans = 0;
-        self.keys.clear();
+    fn take(&mut self, which: impl Fn(&Entry) -> bool, reason: Cut) -> Vec<Entry> {
+        let victims: Vec<Entry> = self.live.extract_if(|_, entry| which(entry)).map(|(_, entry)| entry).collect();
         for victim in &victims {
+            if let Some(key) = &victim.key {
+                self.keys.remove(key);
+            }
+            self.orphans -= usize::from(victim.orphan);
             let endpoint = self.endpoint(victim.address);
             endpoint.live -= 1;
             endpoint.cuts.add(reason);
@@ -419,6 +429,16 @@ impl Endpoint {
             cut: self.cuts.by_reason(),
         };
         EndpointCount { address, live: self.live, counters }
+    }
+}
+
+/// First all orders, which stop the relays between two writes; then the sockets, which stop the writes.
+fn end(victims: &[Entry], reason: Cut) {
+    for victim in victims {
+        victim.orders.cut(reason);
+    }
+    for victim in victims {
+        silence(&victim.server);
     }
 }
 

@@ -11,6 +11,7 @@ use super::terminal::Terminal;
 use super::wait::{self, Ended, Goal, Watched};
 use super::{CtlError, Done, Misuse, one_service, services};
 use crate::failover::action::{Command, Receipt};
+use crate::failover::phase::BackendState;
 use crate::types::BackendName;
 use crate::view::ServiceStatus;
 use crate::view::sides::COCKROACH;
@@ -39,15 +40,22 @@ impl Order {
             Command::Adopt { .. } => "adopt",
             Command::Rejoin { .. } => "rejoin",
             Command::Abandon { .. } => "abandon",
+            Command::SetState { .. } => "backend",
             Command::Pause => "pause",
             Command::Resume => "resume",
             Command::CheckHealth => "check-health",
         }
     }
 
-    /// It changes a database or where its clients go.
-    fn asks(&self) -> bool {
+    /// It concerns one service.
+    fn is_specific(&self) -> bool {
         !matches!(self.command, Command::Pause | Command::Resume | Command::CheckHealth)
+    }
+
+    /// It changes a database, or where clients go that are connected.
+    fn asks(&self) -> bool {
+        let stay = matches!(&self.command, Command::SetState { state, .. } if *state != BackendState::Maint);
+        self.is_specific() && !stay
     }
 
     /// How long is waited unless told otherwise.
@@ -73,6 +81,7 @@ impl Order {
             | Command::Switchover { .. }
             | Command::Restore { .. }
             | Command::Rejoin { .. }
+            | Command::SetState { .. }
             | Command::CheckHealth => None,
         }
     }
@@ -97,7 +106,7 @@ impl Order {
 pub(super) async fn run(api: &Api, terminal: &Terminal, global: &Global, order: &Order) -> Result<Done, CtlError> {
     let status = api.status().await?;
     // What moves traffic is for one service; the rest is for all unless one is named.
-    let chosen = match order.asks() {
+    let chosen = match order.is_specific() {
         true => vec![one_service(&status, global.service.as_deref())?],
         false => services(&status, global.service.as_deref())?,
     };

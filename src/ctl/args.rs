@@ -4,10 +4,13 @@ pub(super) mod pcr;
 
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 use clap::builder::NonEmptyStringValueParser;
 use clap::{Parser, Subcommand, ValueEnum};
+
+use crate::types::HostPort;
 
 const ENVIRONMENT: &str = "\
 Environment:
@@ -56,7 +59,7 @@ pub(super) struct Global {
     #[arg(long, global = true, value_name = "DURATION", value_parser = parse_duration, help_heading = "Changes")]
     pub(super) timeout: Option<Duration>,
     /// A note for the history
-    #[arg(long, global = true, value_name = "TEXT", help_heading = "Changes")]
+    #[arg(long, visible_alias = "note", global = true, value_name = "TEXT", help_heading = "Changes")]
     pub(super) reason: Option<String>,
 }
 
@@ -154,6 +157,19 @@ pub(super) enum Command {
         #[arg(long)]
         dry_run: bool,
     },
+    /// Show who takes newcomers, or change it: ready, drain, maint
+    #[command(after_help = BACKEND)]
+    Backend {
+        /// NAME, or NAME/ADDRESS for one address of it
+        #[arg(value_name = "NAME")]
+        place: Option<Place>,
+        /// Omitted: show it
+        #[arg(value_enum, requires = "place")]
+        state: Option<State>,
+        /// Show what would happen, and change nothing
+        #[arg(long, requires = "state")]
+        dry_run: bool,
+    },
     /// Stop new automatic decisions
     #[command(after_help = "Example:\n  proxyctl pause --reason \"network maintenance\"")]
     Pause,
@@ -236,6 +252,55 @@ pub(super) enum Command {
     },
     #[command(flatten)]
     Pcr(pcr::Pcr),
+}
+
+const BACKEND: &str = "\
+ready  takes newcomers when it is fit
+drain  takes no newcomers, who is connected stays; it is not promoted
+maint  as drain, and who is connected is cut after drain_timeout
+
+It survives a restart of the daemon. Probes go on.
+
+Examples:
+  proxyctl backend
+  proxyctl backend us-west drain --note \"kernel update\"
+  proxyctl backend us-west/10.0.0.7:5432 maint --yes
+  proxyctl backend us-west ready";
+
+/// Whether newcomers go there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum State {
+    /// When it is fit
+    Ready,
+    /// No; who is connected stays
+    Drain,
+    /// No; who is connected is cut
+    Maint,
+}
+
+/// A backend, or one address of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) backend: String,
+    pub(super) address: Option<HostPort>,
+}
+
+impl FromStr for Place {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (backend, address) = match text.split_once('/') {
+            None => (text, None),
+            Some((backend, address)) => {
+                let address = address.parse::<HostPort>().map_err(|error| format!("the address {error}"))?;
+                (backend, Some(address))
+            }
+        };
+        if backend.is_empty() {
+            return Err("no backend is named; write NAME or NAME/HOST:PORT".to_owned());
+        }
+        Ok(Self { backend: backend.to_owned(), address })
+    }
 }
 
 const REJOIN: &str = "\

@@ -4,13 +4,15 @@ use std::net::SocketAddr;
 
 use super::act::{self, Order, backend};
 use super::api::Api;
-use super::args::{Args, Command, Global, Method};
+use super::args::{self, Args, Command, Global, Method};
 use super::connection_string::{self, Wanted};
 use super::target::{self, Environment, Target};
 use super::terminal::Terminal;
-use super::{CtlError, Done, explain, history, monitor, one_service, pcr, rejoin, service, services, status, watch};
+use super::{
+    CtlError, Done, admin_state, explain, history, monitor, one_service, pcr, rejoin, service, services, status, watch,
+};
 use crate::failover::action::Command as Ordered;
-use crate::failover::phase::Method as Way;
+use crate::failover::phase::{BackendState, Method as Way};
 use crate::types::{BackendName, WallTime};
 
 /// Runs one subcommand.
@@ -72,6 +74,7 @@ pub(super) async fn run(args: &Args, environment: &Environment, terminal: &Termi
             }
             Ok(Done::Yes)
         }
+        Command::Backend { place, .. } => admin_state::show(&api, terminal, service, place.as_ref()).await,
         Command::Explain { .. } => show_explanation(&api, terminal, service).await,
         Command::Reload { dry_run } => reload(&api, terminal, *dry_run).await,
         Command::ConnectionString { format, multi_host, all, read_only, user, database, sslrootcert } => {
@@ -132,6 +135,15 @@ pub(super) fn order(command: &Command) -> Option<Order> {
             (Ordered::Rejoin { backend: BackendName::new(backend), method }, *dry_run)
         }
         Command::Abandon { backend, dry_run } => (Ordered::Abandon { backend: BackendName::new(backend) }, *dry_run),
+        Command::Backend { place: Some(place), state: Some(state), dry_run } => {
+            let state = match state {
+                args::State::Ready => BackendState::Ready,
+                args::State::Drain => BackendState::Drain,
+                args::State::Maint => BackendState::Maint,
+            };
+            let (backend, address) = (BackendName::new(&*place.backend), place.address.clone());
+            (Ordered::SetState { backend, address, state }, *dry_run)
+        }
         Command::Pause => (Ordered::Pause, false),
         Command::Resume => (Ordered::Resume, false),
         Command::CheckHealth => (Ordered::CheckHealth, false),

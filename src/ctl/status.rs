@@ -74,6 +74,12 @@ fn one(out: &mut String, status: &Status, s: &ServiceStatus, paint: Paint) {
         if let Some(why) = &b.quarantined {
             warn(out, "  quarantine", Level::Bad, &format!("{}: {why}", b.name));
         }
+        if let Some(admin) = &b.admin {
+            warn(out, "  state", Level::Warn, &format!("{} is {}", b.name, admin.sentence()));
+        }
+        for (ip, admin) in b.endpoints.iter().filter_map(|e| Some((e.ip, e.admin.as_ref()?))) {
+            warn(out, "  state", Level::Warn, &format!("{}/{ip} is {}", b.name, admin.sentence()));
+        }
         if let Some(grade) = &b.fence {
             let level = if grade == "route" { Level::Warn } else { Level::Ok };
             warn(out, "  fence", level, &format!("{}: {}", b.name, crate::view::fence_words(grade)));

@@ -42,6 +42,12 @@ impl Driver {
                     self.shared.connections.drain_readers(&service.name, &backend);
                 }
             }
+            Action::Retire { backend, address, cut } => {
+                for service in &self.services {
+                    let of = self.shared.connections.retire(&service.name, &backend, address, cut);
+                    tracing::info!(service = %service.name, %backend, ?address, cut, connections = of, "taken out");
+                }
+            }
             Action::ProbeNow { backend } => self.probes.probe_now(&backend),
             Action::ReadStreams { stream } => self.probes.read_streams(stream),
             Action::ReadPatroni => self.probes.read_patroni(),
@@ -66,7 +72,7 @@ impl Driver {
                         connections.drain(&service.name, active);
                     }
                     for open in tier.iter().chain(readers) {
-                        connections.drain_removed(&service.name, &open.name, &open.addresses);
+                        connections.drain_removed(&service.name, &open.name, &open.all());
                     }
                 }
             }
@@ -193,6 +199,7 @@ impl Driver {
             | Action::Publish(_)
             | Action::Cut { .. }
             | Action::DrainReaders { .. }
+            | Action::Retire { .. }
             | Action::ProbeNow { .. }
             | Action::ReadStreams { .. }
             | Action::ReadPatroni

@@ -2,6 +2,7 @@
 //! Every action of an episode carries that episode's id, so that a late outcome cannot touch a newer one.
 
 mod event;
+mod gate;
 mod patroni;
 mod rejoin;
 
@@ -9,11 +10,12 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::phase::{EpisodeId, Method, Record, StreamOrder};
+use super::phase::{BackendState, EpisodeId, Method, Record, StreamOrder};
 pub use super::survivors::Repoint;
-use crate::types::{BackendName, Epoch, Lsn, SystemId, Timeline, WallTime};
+use crate::types::{BackendName, Epoch, HostPort, Lsn, SystemId, Timeline, WallTime};
 
 pub use event::{Change, Event, EventKind};
+pub use gate::{Gate, OpenBackend};
 pub use patroni::{PatroniOrder, PatroniSays};
 pub use rejoin::{RejoinOrder, Rejoining, Softened, Source, Standing, Survey};
 
@@ -38,6 +40,16 @@ pub enum Action {
     DrainReaders {
         /// Which side.
         backend: BackendName,
+    },
+    /// An operator took a side, or one address of it, out: ask every connection there to end as soon as nothing is under
+    /// way on it, or cut them. The side stays open to cancels.
+    Retire {
+        /// Which side.
+        backend: BackendName,
+        /// `None` = all of it.
+        address: Option<SocketAddr>,
+        /// The time to end is over.
+        cut: bool,
     },
     /// Start a fresh probe of every address of this side at once.
     ProbeNow {
@@ -189,40 +201,6 @@ impl Rechecked {
     pub fn sentence(&self) -> &str {
         &self.sentence
     }
-}
-
-/// Who gets traffic.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Gate {
-    /// Nobody: newcomers are held.
-    Closed {
-        /// Why, for page and log.
-        why: String,
-    },
-    /// The latched side.
-    Open {
-        /// The latched backend.
-        active: BackendName,
-        /// Its epoch.
-        epoch: Epoch,
-        /// Every backend that may take `active` traffic (more than one only where sides always serve).
-        tier: Vec<OpenBackend>,
-        /// Standbys that may take `read_only` traffic.
-        readers: Vec<OpenBackend>,
-        /// Newcomers wait although the side serves (a switchover's drain).
-        hold: bool,
-    },
-}
-
-/// One backend of an open gate.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct OpenBackend {
-    /// Its name.
-    pub name: BackendName,
-    /// Its share within the tier.
-    pub weight: u32,
-    /// Addresses proven under this epoch and not down.
-    pub addresses: Vec<SocketAddr>,
 }
 
 /// What came of an action.
@@ -425,6 +403,16 @@ pub enum Command {
         /// `None` = what it needs.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         method: Option<Method>,
+    },
+    /// Take newcomers from a backend, or from one address of it, or give them back.
+    SetState {
+        /// Which.
+        backend: BackendName,
+        /// As configured or as resolved; `None` = all of it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        address: Option<HostPort>,
+        /// To what.
+        state: BackendState,
     },
     /// Stop new automatic decisions.
     Pause,

@@ -90,6 +90,9 @@ fn fitness(
     if !side.config.promote {
         return Verdict::Unfit(format!("{name} is kept from being promoted by promote = false in its [[backend]]"));
     }
+    if let Some(why) = &side.excluded {
+        return Verdict::Unfit(format!("{why}: `proxyctl backend {name} ready` makes it a candidate again"));
+    }
     if let Some(why) = &side.quarantine {
         return Verdict::Unfit(format!("{name} is quarantined: {why}"));
     }
@@ -221,7 +224,8 @@ pub fn refusal(ranked: &[(&Side, Verdict)]) -> (BlockReason, String) {
 
 /// Where sides always serve: the best one that does.
 pub fn best_server<'a>(sides: &'a [Side], active: &BackendName) -> Option<&'a Side> {
-    let takes = |side: &&Side| side.config.promote && side.quarantine.is_none() && side.serves();
+    let takes =
+        |side: &&Side| side.config.promote && side.excluded.is_none() && side.quarantine.is_none() && side.serves();
     sides.iter().filter(|side| side.name != *active).filter(takes).min_by_key(|side| {
         let tier = u8::from(side.config.role != Some(ConfiguredRole::Primary));
         (tier, side.config.priority, std::cmp::Reverse(side.config.weight), side.name.clone())

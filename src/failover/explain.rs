@@ -12,14 +12,14 @@ use super::durability;
 use super::health::State as Health;
 use super::machine::Machine;
 use super::observation::{Role, Unknown};
-use super::phase::{BlockReason, EpisodeKind, Phase, Stage};
+use super::phase::{Administered, BlockReason, EpisodeKind, Phase, Stage};
 use super::side::Side;
 use super::transition;
 use crate::config::{Authority, ConfiguredRole, Kind, Promoter, Target};
 use crate::types::{Lsn, Now};
 use crate::view::{
-    BackendStatus, Blocked, Durability, EndpointStatus, Episode, Following, Level, ListenerStatus, ProbeStatus,
-    ServiceStatus, SwitchCount,
+    AdminStatus, BackendStatus, Blocked, Durability, EndpointStatus, Episode, Following, Level, ListenerStatus,
+    ProbeStatus, ServiceStatus, SwitchCount,
 };
 
 /// The phases and their edges as a Mermaid state diagram.
@@ -29,6 +29,15 @@ pub fn graph() -> String {
         let _ = writeln!(text, "    {} --> {}: {}", edge.from.as_str(), edge.to.as_str(), edge.why);
     }
     text
+}
+
+fn admin(order: &Administered) -> AdminStatus {
+    AdminStatus {
+        state: order.state.as_str().into(),
+        by: order.by.name.clone(),
+        note: order.by.note.clone(),
+        since: order.since,
+    }
 }
 
 fn configured(role: ConfiguredRole) -> &'static str {
@@ -54,7 +63,8 @@ impl Machine {
                 } else {
                     "newcomers wait until running work has ended"
                 };
-                (!hold, hold.then(|| why.into()))
+                let rests = || self.newcomers_rest();
+                (!hold && rests().is_none(), if *hold { Some(why.into()) } else { rests() })
             }
             Some(super::action::Gate::Closed { why }) => (false, Some(why.clone())),
             None => (false, None),
@@ -206,6 +216,7 @@ impl Machine {
             quarantined: side.quarantine.clone(),
             fence: self.grade_of(&side.name).map(|grade| grade.as_str().into()),
             note: side.note.clone(),
+            admin: self.own_order(&side.name, None).map(admin),
             weight: side.config.weight,
             tier: if active || self.serves_beside(side) { "active" } else { "backup" }.into(),
             system_id: facts.and_then(|facts| facts.system_id),
@@ -245,6 +256,7 @@ impl Machine {
                     address: address.configured.clone(),
                     ip: *ip,
                     health: address.health.state().as_str().into(),
+                    admin: self.own_order(&side.name, Some(*ip)).map(admin),
                     connections: 0,
                     counters: crate::view::Counters::default(),
                 })
@@ -302,7 +314,8 @@ impl Machine {
         let unarmed =
             self.decides() && !self.service.failover.standby_serves && !backends.iter().any(|backend| backend.armed);
         let busy = !matches!(self.phase, Phase::Steady | Phase::Settling);
-        if busy || unarmed || down || self.block.is_some() { Level::Warn } else { Level::Ok }
+        let taken_out = !self.record().administered.is_empty();
+        if busy || unarmed || down || taken_out || self.block.is_some() { Level::Warn } else { Level::Ok }
     }
 
     /// A standby that cannot follow any more is no standby, and commits that wait for nobody wait for ever.
@@ -353,6 +366,9 @@ impl Machine {
                 BlockReason::LatchUnproven => format!("traffic opens when {} proves itself", latch.active),
                 _ => "nothing, until the evidence changes or an operator decides".into(),
             };
+        }
+        if let Some(said) = self.active_in_maint().filter(|_| self.decides()) {
+            return said;
         }
         if self.decides() && self.record.paused.is_some() {
             return "nothing is decided until `proxyctl resume`; `proxyctl failover` still works".into();

@@ -2,6 +2,7 @@
 //! After any `handle_*` the driver drains all output before the next. Time is an argument. What each state does stands
 //! in `machine/{start,resume,watch,episode,switchover,promotion,route,rejoin,command,gate,reads}`; clusters in `machine/stream*`.
 
+mod admin_state;
 mod beside;
 mod claims;
 mod command;
@@ -71,6 +72,7 @@ pub struct Machine {
     cut: Option<BackendName>,
     barred: BTreeSet<BackendName>,
     readers: reads::Readers,
+    retiring: admin_state::Retiring,
     cadence: Cadence,
     pub(super) disk_error: Option<String>,
     /// Other daemons of this pair: name and when they were last seen.
@@ -157,6 +159,7 @@ impl Machine {
             cut: None,
             barred: BTreeSet::new(),
             readers: reads::Readers::default(),
+            retiring: admin_state::Retiring::new(),
             cadence: Cadence::Calm,
             disk_error: None,
             daemons: BTreeMap::new(),
@@ -191,6 +194,8 @@ impl Machine {
         };
         machine.tell(now, EventKind::Started, said);
         machine.mark_unproven();
+        machine.forget_strangers(now);
+        machine.mark_administered();
         machine.await_standbys_still(now);
         machine.resume(now);
         machine.advance(now);
@@ -289,7 +294,7 @@ impl Machine {
             (State::Starting { .. }, _) => (tick(100), "start checks"),
             (State::Episode(_), _) => (tick(50), "episode"),
             (State::Watching, Phase::Steady | Phase::Paused) if self.suspicion.is_none() => {
-                (tick(1000).min(self.readers.next(now.at)), "freshness")
+                (tick(1000).min(self.readers.next(now.at)).min(self.next_retirement()), "freshness")
             }
             (State::Watching, Phase::Settling) => (tick(200), "settling"),
             (State::Watching, _) if self.cadence == Cadence::Death => (tick(20), "death path"),
@@ -350,6 +355,8 @@ impl Machine {
     fn advance(&mut self, now: Now) {
         self.expire(now);
         self.retry_aside(now);
+        self.mark_administered();
+        self.retire_due(now);
         self.judge_claims(now);
         self.tell_aftermath(now);
         self.note_others(now);

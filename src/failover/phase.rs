@@ -1,6 +1,7 @@
 //! What is persisted (latch, intent) and the phases that are derived from it and shown.
 //! Holds no transition: those are `transition`'s.
 
+mod admin_state;
 mod left;
 mod rejoin;
 
@@ -11,6 +12,7 @@ use super::observation::Ancestor;
 use super::replication::Activation;
 use crate::types::{BackendName, Epoch, Lsn, SystemId, Timeline, WallTime};
 
+pub use admin_state::{Administered, BackendState};
 pub use left::{Grade, Left};
 pub use rejoin::{Method, Process, Rejoin, RejoinStage};
 
@@ -56,6 +58,9 @@ pub struct Record {
     /// The one that is being made a standby again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rejoin: Option<Rejoin>,
+    /// Backends and addresses that operators took newcomers from.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub administered: Vec<Administered>,
 }
 
 /// The persisted decision which backend is active.

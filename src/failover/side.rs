@@ -38,6 +38,8 @@ pub struct Side {
     pub note: Option<String>,
     /// Not one byte goes there, and why.
     pub quarantine: Option<String>,
+    /// An operator took newcomers from all of it: it is no candidate, and why.
+    pub excluded: Option<String>,
     /// The active side changed, and nothing can show whether this one has followed it since.
     pub unproven: bool,
     /// Start of the newest fresh probe that it answered, and not as it should.
@@ -169,6 +171,7 @@ impl Side {
             inbound: None,
             note: None,
             quarantine: None,
+            excluded: None,
             unproven: false,
             refuses: None,
             claim: None,

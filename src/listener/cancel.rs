@@ -35,7 +35,7 @@ pub(super) async fn deliver(door: &Door, origin: &Origin, packet: &[u8], setting
     };
     let key = packet.get(KEY_AT..).unwrap_or_default();
     if let Some((name, address)) = door.shared.connections.owner(&door.shared.service, key) {
-        let owner = OpenBackend { name, weight: 0, addresses: vec![address] };
+        let owner = OpenBackend { name, weight: 0, addresses: vec![address], resting: Vec::new(), rests: None };
         return deliver_to(door, origin, packet, settings, &owner, epoch).await.is_some();
     }
     let readers = if origin.reads { readers } else { &[] };
@@ -56,7 +56,7 @@ async fn deliver_to(
 ) -> Option<()> {
     let (service, connections) = (&door.shared.service, &door.shared.connections);
     let live = |address: &_| connections.live_at(service, &backend.name, address);
-    for address in by_least_connections(&backend.addresses, live) {
+    for address in by_least_connections(&backend.all(), live) {
         let admission = connections.admit(service, &backend.name, epoch)?;
         let server = match connect(address, &settings.connection).await {
             Ok(server) => server,

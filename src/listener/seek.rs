@@ -189,7 +189,8 @@ impl<'a> Seeker<'a> {
         let shared = &self.door.shared;
         let choice = shared.routing.choose(snapshot, &shared.service, self.target, &self.tried);
         if choice.is_none() && self.tried.is_empty() {
-            self.why = "no address of a side that may be used is up".to_owned();
+            let rests = snapshot.rests(&shared.service, self.target);
+            self.why = rests.unwrap_or("no address of a side that may be used is up").to_owned();
         }
         choice
     }

@@ -86,7 +86,13 @@ mod tests {
     use super::*;
 
     fn open(name: &str, weight: u32) -> OpenBackend {
-        OpenBackend { name: name.into(), weight, addresses: vec!["127.0.0.1:1".parse().unwrap()] }
+        OpenBackend {
+            name: name.into(),
+            weight,
+            addresses: vec!["127.0.0.1:1".parse().unwrap()],
+            resting: vec![],
+            rests: None,
+        }
     }
 
     fn names(candidates: &[&OpenBackend]) -> Vec<String> {

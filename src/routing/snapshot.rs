@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use crate::config::Target;
 use crate::failover::action::{Gate, OpenBackend};
 use crate::types::{BackendName, Epoch, ServiceName};
 
@@ -88,6 +89,13 @@ impl Snapshot {
         }
     }
 
+    /// Why newcomers to this target wait although the gate is open: an operator took them from whoever could serve them.
+    pub fn rests(&self, service: &ServiceName, target: Target) -> Option<&str> {
+        let Route::Open { active, tier, .. } = self.route(service) else { return None };
+        let mut could = tier.iter().filter(|open| target == Target::Active || open.name == *active);
+        could.find_map(|open| open.rests.as_deref())
+    }
+
     /// Who runs the work of `active` listeners now, held or not: the sides a CancelRequest may go to.
     pub fn serving(&self, service: &ServiceName) -> Option<(Epoch, &[OpenBackend], &[OpenBackend])> {
         match self.gate(service)? {
@@ -102,7 +110,8 @@ impl Snapshot {
         match self.route(service) {
             Route::Held { .. } => false,
             Route::Open { epoch: now, tier, readers, .. } => {
-                now == epoch && tier.iter().chain(readers).any(|open| open.name == *backend)
+                now == epoch
+                    && tier.iter().chain(readers).any(|open| open.name == *backend && !open.addresses.is_empty())
             }
         }
     }
@@ -113,7 +122,13 @@ mod tests {
     use super::*;
 
     fn open(hold: bool) -> Gate {
-        let east = OpenBackend { name: "east".into(), weight: 1, addresses: vec![] };
+        let east = OpenBackend {
+            name: "east".into(),
+            weight: 1,
+            addresses: vec!["10.0.0.1:1".parse().unwrap()],
+            resting: vec![],
+            rests: None,
+        };
         Gate::Open { active: "east".into(), epoch: Epoch(3), tier: vec![east], readers: vec![], hold }
     }
 

@@ -11,6 +11,7 @@
 
 mod harness;
 
+mod admin_state;
 mod api;
 mod clusters;
 mod controller;

@@ -2,11 +2,16 @@
 
 /// A stream of numbers (splitmix64).
 #[derive(Debug, Clone)]
-pub struct Chance(u64);
+pub struct Chance(u64, u64);
 
 impl Chance {
     pub fn new(seed: u64) -> Self {
-        Self(seed ^ 0x9e37_79b9_7f4a_7c15)
+        Self(seed ^ 0x9e37_79b9_7f4a_7c15, seed)
+    }
+
+    /// What it began with.
+    pub fn seed(&self) -> u64 {
+        self.1
     }
 
     pub fn number(&mut self) -> u64 {

@@ -21,6 +21,7 @@ pub struct Conn {
     pub backend: BackendName,
     pub epoch: Epoch,
     pub server: usize,
+    pub address: SocketAddr,
 }
 
 /// When an address is probed next. Tokens make older timers void.

@@ -116,6 +116,7 @@ impl Laws {
         let may = failover.automatic && failover.authority == Authority::SelfDecides && self.promotes();
         self.demand(Law::Authority, may && !failover.standby_serves, || "promotes and may not".into());
         self.allowed(scene);
+        self.not_worked_on(intent);
         self.dead(intent, scene);
         self.witnessed(intent, scene);
         self.fit(intent, scene);
@@ -296,6 +297,7 @@ impl Laws {
     // ---- the candidate ----
 
     fn fit(&mut self, intent: &Intent, scene: &Scene<'_>) {
+        self.is_candidate(intent);
         let ear = self.ears.get(&intent.to).and_then(Ear::facts);
         let recovers = ear.is_some_and(|facts| facts.role == Role::Standby);
         let said = self.vouched.as_ref().is_none_or(|vouched| vouched.contains(&intent.to));
@@ -336,6 +338,7 @@ impl Laws {
             let streams = ear.streamed.get(&identity.timeline).is_some_and(|at| Some(*at) >= self.t0_low);
             // One below another standby may be passed over: it cannot testify.
             *name != from
+                && !self.is_taken_out(name)
                 && **name != intent.to
                 && up
                 && streams
@@ -380,6 +383,8 @@ impl Laws {
         let may = failover.automatic && failover.authority == Authority::SelfDecides && failover.standby_serves;
         self.demand(Law::Authority, may, || "moves traffic and may not".into());
         self.allowed(scene);
+        self.not_worked_on(intent);
+        self.is_candidate(intent);
         self.dead(intent, scene);
         let up = self.ears.get(&intent.to).is_some_and(|ear| {
             let answers = ear.counters.values().any(|c| c.passed.is_some() && c.failing().is_none());

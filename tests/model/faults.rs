@@ -487,6 +487,8 @@ impl World {
             11 | 12 => Command::Restore { to, force: false },
             13 | 14 => Command::Adopt { backend },
             15 => Command::Pause,
+            // In some worlds alone: it keeps sides out of use, and what the others reach becomes rare.
+            17 if self.chance.seed() % 4 == 3 => self.any_state(backend),
             16 | 17 => Command::Resume,
             18 if self.follows_unseen(&backend) => Command::Rejoin { backend, method: None },
             18 => Command::CheckHealth,

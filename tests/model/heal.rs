@@ -3,7 +3,7 @@
 
 use pgpivot::config::{ProbeKind, Service};
 use pgpivot::failover::action::{Command, Gate};
-use pgpivot::failover::phase::{Intent, Phase};
+use pgpivot::failover::phase::{BackendState, Intent, Phase};
 
 use crate::core::Input;
 use crate::daemon::index_of;
@@ -69,6 +69,11 @@ impl World {
             }
             if self.daemons[d].core.as_ref().is_some_and(|core| core.machine.record().paused.is_some()) {
                 self.tell(d, Input::Command(Command::Resume, false));
+            }
+            let taken_out = self.daemons[d].core.as_ref().map(|core| core.machine.record().administered.clone());
+            for order in taken_out.unwrap_or_default() {
+                let ready = Command::SetState { backend: order.backend, address: None, state: BackendState::Ready };
+                self.tell(d, Input::Command(ready, false));
             }
             for (backend, name) in NAMES.iter().enumerate().take(self.servers.len()) {
                 if self.daemons[d]

@@ -240,6 +240,7 @@ impl Laws {
         match command {
             Command::Pause => self.paused = true,
             Command::Resume => self.paused = false,
+            Command::SetState { backend, address, state } => self.sets(backend, address.as_ref(), *state),
             Command::Rejoin { backend, .. } => {
                 // Where nothing was doubted, it doubts nobody else.
                 if let Some(vouched) = &mut self.vouched {

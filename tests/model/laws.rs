@@ -3,11 +3,12 @@
 //! order of steps kept?), `standing` (who may get a byte now?); what counts as told stands in `ears`.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use pgpivot::config::{ProbeKind, Promoter, Service};
 use pgpivot::failover::action::{Action, Command, Event, Gate};
-use pgpivot::failover::phase::{EpisodeId, EpisodeKind, Identity, Intent, Latch, Record, Stage};
+use pgpivot::failover::phase::{BackendState, EpisodeId, EpisodeKind, Identity, Intent, Latch, Record, Stage};
 use pgpivot::types::{BackendName, Epoch, Now, WallTime};
 
 use crate::daemon::Daemon;
@@ -156,6 +157,8 @@ pub struct Laws {
     /// When the active side first was down in this suspicion.
     pub down_first: Option<u64>,
     pub paused: bool,
+    /// What operators took newcomers from.
+    pub administered: BTreeMap<(BackendName, Option<SocketAddr>), BackendState>,
     pub disk_error: bool,
     pub others: BTreeMap<String, u64>,
     /// Sides that may have client connections.
@@ -195,6 +198,7 @@ impl Laws {
             t0_high: None,
             down_first: None,
             paused: false,
+            administered: BTreeMap::new(),
             disk_error: false,
             others: BTreeMap::new(),
             led: BTreeSet::new(),
@@ -239,6 +243,8 @@ impl Laws {
         self.ordered = record.clone();
         self.latch.clone_from(&record.latch);
         self.paused = record.paused.is_some();
+        let orders = record.administered.iter();
+        self.administered = orders.map(|o| ((o.backend.clone(), o.address), o.state)).collect();
         for backend in &self.service.backends {
             self.ears.entry(backend.name.clone()).or_default();
         }
@@ -267,6 +273,7 @@ impl Laws {
             }
             Action::Publish(gate) => self.publishes(gate),
             Action::Cut { backend } => self.cuts(backend, scene),
+            Action::Retire { backend, address, cut } => self.retires(backend, *address, *cut),
             Action::DrainReaders { .. } | Action::ProbeNow { .. } | Action::Unlock { .. } => {}
             Action::Soften { backend, server, .. } => self.orders_softening(backend, server, scene),
             Action::Thaw { backend, .. } => self.orders_thaw(backend),

@@ -18,6 +18,9 @@ impl Laws {
         if let Some(Gate::Open { active, epoch, tier, readers, hold }) = &daemon.gate {
             self.leads(active, *epoch, *hold, scene);
             self.started(active, scene);
+            for open in tier.iter().chain(readers) {
+                self.takes_newcomers(open);
+            }
             for open in tier {
                 self.may_take_writes(active, open);
             }

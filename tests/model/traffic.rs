@@ -64,7 +64,7 @@ impl World {
         let daemon = &mut self.daemons[d];
         daemon.next_conn += 1;
         let id = daemon.next_conn;
-        daemon.conns.push(Conn { id, backend: member.name.clone(), epoch, server });
+        daemon.conns.push(Conn { id, backend: member.name.clone(), epoch, server, address });
         self.tell_live(d, &member.name);
     }
 

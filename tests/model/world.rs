@@ -8,7 +8,7 @@ use pgpivot::failover::action::{Action, Gate};
 
 use crate::chance::Chance;
 use crate::core::Input;
-use crate::daemon::{Daemon, address};
+use crate::daemon::{Conn, Daemon, address};
 use crate::disk::Write;
 use crate::faults::Fix;
 use crate::laws::{Breach, Laws, Scene};
@@ -267,6 +267,13 @@ impl World {
             Action::Cut { backend } => {
                 self.daemons[d].conns.retain(|conn| conn.backend != backend);
                 self.tell_live(d, &backend);
+            }
+            Action::Retire { backend, address, cut } => {
+                if cut {
+                    let there = |conn: &Conn| conn.backend == backend && address.is_none_or(|a| a == conn.address);
+                    self.daemons[d].conns.retain(|conn| !there(conn));
+                    self.tell_live(d, &backend);
+                }
             }
             Action::DrainReaders { .. } => {}
             Action::ProbeNow { backend } => self.probe_now(d, &backend),

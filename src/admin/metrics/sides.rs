@@ -1,7 +1,7 @@
 //! What each side says of itself and how far behind it is.
 
 use super::{Filled, Sheet, backends, int};
-use crate::failover::phase::Grade;
+use crate::failover::phase::{BackendState, Grade};
 use crate::view::ServiceStatus;
 
 pub(super) fn sides(sheet: &Sheet, services: &[ServiceStatus]) -> Filled {
@@ -13,6 +13,8 @@ pub(super) fn sides(sheet: &Sheet, services: &[ServiceStatus]) -> Filled {
     let health = sheet.gauge("pgpivot_backend_health", health, &["service", "backend", "health"])?;
     let quarantined = "1 while the side gets not one byte.";
     let quarantined = sheet.gauge("pgpivot_backend_quarantined", quarantined, two)?;
+    let admin = "1 for the administrative state that operators gave it.";
+    let admin = sheet.gauge("pgpivot_backend_admin_state", admin, &["service", "backend", "state"])?;
     let fence = "1 for what keeps writes from a side that was left and has not come back.";
     let fence = sheet.gauge("pgpivot_fence", fence, &["service", "backend", "grade"])?;
     let weight = sheet.gauge("pgpivot_backend_weight", "Share within its tier.", two)?;
@@ -36,6 +38,9 @@ pub(super) fn sides(sheet: &Sheet, services: &[ServiceStatus]) -> Filled {
         role.with_label_values(&worded(&b.role)).set(1);
         health.with_label_values(&worded(&b.health)).set(1);
         quarantined.with_label_values(&labels).set(i64::from(b.quarantined.is_some()));
+        for state in BackendState::ALL.map(BackendState::as_str) {
+            admin.with_label_values(&worded(state)).set(i64::from(b.admin_state() == state));
+        }
         for grade in b.fence.iter().flat_map(|_| Grade::ALL) {
             let reached = b.fence.as_deref() == Some(grade.as_str());
             fence.with_label_values(&worded(grade.as_str())).set(i64::from(reached));

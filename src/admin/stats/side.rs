@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::board::{BAD, CALM, Fact, OK, Time, WARN, class, mark, words};
 use crate::admin::words::{ago, bytes, count, fine_span};
+use crate::failover::phase::BackendState;
 use crate::types::WallTime;
 use crate::view::{BackendStatus, Counters, EndpointStatus, ListenerStatus, ListenerTls, ProbeStatus};
 
@@ -16,6 +17,8 @@ pub(super) struct Side {
     pub(super) health: String,
     pub(super) health_since: Option<Time>,
     pub(super) quarantined: Option<String>,
+    /// Each administrative state, and whether it is this one.
+    pub(super) states: Vec<(&'static str, bool)>,
     pub(super) rows: Vec<Fact>,
     pub(super) unarmed_why: Vec<String>,
     pub(super) probe: Option<String>,
@@ -57,7 +60,7 @@ impl Side {
             // A cluster that was left serves on by itself until a reverse stream takes it over.
             "up" if odd && clusters && !b.active => WARN,
             "up" if odd => BAD,
-            "up" if b.failures > 0 => WARN,
+            "up" if b.failures > 0 || b.admin.is_some() => WARN,
             "up" if !b.active && !b.armed && !b.unarmed_why.is_empty() => WARN,
             "up" => OK,
             "down" => BAD,
@@ -80,6 +83,7 @@ impl Side {
             health: if b.failures > 0 && b.health == "up" { "up, failing".to_owned() } else { b.health.clone() },
             health_since: b.health_since.map(|at| Time::of(at, now)),
             quarantined: b.quarantined.clone(),
+            states: BackendState::ALL.map(|state| (state.as_str(), b.admin_state() == state.as_str())).into(),
             rows: side_rows(b, odd, clusters),
             unarmed_why: if b.active { Vec::new() } else { b.unarmed_why.clone() },
             probe,
@@ -110,6 +114,12 @@ fn side_rows(b: &BackendStatus, odd: bool, clusters: bool) -> Vec<Fact> {
         rows.push(row("Witness", known(b.witness.clone()), witness_level(b.witness.as_deref())));
         let (word, level) = if b.armed { ("yes", OK) } else { ("no", WARN) };
         rows.push(row("Armed", word.to_owned(), level));
+    }
+    if let Some(admin) = &b.admin {
+        rows.push(row("Administrative state", admin.sentence(), WARN));
+    }
+    for (ip, admin) in b.endpoints.iter().filter_map(|e| Some((e.ip, e.admin.as_ref()?))) {
+        rows.push(row("Administrative state", format!("{ip} is {}", admin.sentence()), WARN));
     }
     if let Some(grade) = &b.fence {
         let level = if grade == "route" { WARN } else { OK };

@@ -42,6 +42,57 @@
     link.classList.toggle("on", !gone);
   };
 
+  // An order: the server is asked what would happen, it is shown, and done only when that is confirmed.
+  const box = el("order"), go = el("order-go"), note = el("order-note"), token = el("order-token"), failed = el("order-failed");
+  let order = null, planned = false;
+
+  const send = async (dry) => {
+    const { service, backend, state } = order;
+    const headers = { "Content-Type": "application/json" };
+    if (token.value) headers.Authorization = `Bearer ${token.value}`;
+    const body = JSON.stringify({ backend, state, reason: note.value });
+    const to = `/failover/backend?service=${encodeURIComponent(service)}&dry_run=${dry}`;
+    const reply = await fetch(to, { method: "POST", headers, body, signal: AbortSignal.timeout(15000) });
+    const said = await reply.json();
+    if (reply.status === 401) el("order-secret").hidden = false;
+    if (!reply.ok) throw new Error(said.detail);
+    return said;
+  };
+
+  const step = async () => {
+    go.disabled = true;
+    failed.textContent = "";
+    try {
+      const said = await send(!planned);
+      if (planned) {
+        box.close();
+        draw();
+      } else {
+        planned = true;
+        el("order-what").textContent = said.sentence;
+        el("order-steps").replaceChildren(...said.steps.map((text) => Object.assign(document.createElement("li"), { textContent: text })));
+      }
+    } catch (error) { failed.textContent = error.message; }
+    go.disabled = false;
+  };
+
+  live.addEventListener("click", ({ target }) => {
+    if (!target.matches("button[data-state]")) return;
+    order = { ...target.dataset };
+    planned = false;
+    el("order-what").textContent = `${order.backend}: ${order.state}`;
+    el("order-steps").replaceChildren();
+    note.value = "";
+    go.textContent = `Set to ${order.state}`;
+    box.showModal();
+    step();
+  });
+  go.addEventListener("click", step);
+  // Return in a field confirms nothing.
+  el("order-form").addEventListener("submit", (event) => event.preventDefault());
+  el("order-leave").addEventListener("click", () => box.close());
+  document.documentElement.classList.add("scripted");
+
   let source;
   const follow = () => {
     source = new EventSource("/events");

@@ -9,7 +9,7 @@ use crate::failover::analysis::{self, Lineage};
 use crate::failover::candidate::{self, Verdict as Fitness};
 use crate::failover::health::State as Health;
 use crate::failover::observation::Role;
-use crate::failover::phase::{EpisodeKind, Intent, Latch, Pause, Stage};
+use crate::failover::phase::{BackendState, EpisodeKind, Intent, Latch, Pause, Stage};
 use crate::failover::side::Side;
 use crate::types::{BackendName, Now, WallTime};
 
@@ -32,6 +32,9 @@ impl Machine {
             Command::Restore { to, force } => self.command_restore(to.as_ref(), *force, operator, dry_run, now),
             Command::Adopt { backend } => self.command_adopt(backend, operator, dry_run, now),
             Command::Rejoin { backend, method } => self.command_rejoin(backend, *method, operator, dry_run, now),
+            Command::SetState { backend, address, state } => {
+                self.command_state(backend, address.as_ref(), *state, operator, dry_run, now)
+            }
             Command::Pause => Ok(self.command_pause(operator, dry_run, now)),
             Command::Resume => Ok(self.command_resume(dry_run, now)),
             Command::CheckHealth => Ok(self.command_check(dry_run)),
@@ -415,6 +418,11 @@ fn word(command: &Command) -> &'static str {
         Command::Restore { .. } => "restore",
         Command::Adopt { .. } => "adopt",
         Command::Rejoin { .. } => "rejoin",
+        Command::SetState { state, .. } => match state {
+            BackendState::Ready => "backend ready",
+            BackendState::Drain => "backend drain",
+            BackendState::Maint => "backend maint",
+        },
         Command::Pause => "pause",
         Command::Resume => "resume",
         Command::CheckHealth => "check-health",

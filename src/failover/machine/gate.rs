@@ -7,8 +7,8 @@ use crate::failover::action::{Action, Gate, OpenBackend};
 use crate::failover::candidate;
 use crate::failover::health::State as Health;
 use crate::failover::observation::Role;
-use crate::failover::phase::Latch;
-use crate::failover::side::Side;
+use crate::failover::phase::{Administered, Latch};
+use crate::failover::side::{Address, Side};
 use crate::types::{BackendName, Now};
 
 impl Machine {
@@ -83,16 +83,17 @@ impl Machine {
 
     fn open(&self, latch: &Latch, hold: bool) -> Gate {
         let identity = latch.identity.as_ref();
-        let open = |side: &Side| OpenBackend {
-            name: side.name.clone(),
-            weight: side.config.weight,
-            addresses: (side.addresses.iter())
-                .filter(|(_, address)| match identity {
-                    Some(identity) if !self.is_active(&side.name) => Side::stays_behind(address, identity),
-                    _ => Side::proves(address, identity),
-                })
-                .map(|(ip, _)| *ip)
-                .collect(),
+        let open = |side: &Side| {
+            let proves = |address: &Address| match identity {
+                Some(identity) if !self.is_active(&side.name) => Side::stays_behind(address, identity),
+                _ => Side::proves(address, identity),
+            };
+            let proven = side.addresses.iter().filter(|(_, address)| proves(address)).map(|(ip, _)| *ip);
+            let (resting, addresses): (Vec<_>, Vec<_>) = proven.partition(|ip| self.rests(side, *ip).is_some());
+            let one =
+                || self.rests(side, *resting.first()?).filter(|_| addresses.is_empty()).map(Administered::sentence);
+            let rests = side.excluded.clone().or_else(one);
+            OpenBackend { name: side.name.clone(), weight: side.config.weight, addresses, resting, rests }
         };
         let tier = self.sides.iter().filter(|side| self.serves_with(side, latch)).map(open).collect();
         let reads = |side: &&Side| self.readers.fit(&side.name);
@@ -106,11 +107,16 @@ impl Machine {
             // A tier of several drops a member that is down; a lone side stays, its newcomers wait.
             return side.state() != Health::Down || self.tier_peers(latch).count() == 0;
         }
-        self.tier_peers(latch).any(|peer| peer.name == side.name)
+        self.tier_members(latch).any(|peer| peer.name == side.name)
     }
 
-    /// Other backends that share the active tier and are up.
+    /// Other backends that share the active tier, are up, and take newcomers.
     pub(super) fn tier_peers<'a>(&'a self, latch: &Latch) -> impl Iterator<Item = &'a Side> {
+        self.tier_members(latch).filter(|side| side.excluded.is_none())
+    }
+
+    /// The same, those included that an operator took newcomers from.
+    fn tier_members<'a>(&'a self, latch: &Latch) -> impl Iterator<Item = &'a Side> {
         let role = self.side(&latch.active).and_then(|side| side.config.role);
         let active = latch.active.clone();
         let serves = self.service.failover.standby_serves;

@@ -128,7 +128,7 @@ impl Machine {
     /// For the view: why it takes no readers, where there are any.
     pub(in crate::failover) fn no_readers(&self, side: &Side) -> Option<String> {
         let reads = self.service.listeners.iter().any(|listener| listener.target == Target::ReadOnly);
-        self.readers.refusal(&side.name).filter(|_| reads).map(str::to_owned)
+        self.readers.refusal(&side.name).or(side.excluded.as_deref()).filter(|_| reads).map(str::to_owned)
     }
 
     /// Who takes readers now. Those of a side that does not any more are moved, while no episode has other plans.
@@ -251,7 +251,8 @@ impl Machine {
         if changed {
             self.readers.promoted = Some(active.clone());
         }
-        let another = self.readers.standings.values().any(|standing| standing.unfit.is_none());
+        let takes = |side: &Side| side.excluded.is_none() && self.readers.fit(&side.name);
+        let another = self.sides.iter().any(takes);
         if another && self.readers.promoted.take_if(|name| *name == active).is_some() {
             self.actions.push_back(Action::DrainReaders { backend: active });
         }

@@ -33,6 +33,9 @@ impl Machine {
         if to == *from {
             return Err(refusal("already_active", format!("{to} is already active (epoch {})", latch.epoch)));
         }
+        if let Some(why) = &target.excluded {
+            return Err(refusal("unfit", format!("{why}: `proxyctl backend {to} ready` first")));
+        }
         if let Some(why) = serves_not(target) {
             return Err(refusal("unfit", format!("{to} does not prove to serve: {why}")));
         }

@@ -1,5 +1,6 @@
 //! The laws as sentences, on a stage of simulated servers.
 
+mod admin_state;
 mod bad_luck;
 mod barred;
 mod beside;

@@ -226,6 +226,9 @@ impl Machine {
         if let Some(pause) = &self.record.paused {
             return Some((BlockReason::NotAutomatic, format!("paused by {}: `proxyctl resume`", pause.by.name)));
         }
+        if let Some(said) = self.active_in_maint() {
+            return Some((BlockReason::NotAutomatic, said));
+        }
         if let Some(error) = &self.disk_error {
             return Some((BlockReason::Disk, format!("the state cannot be written: {error}")));
         }

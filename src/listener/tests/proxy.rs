@@ -104,7 +104,7 @@ pub(in crate::listener) fn east() -> BackendName {
 }
 
 pub(in crate::listener) fn backend(name: &str, addresses: &[SocketAddr]) -> OpenBackend {
-    OpenBackend { name: name.into(), weight: 100, addresses: addresses.to_vec() }
+    OpenBackend { name: name.into(), weight: 100, addresses: addresses.to_vec(), resting: vec![], rests: None }
 }
 
 /// Open to the first of `tier`.

@@ -38,7 +38,7 @@ pub const LATCH_ON_DISK: &[Break] = &[
 
 fn opened(hand: &Hand<'_>, backend: &BackendName, epoch: Epoch) -> Option<Action> {
     let addresses = hand.memory.addresses.get(backend)?.clone();
-    let tier = vec![OpenBackend { name: backend.clone(), weight: 1, addresses }];
+    let tier = vec![OpenBackend { name: backend.clone(), weight: 1, addresses, resting: Vec::new(), rests: None }];
     Some(Action::Publish(Gate::Open { active: backend.clone(), epoch, tier, readers: Vec::new(), hold: false }))
 }
 

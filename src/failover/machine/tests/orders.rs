@@ -23,6 +23,7 @@ impl Stage {
                 self.told(Outcome::Persisted { ticket, result });
             }
             Action::DrainReaders { backend } => self.drained.push(backend),
+            Action::Retire { backend, address, cut } => self.retired.push((backend, address, cut)),
             Action::Publish(_)
             | Action::ReadStreams { .. }
             | Action::ReadClock { .. }

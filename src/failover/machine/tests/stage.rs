@@ -74,6 +74,8 @@ pub(crate) struct Stage {
     pub(crate) cuts: Vec<BackendName>,
     /// Whose readers were asked to end.
     pub(crate) drained: Vec<BackendName>,
+    /// Who was asked to end by an operator's order, or cut.
+    pub(crate) retired: Vec<(BackendName, Option<SocketAddr>, bool)>,
     /// Client connections to the active side, and the bytes that they sent.
     pub(super) attached: usize,
     pub(super) relayed: u64,
@@ -152,6 +154,7 @@ impl Stage {
             events: Vec::new(),
             cuts: Vec::new(),
             drained: Vec::new(),
+            retired: Vec::new(),
             attached: 0,
             relayed: 0,
             promotions: Vec::new(),
