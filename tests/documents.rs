@@ -289,8 +289,9 @@ fn anchor_of(heading: &str) -> String {
 #[test]
 fn every_variable_of_the_guides_is_in_the_example() {
     // Roles of the Cloud, an option of sockets, and what only our own tests read.
-    let fuzz = ["PGPIVOT_FUZZ_SEED", "PGPIVOT_FUZZ_CASES", "PGPIVOT_FUZZ_CORPUS"];
-    let others = ["CLUSTER_ADMIN", "CLUSTER_DEVELOPER", "TCP_USER_TIMEOUT"].into_iter().chain(fuzz).collect::<Vec<_>>();
+    let tests = ["PGPIVOT_FUZZ_SEED", "PGPIVOT_FUZZ_CASES", "PGPIVOT_FUZZ_CORPUS", "COCKROACH_CLOUD_OPENAPI"];
+    let others =
+        ["CLUSTER_ADMIN", "CLUSTER_DEVELOPER", "TCP_USER_TIMEOUT"].into_iter().chain(tests).collect::<Vec<_>>();
     let example = text(".env.example");
     for guide in guides() {
         let text = text(&guide);
