@@ -103,6 +103,8 @@ pub struct Machine {
     /// What was done for the standbys that a change of the latch left behind.
     pub(super) care: BTreeMap<BackendName, survivors::Care>,
     awaited: Option<survivors::Awaited>,
+    /// The active side's maint was lifted then.
+    lifted: Option<Moment>,
     aside: Option<Aside>,
     /// A side's switch to `Healthy` or not, to tell changes.
     told: BTreeMap<BackendName, Health>,
@@ -177,6 +179,7 @@ impl Machine {
             next_record: None,
             care: BTreeMap::new(),
             awaited: None,
+            lifted: None,
             aside: None,
             told: BTreeMap::new(),
             evidence: "nothing was heard yet".into(),

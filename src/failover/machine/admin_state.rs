@@ -55,7 +55,12 @@ impl Machine {
             true => self.told_of_state(side, &named, &places, state, dry_run),
         };
         if changes && !dry_run {
+            let worked_on = self.active_in_maint().is_some();
             self.record.administered = next;
+            if worked_on && self.active_in_maint().is_none() {
+                self.lifted = Some(now.at);
+                self.actions.push_back(Action::ProbeNow { backend: backend.clone() });
+            }
             self.mark_administered();
             self.persist_aside(now);
             self.retire(backend, &places, state, now);
@@ -230,6 +235,16 @@ impl Machine {
     pub(in crate::failover) fn active_in_maint(&self) -> Option<String> {
         let order = self.order_for(self.active_side()?).filter(|order| order.state == BackendState::Maint)?;
         Some(format!("{}: no failover begins until `proxyctl backend {} ready`", order.sentence(), order.name()))
+    }
+}
+
+impl Machine {
+    /// What the active side showed in maint is no reason after it either: it is looked at once more.
+    pub(super) fn unseen_since_maint(&self, now: Now) -> Option<String> {
+        let (since, side, probe) = (self.lifted?, self.active_side()?, &self.service.probe);
+        let patience = probe.interval + probe.timeout * 2;
+        let waits = now.at < since + patience && !side.failed_since(since);
+        waits.then(|| format!("{} was in maint until just now and is looked at once more", side.name))
     }
 }
 

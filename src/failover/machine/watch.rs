@@ -226,7 +226,7 @@ impl Machine {
         if let Some(pause) = &self.record.paused {
             return Some((BlockReason::NotAutomatic, format!("paused by {}: `proxyctl resume`", pause.by.name)));
         }
-        if let Some(said) = self.active_in_maint() {
+        if let Some(said) = self.active_in_maint().or_else(|| self.unseen_since_maint(now)) {
             return Some((BlockReason::NotAutomatic, said));
         }
         if let Some(error) = &self.disk_error {

@@ -92,6 +92,21 @@ fn an_active_side_in_maint_that_goes_down_is_not_left_until_somebody_says_so() {
 }
 
 #[test]
+fn an_active_side_that_came_back_during_maint_is_looked_at_again_before_it_is_left() {
+    let mut stage = Stage::steady();
+    set(&mut stage, "east", BackendState::Maint).unwrap();
+    stage.servers[0].mood = Mood::Dead;
+    stage.run(20_000);
+    // Back, and nobody has looked yet.
+    stage.servers[0].mood = Mood::Well;
+    set(&mut stage, "east", BackendState::Ready).unwrap();
+    stage.until(10_000, Stage::is_open);
+    stage.run(10_000);
+    assert_eq!((stage.active(), stage.epoch(), stage.promotions.len()), ("east", 1, 0));
+    assert!(!stage.said("episode 2: failover"), "not even begun");
+}
+
+#[test]
 fn an_active_side_in_drain_that_dies_is_left_as_ever() {
     let mut stage = Stage::steady();
     set(&mut stage, "east", BackendState::Drain).unwrap();
